@@ -1,0 +1,70 @@
+//! Wall-clock time as a dependency, so that expiry can be tested without waiting.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::RwLock;
+
+/// Where a program reads the time. Clones share the source.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    manual: Option<Arc<RwLock<Timestamp>>>,
+}
+
+/// The hand that moves a manual [`Clock`].
+#[derive(Clone, Debug)]
+pub struct ManualClock(Arc<RwLock<Timestamp>>);
+
+impl Clock {
+    /// The operating system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// A clock that stands at `start` until it is moved.
+    pub fn manual(start: Timestamp) -> (Self, ManualClock) {
+        let time = Arc::new(RwLock::new(start));
+        (
+            Self {
+                manual: Some(time.clone()),
+            },
+            ManualClock(time),
+        )
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.manual
+            .as_ref()
+            .map_or_else(Timestamp::now, |time| *time.read())
+    }
+}
+
+impl ManualClock {
+    /// Moves the clock forward (or back, when negative).
+    pub fn advance(&self, by: SignedDuration) {
+        let mut time = self.0.write();
+        *time = time.saturating_add(by).unwrap_or(*time);
+    }
+
+    /// Sets the clock.
+    pub fn set(&self, to: Timestamp) {
+        *self.0.write() = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_by_hand() {
+        let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let (clock, hand) = Clock::manual(start);
+        assert_eq!(clock.now(), start);
+        hand.advance(SignedDuration::from_secs(90));
+        assert_eq!(clock.now().to_string(), "2026-01-01T00:01:30Z");
+        hand.set(start);
+        assert_eq!(clock.now(), start);
+    }
+}

@@ -1,0 +1,168 @@
+//! The connection loop: HTTP/1.1 and HTTP/2 on one port, upgrades, header deadline, connection
+//! limit, optional TLS, and a drain with a deadline.
+//!
+//! `axum::serve` offers none of the limits, so every listener of the platform is served from here.
+//! The loop never touches a request: routes, layers and errors belong to the `axum::Router`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::shutdown::Shutdown;
+use crate::tasks::Tasks;
+
+/// How long a TLS handshake may take before the connection is dropped.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to pause after `accept` failed for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves one [`Router`] on one listener.
+#[derive(Clone, Debug)]
+pub struct Server {
+    router: Router,
+    header_timeout: Duration,
+    max_connections: usize,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Server {
+    /// A server with a 30 s header deadline, 65,536 connections at most, and no TLS.
+    ///
+    /// Each request carries a [`ConnectInfo`] with the peer's socket address in its extensions.
+    pub fn new(router: Router) -> Self {
+        Self {
+            router,
+            header_timeout: Duration::from_secs(30),
+            max_connections: 65_536,
+            tls: None,
+        }
+    }
+
+    /// How long a client may take to send the head of a request.
+    #[must_use]
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.header_timeout = timeout;
+        self
+    }
+
+    /// How many connections are served at once; further ones wait in the kernel's queue.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Serves TLS with this configuration.
+    #[must_use]
+    pub fn tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Accepts until `shutdown`, then finishes what is in flight and cuts what still runs after
+    /// `drain`. The listener is closed as soon as the order to stop comes.
+    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown, drain: Duration) {
+        let connections = Tasks::new("connections");
+        let permits = Arc::new(Semaphore::new(self.max_connections));
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.triggered() => break,
+                accepted = accept(&listener, &permits) => accepted,
+            };
+            let Some((stream, peer, permit)) = accepted else {
+                tokio::select! {
+                    () = shutdown.triggered() => break,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
+                }
+            };
+            let (server, shutdown) = (self.clone(), shutdown.clone());
+            connections.spawn("connection", async move {
+                server.connection(stream, peer, &shutdown).await;
+                drop(permit);
+            });
+        }
+        drop(listener);
+        connections.shutdown(drain).await;
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: std::net::SocketAddr, shutdown: &Shutdown) {
+        // Small responses must not wait for an acknowledgement of the one before.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+        }
+        let Some(config) = &self.tls else {
+            return self.http(stream, peer, shutdown).await;
+        };
+        let handshake = TlsAcceptor::from(config.clone()).accept(stream);
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => self.http(stream, peer, shutdown).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+        }
+    }
+
+    async fn http<S>(&self, stream: S, peer: std::net::SocketAddr, shutdown: &Shutdown)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Some(Duration::from_secs(30)));
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let call = self
+                .router
+                .clone()
+                .oneshot(request.map(axum::body::Body::new) as Request);
+            async move { Ok::<_, Infallible>(call.await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = connection.as_mut() => outcome,
+            () = shutdown.triggered() => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%peer, error, "connection ended early");
+        }
+    }
+}
+
+/// The next connection and its place under the limit; `None` when `accept` failed and the caller
+/// should pause (a process out of file descriptors fails at once, again and again).
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, std::net::SocketAddr, OwnedSemaphorePermit)> {
+    let permit = permits.clone().acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, peer)) => Some((stream, peer, permit)),
+        Err(error) => {
+            tracing::warn!(%error, "cannot accept a connection");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
