@@ -1,1 +1,24 @@
-//! Placeholder.
+//! An embedded Kubernetes API server, generic over resources.
+//!
+//! ```text
+//!   kube::Client (in process)      kubectl, Helm, SDKs (TLS listener)
+//!              \                        /
+//!               http    request -> decode -> strategy, schema, patch -> encode
+//!                |            \
+//!            discovery        registry   what exists: descriptors, built in or from CRDs
+//!                               |
+//!   background  <-- events --  store     the only owner of state: one revision, windows, watches
+//! ```
+//!
+//! One code path serves every resource; what differs between kinds is data in a
+//! [`registry::Descriptor`] or a hook of its [`registry::Strategy`]. The server is for development,
+//! tests and local use: it behaves like a real API server or refuses, and it is never a production
+//! control plane.
+
+pub mod discovery;
+pub mod http;
+pub mod patch;
+pub mod registry;
+pub mod schema;
+pub mod selector;
+pub mod wire;

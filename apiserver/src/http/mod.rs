@@ -1,0 +1,3 @@
+//! HTTP: requests to typed actions and objects back to bytes.
+
+pub mod table;

@@ -1,0 +1,3 @@
+//! Wire formats other than JSON.
+
+pub mod protobuf;
