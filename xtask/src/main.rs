@@ -1,2 +1,51 @@
-//! Entry point.
-fn main() {}
+//! `cargo xtask`: the one way in. Each command does its own set-up, says what it does, and leaves
+//! nothing running.
+
+mod cargo;
+mod check;
+mod demo;
+mod directions;
+mod generate;
+mod python;
+mod report;
+mod suites;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything a contributor or CI runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, about)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the platform up on this machine and do the main job with the unmodified Python SDK
+    Demo(demo::Args),
+    /// Run the test suites, all of them or those named
+    Test(suites::Args),
+    /// Formatting, lints, generated files, dependency direction and dependency policy
+    Check,
+    /// Write the files that are generated from code, or compare them
+    Generate(generate::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => suites::run(&args),
+        Command::Check => check::run(),
+        Command::Generate(args) => generate::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

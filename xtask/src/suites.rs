@@ -1,0 +1,240 @@
+//! `cargo xtask test`: every suite by name, its output as it comes, and one count at the end.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{cargo, demo, python, report};
+
+/// Which suites to run.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The suites, all when none is named
+    #[arg(value_enum)]
+    suites: Vec<Suite>,
+}
+
+/// A suite, in the order they run: the quick and narrow first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Suite {
+    /// Unit and property tests beside the code
+    Unit,
+    /// Examples in the documentation comments
+    Doc,
+    /// The embedded API server behaves like a real one
+    Conformance,
+    /// The platform in one process
+    E2e,
+    /// The unmodified Python SDK against `agent-sandbox up`
+    Sdk,
+}
+
+/// What a suite's output said.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs the suites, all of them even after a failure, and fails if any test did.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let all = Suite::value_variants();
+    let suites = if args.suites.is_empty() {
+        all
+    } else {
+        &args.suites
+    };
+    let mut total = Count::default();
+    let mut broken = Vec::new();
+    for suite in suites {
+        let name = suite.name();
+        report::step(&format!("suite {name}"));
+        let (count, sound) = suite.run().with_context(|| format!("suite {name}"))?;
+        report::line(&format!("suite {name}: {count}"));
+        // A suite that ran nothing has not passed, whatever its exit status.
+        if !sound || count.failed > 0 || count.passed == 0 {
+            broken.push(name);
+        }
+        total.add(count);
+    }
+    report::line(&total.to_string());
+    if !broken.is_empty() {
+        bail!("failed: {}", broken.join(", "));
+    }
+    Ok(())
+}
+
+impl Suite {
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// The count and whether the runner itself was content.
+    fn run(self) -> Result<(Count, bool)> {
+        match self {
+            Self::Unit => watch(&mut cargo::cargo(&[
+                "test",
+                "--workspace",
+                "--exclude",
+                TESTS,
+                "--no-fail-fast",
+                "--lib",
+                "--bins",
+                "--tests",
+            ])?),
+            Self::Doc => watch(&mut cargo::cargo(&[
+                "test",
+                "--workspace",
+                "--doc",
+                "--no-fail-fast",
+            ])?),
+            Self::Conformance => watch(&mut cargo::cargo(&[
+                "test",
+                "--package",
+                TESTS,
+                "--test",
+                "conformance",
+            ])?),
+            Self::E2e => {
+                // The suites start the programs as a user does, so the binaries must be fresh.
+                cargo::run(&["build", "--workspace", "--bins"])?;
+                watch(&mut cargo::cargo(&[
+                    "test",
+                    "--package",
+                    TESTS,
+                    "--test",
+                    "e2e",
+                    "--lib",
+                ])?)
+            }
+            Self::Sdk => {
+                let program = demo::build(false)?;
+                let python = python::environment("tests/sdk/requirements.txt")?;
+                watch(
+                    Command::new(program)
+                        .current_dir(cargo::root()?)
+                        .stdin(Stdio::null())
+                        .args(["up", "--router-port", "0", "--api-port", "0"])
+                        .args(["--apply", "tests/sdk/platform.yaml", "--"])
+                        .arg(python)
+                        .args(["-m", "pytest", "-p", "no:cacheprovider", "-v", "tests/sdk"]),
+                )
+            }
+        }
+    }
+}
+
+impl Count {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// Reads one line of a runner's output: cargo's `test result:` or pytest's closing line.
+    fn read(line: &str) -> Option<Self> {
+        let pytest = line.starts_with("==") && line.contains(" in ");
+        if !pytest && !line.starts_with("test result:") {
+            return None;
+        }
+        let mut count = Self::default();
+        let words: Vec<&str> = line
+            .split([' ', ',', ';', '=', '.'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        for pair in words.windows(2) {
+            let [number, what] = pair else { continue };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            match *what {
+                "passed" => count.passed += number,
+                "failed" | "error" | "errors" => count.failed += number,
+                "ignored" | "skipped" => count.skipped += number,
+                _ => {}
+            }
+        }
+        Some(count)
+    }
+}
+
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a test runner, passes its output on as it comes, and adds up what it counted.
+fn watch(command: &mut Command) -> Result<(Count, bool)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("the runner does not start")?;
+    let output = child
+        .stdout
+        .take()
+        .context("the runner's output is a pipe")?;
+    let mut count = Count::default();
+    for line in BufReader::new(output).lines() {
+        let line = line.context("the runner's output is text")?;
+        report::line(&line);
+        if let Some(more) = Count::read(&line) {
+            count.add(more);
+        }
+    }
+    let status = child.wait().context("the runner cannot be waited for")?;
+    Ok((count, status.success()))
+}
+
+const TESTS: &str = "agent-sandbox-tests";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_counted() {
+        let cargo = "test result: FAILED. 16 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.09s";
+        assert_eq!(
+            Count::read(cargo),
+            Some(Count {
+                passed: 16,
+                failed: 2,
+                skipped: 1
+            })
+        );
+        let pytest = "=========== 1 failed, 31 passed, 2 skipped, 1 error in 12.31s ===========";
+        assert_eq!(
+            Count::read(pytest),
+            Some(Count {
+                passed: 31,
+                failed: 2,
+                skipped: 2
+            })
+        );
+        assert_eq!(Count::read("test foo ... ok"), None);
+        assert_eq!(
+            Count {
+                passed: 3,
+                failed: 0,
+                skipped: 0
+            }
+            .to_string(),
+            "3 passed, 0 failed"
+        );
+    }
+
+    #[test]
+    fn a_runner_that_fails_is_noticed() {
+        let (count, sound) = watch(Command::new("false").stdin(Stdio::null())).unwrap();
+        assert_eq!((count, sound), (Count::default(), false));
+    }
+}
