@@ -1,0 +1,107 @@
+//! The blueprint that a Sandbox and a SandboxTemplate share: pod template, volume claim templates, service switch.
+//!
+//! Specs inside it are raw JSON ([`JsonObject`]); only labels, annotations and names are typed. The controllers read
+//! typed views from here; nothing in this file decides anything.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PodSpec};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::json_object::{DecodeError, JsonObject};
+use crate::schema;
+
+/// Labels and annotations for a pod. Other metadata has no meaning here and is pruned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PodMetadata {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What the pod of a sandbox looks like.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PodTemplate {
+    /// A core/v1 `PodSpec`, kept as written.
+    #[schemars(with = "schema::CorePodSpec")]
+    pub spec: JsonObject,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<PodMetadata>,
+}
+
+impl PodTemplate {
+    /// The labels for the pod; none when the template has no metadata.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        self.metadata.as_ref().map_or(&EMPTY, |m| &m.labels)
+    }
+
+    /// The annotations for the pod; none when the template has no metadata.
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        self.metadata.as_ref().map_or(&EMPTY, |m| &m.annotations)
+    }
+
+    /// A typed view of the pod spec, for reading containers, ports, volumes and the like.
+    pub fn to_pod_spec(&self) -> Result<PodSpec, DecodeError> {
+        self.spec.decode()
+    }
+}
+
+/// Name, labels and annotations for a volume claim made from a template.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ClaimTemplateMetadata {
+    /// The volume's name in the pod and the first part of the claim's name. Empty when unset: the schema does not
+    /// demand it, the controllers do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A persistent volume claim that every sandbox made from the blueprint gets for itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VolumeClaimTemplate {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<ClaimTemplateMetadata>,
+    /// A core/v1 `PersistentVolumeClaimSpec`, kept as written.
+    #[schemars(with = "PersistentVolumeClaimSpec")]
+    pub spec: JsonObject,
+}
+
+impl VolumeClaimTemplate {
+    /// The template's name; empty when unset.
+    pub fn name(&self) -> &str {
+        self.metadata.as_ref().map_or("", |m| &m.name)
+    }
+
+    /// A typed view of the claim spec.
+    pub fn to_claim_spec(&self) -> Result<PersistentVolumeClaimSpec, DecodeError> {
+        self.spec.decode()
+    }
+}
+
+/// The part of a spec that decides what a sandbox is made of; the input of the template hashes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blueprint {
+    pub pod_template: PodTemplate,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_claim_templates: Option<Vec<VolumeClaimTemplate>>,
+    /// Tri-state: unset keeps an owned Service but never creates one, `true` ensures it, `false` removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<bool>,
+}
+
+impl Blueprint {
+    /// The volume claim templates; an absent list is an empty one.
+    pub fn claim_templates(&self) -> &[VolumeClaimTemplate] {
+        self.volume_claim_templates.as_deref().unwrap_or_default()
+    }
+}
+
+static EMPTY: BTreeMap<String, String> = BTreeMap::new();

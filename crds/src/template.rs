@@ -1,0 +1,127 @@
+//! `SandboxTemplate` (`extensions.agents.x-k8s.io`): the blueprint pools and claims make sandboxes from, and the
+//! network policy that covers them. It has no status.
+
+use k8s_openapi::api::networking::v1::{NetworkPolicyEgressRule, NetworkPolicyIngressRule};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::json_object::{DecodeError, JsonObject};
+use crate::pod_template::{Blueprint, PodTemplate, VolumeClaimTemplate};
+use crate::schema;
+use crate::string_enum::string_enum;
+
+/// A blueprint with the rules for those who use it.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "extensions.agents.x-k8s.io",
+    version = "v1beta1",
+    kind = "SandboxTemplate",
+    plural = "sandboxtemplates",
+    shortname = "sandboxtemplate",
+    namespaced,
+    derive = "PartialEq",
+    derive = "Default",
+    schema = "disabled"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxTemplateSpec {
+    pub pod_template: PodTemplate,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::claim_templates")]
+    pub volume_claim_templates: Option<Vec<VolumeClaimTemplate>>,
+    /// Tri-state: unset keeps an owned Service but never creates one, `true` ensures it, `false` removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<bool>,
+    /// Rules that replace the default policy. An empty object denies everything both ways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicyRules>,
+    #[serde(default)]
+    pub network_policy_management: NetworkPolicyManagement,
+    /// Whether a claim may set environment variables.
+    #[serde(default)]
+    pub env_vars_injection_policy: EnvVarsInjectionPolicy,
+    /// Whether a claim may bring volume claim templates.
+    #[serde(default)]
+    pub volume_claim_templates_policy: VolumeClaimTemplatesPolicy,
+}
+
+impl SandboxTemplateSpec {
+    /// The blueprint part of the spec. Cheap: specs are shared, not copied.
+    pub fn blueprint(&self) -> Blueprint {
+        Blueprint {
+            pod_template: self.pod_template.clone(),
+            volume_claim_templates: self.volume_claim_templates.clone(),
+            service: self.service,
+        }
+    }
+}
+
+/// The rule lists of a networking/v1 `NetworkPolicy`, kept as written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct NetworkPolicyRules {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<NetworkPolicyIngressRule>>")]
+    pub ingress: Option<Vec<JsonObject>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<NetworkPolicyEgressRule>>")]
+    pub egress: Option<Vec<JsonObject>>,
+}
+
+impl NetworkPolicyRules {
+    /// A typed view of the ingress rules.
+    pub fn to_ingress_rules(&self) -> Result<Vec<NetworkPolicyIngressRule>, DecodeError> {
+        self.ingress
+            .iter()
+            .flatten()
+            .map(JsonObject::decode)
+            .collect()
+    }
+
+    /// A typed view of the egress rules.
+    pub fn to_egress_rules(&self) -> Result<Vec<NetworkPolicyEgressRule>, DecodeError> {
+        self.egress
+            .iter()
+            .flatten()
+            .map(JsonObject::decode)
+            .collect()
+    }
+}
+
+string_enum! {
+    /// Who takes care of the network policy for the template's pods.
+    pub enum NetworkPolicyManagement {
+        /// The controller keeps one policy per template.
+        Managed,
+        /// The user does; the controller removes its own.
+        Unmanaged,
+    }
+    default Managed
+}
+
+string_enum! {
+    /// What a claim's `env` may do.
+    pub enum EnvVarsInjectionPolicy {
+        /// Add variables the template does not define.
+        Allowed,
+        /// Add and replace.
+        Overrides,
+        /// Nothing: a claim with `env` is refused.
+        Disallowed,
+    }
+    default Disallowed
+}
+
+string_enum! {
+    /// What a claim's `volumeClaimTemplates` may do.
+    pub enum VolumeClaimTemplatesPolicy {
+        /// Nothing: a claim that brings some is refused.
+        Disallowed,
+        /// Add templates under new names.
+        Allowed,
+        /// Add, and replace those of the same name.
+        Overrides,
+    }
+    default Disallowed
+}

@@ -1,0 +1,94 @@
+//! `SandboxWarmPool` (`extensions.agents.x-k8s.io`): sandboxes started ahead of the claims that will take them.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::reference::ObjectReference;
+use crate::string_enum::string_enum;
+
+/// How many sandboxes of which template wait for claims.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "extensions.agents.x-k8s.io",
+    version = "v1beta1",
+    kind = "SandboxWarmPool",
+    plural = "sandboxwarmpools",
+    shortname = "swp",
+    namespaced,
+    status = "SandboxWarmPoolStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    schema = "disabled"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SandboxWarmPoolSpec {
+    /// Sandboxes to keep waiting. Absent means 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0), extend("default" = 1))]
+    pub replicas: Option<i32>,
+    /// A SandboxTemplate in the pool's namespace.
+    pub sandbox_template_ref: ObjectReference,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_strategy: Option<UpdateStrategy>,
+}
+
+impl SandboxWarmPoolSpec {
+    /// Sandboxes to keep waiting.
+    pub fn desired(&self) -> i32 {
+        self.replicas.unwrap_or(1).max(0)
+    }
+
+    /// What happens to members of an older template.
+    pub fn strategy(&self) -> UpdateStrategyType {
+        self.update_strategy
+            .as_ref()
+            .map(|strategy| strategy.type_.clone())
+            .unwrap_or_default()
+    }
+}
+
+/// What happens to waiting sandboxes when the template changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct UpdateStrategy {
+    #[serde(rename = "type")]
+    pub type_: UpdateStrategyType,
+}
+
+string_enum! {
+    /// What happens to waiting sandboxes when the template changes.
+    pub enum UpdateStrategyType {
+        /// Those of the old template are replaced.
+        Recreate,
+        /// They stay until they are claimed or deleted; only new ones use the new template.
+        OnReplenish,
+    }
+    default OnReplenish
+}
+
+/// What the controller has observed. Zero counts are omitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SandboxWarmPoolStatus {
+    /// Members that wait or are being started.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub replicas: i32,
+    /// Members a claim could take now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ready_replicas: i32,
+    /// `agents.x-k8s.io/warm-pool-sandbox=<hash>`: selects the pods of the members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
