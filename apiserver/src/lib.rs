@@ -21,4 +21,5 @@ pub mod patch;
 pub mod registry;
 pub mod schema;
 pub mod selector;
+pub mod store;
 pub mod wire;

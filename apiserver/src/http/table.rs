@@ -24,7 +24,7 @@ pub fn render(
     _descriptor: &Descriptor,
     _version: &Version,
     _objects: &[Value],
-    metadata: Value,
+    metadata: &Value,
     _include: IncludeObject,
     _headers: bool,
     _now: Timestamp,

@@ -12,6 +12,10 @@ use crate::schema::{Rules, Structural};
 
 /// One resource (`group` + `plural`) in all its versions.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, each read at one place"
+)]
 pub struct Descriptor {
     /// API group; empty for the core group.
     pub group: String,
@@ -42,7 +46,7 @@ pub struct Descriptor {
     /// Whether the answer to an immediate DELETE is the object instead of a `Status`.
     pub returns_deleted: bool,
     /// Group and plural under which objects are stored, when it is another resource that this one
-    /// is a view of; [`Strategy::to_storage`] and [`Strategy::from_storage`] convert.
+    /// is a view of; [`Strategy::stored_form`] and [`Strategy::view_form`] convert.
     pub stored_as: Option<(String, String)>,
     /// Where the descriptor came from.
     pub origin: Origin,

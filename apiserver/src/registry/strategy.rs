@@ -58,12 +58,12 @@ pub trait Strategy: fmt::Debug + Send + Sync {
     }
 
     /// Rewrites an object of this view into the stored resource's form.
-    fn to_storage(&self, object: Value) -> Value {
+    fn stored_form(&self, object: Value) -> Value {
         object
     }
 
     /// Rewrites a stored object into this view's form.
-    fn from_storage(&self, object: Value) -> Value {
+    fn view_form(&self, object: Value) -> Value {
         object
     }
 }
