@@ -25,9 +25,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let program = build(args.release)?;
     let python = python::environment("examples/requirements.txt")?;
     report::step("agent-sandbox up, with examples/template.yaml and examples/pool.yaml");
+    // A directory of its own: the user's platform may be up meanwhile.
+    let state = cargo::target_directory()?.join("xtask").join("demo");
     let error = Command::new(program)
         .current_dir(cargo::root()?)
-        .args(["up", "--router-port", "0", "--api-port", "0"])
+        .args(["up", "--router-port", "0", "--api-port", "0", "--state-dir"])
+        .arg(state)
         .args([
             "--apply",
             "examples/template.yaml",

@@ -27,6 +27,8 @@ enum Suite {
     Conformance,
     /// The platform in one process
     E2e,
+    /// `agent-sandbox` and `kubectl` as their user runs them
+    Cli,
     /// The unmodified Python SDK against `agent-sandbox up`
     Sdk,
 }
@@ -111,18 +113,24 @@ impl Suite {
                     "--lib",
                 ])?)
             }
+            Self::Cli => {
+                let program = demo::build(false)?;
+                let python = python::environment(PYTHON_PACKAGES)?;
+                let mut command = Command::new(python);
+                watch(pytest(&mut command, "tests/cli")?.env("AGENT_SANDBOX_BIN", program))
+            }
             Self::Sdk => {
                 let program = demo::build(false)?;
-                let python = python::environment("tests/sdk/requirements.txt")?;
-                watch(
-                    Command::new(program)
-                        .current_dir(cargo::root()?)
-                        .stdin(Stdio::null())
-                        .args(["up", "--router-port", "0", "--api-port", "0"])
-                        .args(["--apply", "tests/sdk/platform.yaml", "--"])
-                        .arg(python)
-                        .args(["-m", "pytest", "-p", "no:cacheprovider", "-v", "tests/sdk"]),
-                )
+                let python = python::environment(PYTHON_PACKAGES)?;
+                // A directory of its own: the user's platform may be up meanwhile.
+                let state = cargo::target_directory()?.join("xtask").join("sdk");
+                let mut command = Command::new(program);
+                command.args(["up", "--router-port", "0", "--api-port", "0", "--state-dir"]);
+                command
+                    .arg(state)
+                    .args(["--apply", "tests/sdk/platform.yaml", "--"])
+                    .arg(python);
+                watch(pytest(&mut command, "tests/sdk")?)
             }
         }
     }
@@ -172,6 +180,12 @@ impl std::fmt::Display for Count {
     }
 }
 
+/// Adds what runs the Python suite in a directory.
+fn pytest<'a>(command: &'a mut Command, directory: &str) -> Result<&'a mut Command> {
+    command.current_dir(cargo::root()?).stdin(Stdio::null());
+    Ok(command.args(["-m", "pytest", "-p", "no:cacheprovider", "-v", directory]))
+}
+
 /// Runs a test runner, passes its output on as it comes, and adds up what it counted.
 fn watch(command: &mut Command) -> Result<(Count, bool)> {
     let mut child = command
@@ -195,6 +209,7 @@ fn watch(command: &mut Command) -> Result<(Count, bool)> {
 }
 
 const TESTS: &str = "agent-sandbox-tests";
+const PYTHON_PACKAGES: &str = "tests/sdk/requirements.txt";
 
 #[cfg(test)]
 mod tests {

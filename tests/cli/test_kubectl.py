@@ -1,0 +1,152 @@
+"""The system's kubectl against `agent-sandbox up`: what it prints reads as on a real cluster."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from platform_process import EXAMPLES, eventually
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on the PATH")
+
+
+@pytest.fixture(scope="module")
+def kubectl(running, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+
+    def kubectl(*arguments, ok=True, input=None):
+        result = subprocess.run(
+            ["kubectl", *[str(argument) for argument in arguments]],
+            env={**running.environment, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            input=input,
+            check=False,
+        )
+        assert (result.returncode == 0) == ok, result.stdout + result.stderr
+        return result.stdout if ok else result.stderr
+
+    return kubectl
+
+
+def table(text):
+    return [re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines()]
+
+
+def test_applying_the_examples_again_changes_nothing(kubectl):
+    out = kubectl("apply", "--server-side", "--field-manager=agent-sandbox-up", "-f", EXAMPLES / "pool.yaml")
+    assert out == "sandboxwarmpool.extensions.agents.x-k8s.io/python-pool serverside-applied\n"
+    kubectl("diff", "-f", EXAMPLES / "template.yaml")
+
+
+def test_client_side_apply_of_every_example(kubectl):
+    for name in ("template.yaml", "pool.yaml", "claim.yaml"):
+        out = kubectl("apply", "-f", EXAMPLES / name)
+        assert re.search(r"/\S+ (created|configured|unchanged)\n", out), out
+    assert "unchanged" in kubectl("apply", "-f", EXAMPLES / "claim.yaml")
+
+
+def test_a_claim_becomes_ready_and_says_so_everywhere(kubectl):
+    kubectl("apply", "-f", EXAMPLES / "claim.yaml")
+    out = kubectl("wait", "--for=condition=Ready", "sandboxclaim/my-sandbox", "--timeout=60s")
+    assert out == "sandboxclaim.extensions.agents.x-k8s.io/my-sandbox condition met\n"
+
+    header, row = table(kubectl("get", "sandboxclaims"))
+    assert header == ["NAME", "READY", "SANDBOX", "REASON", "AGE"]
+    assert row[:2] == ["my-sandbox", "True"] and row[3] == "DependenciesReady"
+    sandbox = row[2]
+    assert sandbox.startswith("python-pool-")
+
+    header, *rows = table(kubectl("get", "sandboxes"))
+    assert header == ["NAME", "READY", "REASON", "AGE"]
+    assert sandbox in [row[0] for row in rows]
+
+    header, row = table(kubectl("get", "pod", sandbox))
+    assert header == ["NAME", "READY", "STATUS", "RESTARTS", "AGE"]
+    assert row[:4] == [sandbox, "1/1", "Running", "0"]
+
+    described = kubectl("describe", "sandboxclaim", "my-sandbox")
+    for expected in ("Name:         my-sandbox", "Warm Pool Ref:", "Type:                  Ready", sandbox):
+        assert expected in described, described
+    described = kubectl("describe", "pod", sandbox)
+    for expected in ("Status:           Running", f"Controlled By:  Sandbox/{sandbox}", "Ready             True", "Events:"):
+        assert expected in described, described
+
+
+def test_watching_shows_the_claim_turn_ready(kubectl, running):
+    watch = subprocess.Popen(
+        ["kubectl", "get", "sandboxclaims", "watched", "--watch", "--ignore-not-found"],
+        env=running.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        claim = (EXAMPLES / "claim.yaml").read_text().replace("my-sandbox", "watched")
+        kubectl("apply", "-f", "-", input=claim)
+        for line in watch.stdout:
+            if re.match(r"watched\s+True\s+python-pool-\S+\s+DependenciesReady", line):
+                break
+        else:
+            pytest.fail("the watch ended before the claim was ready")
+    finally:
+        watch.kill()
+        watch.wait()
+        watch.stdout.close()
+    assert kubectl("delete", "sandboxclaim", "watched").startswith('sandboxclaim.extensions.agents.x-k8s.io "watched" deleted')
+
+
+def test_scaling_the_pool(kubectl):
+    out = kubectl("scale", "sandboxwarmpool/python-pool", "--replicas=4")
+    assert out == "sandboxwarmpool.extensions.agents.x-k8s.io/python-pool scaled\n"
+    kubectl("wait", "--for=jsonpath={.status.readyReplicas}=4", "swp/python-pool", "--timeout=60s")
+    header, row = table(kubectl("get", "swp"))
+    assert header == ["NAME", "READY", "DESIRED", "AGE"] and row[1:3] == ["4", "4"]
+    kubectl("scale", "swp/python-pool", "--replicas=1")
+    kubectl("wait", "--for=jsonpath={.status.replicas}=1", "swp/python-pool", "--timeout=60s")
+
+
+def test_patching_and_explaining(kubectl):
+    kubectl("patch", "swp", "python-pool", "--type=merge", "-p", '{"spec":{"replicas":2}}')
+    out = kubectl("explain", "sandboxtemplate.spec.podTemplate.spec.containers")
+    assert "readinessProbe" in out and "KIND:       SandboxTemplate" in out
+    out = kubectl("explain", "sandboxclaim.spec")
+    assert "warmPoolRef" in out
+
+
+def test_mistakes_are_refused_with_the_field(kubectl):
+    error = kubectl("patch", "swp", "python-pool", "--type=merge", "-p", '{"spec":{"replicas":-1}}', ok=False)
+    assert "spec.replicas" in error and "greater than or equal to 0" in error
+    typo = (EXAMPLES / "claim.yaml").read_text().replace("warmPoolRef", "warmpoolRef")
+    error = kubectl("apply", "-f", "-", ok=False, input=typo)
+    assert 'unknown field "spec.warmpoolRef"' in error, error
+    assert "NotFound" in kubectl("get", "sandbox", "absent", ok=False)
+
+
+def test_older_manifests_are_served(kubectl):
+    claim = {
+        "apiVersion": "extensions.agents.x-k8s.io/v1alpha1",
+        "kind": "SandboxClaim",
+        "metadata": {"name": "older"},
+        "spec": {"sandboxTemplateRef": {"name": "python-sandbox"}},
+    }
+    out = kubectl("apply", "-f", "-", input=json.dumps(claim))
+    assert "older created" in out
+    kubectl("wait", "--for=condition=Ready", "sandboxclaim/older", "--timeout=60s")
+    kubectl("delete", "sandboxclaim", "older")
+
+
+def test_deleting_everything_leaves_nothing(kubectl):
+    for name in ("claim.yaml", "pool.yaml", "template.yaml"):
+        kubectl("apply", "-f", EXAMPLES / name)
+    for name in ("claim.yaml", "pool.yaml", "template.yaml"):
+        assert "deleted" in kubectl("delete", "-f", EXAMPLES / name)
+
+    def nothing():
+        listed = kubectl("get", "sandboxclaims,sandboxes,sandboxwarmpools,sandboxtemplates,pods", "-o", "json")
+        return not json.loads(listed)["items"]
+
+    eventually(nothing, message="every object is gone")

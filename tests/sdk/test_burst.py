@@ -1,0 +1,61 @@
+"""A hundred claims at once against a pool of a hundred."""
+
+import asyncio
+
+import pytest
+from kubernetes import client as kubernetes_client
+
+from conftest import AGENTS, EXTENSIONS, NAMESPACE, eventually
+
+SIZE = 100
+
+
+@pytest.fixture
+def pool_of_a_hundred(objects):
+    body = {
+        "apiVersion": f"{EXTENSIONS}/v1beta1",
+        "kind": "SandboxWarmPool",
+        "metadata": {"name": "hundred"},
+        "spec": {"replicas": SIZE, "sandboxTemplateRef": {"name": "runtime"}},
+    }
+    where = (EXTENSIONS, "v1beta1", NAMESPACE, "sandboxwarmpools")
+    objects.create_namespaced_custom_object(*where, body)
+
+    def ready():
+        status = objects.get_namespaced_custom_object(*where, "hundred").get("status", {})
+        return status.get("readyReplicas") == SIZE
+
+    eventually(ready, deadline=180)
+    yield "hundred"
+    try:
+        objects.delete_namespaced_custom_object(*where, "hundred")
+    except kubernetes_client.ApiException as error:
+        assert error.status == 404
+
+
+async def test_every_claim_gets_its_own_sandbox_and_nothing_remains(async_client, pool_of_a_hundred, objects, core):
+    sandboxes = await asyncio.gather(
+        *(async_client.create_sandbox(warmpool=pool_of_a_hundred) for _ in range(SIZE))
+    )
+    assert len({sandbox.sandbox_id for sandbox in sandboxes}) == SIZE, "none is shared"
+    claims = set(await async_client.list_all_sandboxes())
+    assert {sandbox.claim_name for sandbox in sandboxes} <= claims, "none is lost"
+    answers = await asyncio.gather(
+        *(sandbox.commands.run(f"echo {sandbox.sandbox_id}") for sandbox in sandboxes)
+    )
+    assert [answer.stdout.strip() for answer in answers] == [sandbox.sandbox_id for sandbox in sandboxes]
+
+    await asyncio.to_thread(
+        objects.delete_namespaced_custom_object,
+        EXTENSIONS, "v1beta1", NAMESPACE, "sandboxwarmpools", pool_of_a_hundred,
+    )
+    await async_client.delete_all()
+    names = {sandbox.sandbox_id for sandbox in sandboxes}
+
+    def gone():
+        left = objects.list_namespaced_custom_object(AGENTS, "v1beta1", NAMESPACE, "sandboxes")["items"]
+        pods = core.list_namespaced_pod(NAMESPACE).items
+        held = {item["metadata"]["name"] for item in left} | {pod.metadata.name for pod in pods}
+        return not {name for name in held if name in names or name.startswith("hundred-")}
+
+    await asyncio.to_thread(eventually, gone, 120.0)
