@@ -17,9 +17,11 @@
 
 pub mod discovery;
 pub mod http;
+mod meta;
 pub mod patch;
 pub mod registry;
 pub mod schema;
 pub mod selector;
+pub mod status;
 pub mod store;
 pub mod wire;

@@ -36,7 +36,7 @@ pub struct Descriptor {
     /// Verbs of the main resource.
     pub verbs: Vec<Verb>,
     /// Versions in order of preference (the order discovery shows).
-    pub versions: Vec<Version>,
+    pub versions: Vec<Arc<Version>>,
     /// Whether `metadata.generation` is maintained.
     pub generation: bool,
     /// Whether a PUT to a name that does not exist creates it.
@@ -56,12 +56,12 @@ pub struct Descriptor {
 
 impl Descriptor {
     /// The version with this name, if it is served.
-    pub fn served(&self, version: &str) -> Option<&Version> {
+    pub fn served(&self, version: &str) -> Option<&Arc<Version>> {
         self.versions.iter().find(|v| v.name == version && v.served)
     }
 
     /// The version objects are stored in.
-    pub fn storage(&self) -> Option<&Version> {
+    pub fn storage(&self) -> Option<&Arc<Version>> {
         self.versions.iter().find(|v| v.storage)
     }
 
