@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one way in. Each command does its own set-up, says what it does, and leaves
 //! nothing running.
 
+mod builtin_schemas;
 mod cargo;
 mod check;
 mod demo;
