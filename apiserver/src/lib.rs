@@ -16,6 +16,7 @@
 //! control plane.
 
 pub mod discovery;
+pub mod format;
 pub mod http;
 mod meta;
 pub mod patch;

@@ -20,7 +20,10 @@ pub(crate) fn run() -> Result<()> {
         "-D",
         "warnings",
     ])?;
-    generate::run(&generate::Args { check: true, what: None })?;
+    generate::run(&generate::Args {
+        check: true,
+        what: None,
+    })?;
     policy()
 }
 

@@ -10,8 +10,7 @@ pub const LABEL_MAX_LENGTH: usize = 63;
 pub const SUBDOMAIN_MAX_LENGTH: usize = 253;
 
 const DNS1123_LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
-const DNS1123_SUBDOMAIN: &str =
-    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const DNS1123_SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const DNS1035_LABEL: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED_NAME: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
@@ -28,8 +27,7 @@ const LABEL_VALUE_RULE: &str = "a valid label must be an empty string or consist
     characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const CONFIG_MAP_KEY_RULE: &str =
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
-const ENV_NAME_RULE: &str =
-    "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const ENV_NAME_RULE: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
 
 /// A DNS label as RFC 1123 has it (may start with a digit): namespaces, containers, volumes.
 pub fn dns1123_label_errors(value: &str) -> Vec<String> {
@@ -40,7 +38,11 @@ pub fn dns1123_label_errors(value: &str) -> Vec<String> {
         if is_dns1123_subdomain(value) {
             errors.push("must not contain dots".to_owned());
         } else {
-            errors.push(rule(DNS1123_LABEL_RULE, DNS1123_LABEL, &["my-name", "123-abc"]));
+            errors.push(rule(
+                DNS1123_LABEL_RULE,
+                DNS1123_LABEL,
+                &["my-name", "123-abc"],
+            ));
         }
     }
     errors
@@ -50,7 +52,11 @@ pub fn dns1123_label_errors(value: &str) -> Vec<String> {
 pub fn dns1123_subdomain_errors(value: &str) -> Vec<String> {
     let mut errors = Vec::from_iter(too_long(value, SUBDOMAIN_MAX_LENGTH, "characters"));
     if !is_dns1123_subdomain(value) {
-        errors.push(rule(DNS1123_SUBDOMAIN_RULE, DNS1123_SUBDOMAIN, &["example.com"]));
+        errors.push(rule(
+            DNS1123_SUBDOMAIN_RULE,
+            DNS1123_SUBDOMAIN,
+            &["example.com"],
+        ));
     }
     errors
 }
@@ -60,7 +66,11 @@ pub fn dns1035_label_errors(value: &str) -> Vec<String> {
     let mut errors = Vec::from_iter(too_long(value, LABEL_MAX_LENGTH, "characters"));
     let starts_with_letter = value.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
     if !(starts_with_letter && is_dns1123_label(value)) {
-        errors.push(rule(DNS1035_LABEL_RULE, DNS1035_LABEL, &["my-name", "abc-123"]));
+        errors.push(rule(
+            DNS1035_LABEL_RULE,
+            DNS1035_LABEL,
+            &["my-name", "abc-123"],
+        ));
     }
     errors
 }
@@ -88,7 +98,11 @@ pub fn label_key_errors(value: &str) -> Vec<String> {
             return vec![format!(
                 "a valid label key {} with an optional DNS subdomain prefix and '/' (e.g. \
                  'example.com/MyName')",
-                rule(QUALIFIED_NAME_RULE, QUALIFIED_NAME, &["MyName", "my.name", "123-abc"])
+                rule(
+                    QUALIFIED_NAME_RULE,
+                    QUALIFIED_NAME,
+                    &["MyName", "my.name", "123-abc"]
+                )
             )];
         }
     };
@@ -110,7 +124,11 @@ pub fn label_key_errors(value: &str) -> Vec<String> {
     if !is_qualified_name(name) {
         errors.push(format!(
             "name part {}",
-            rule(QUALIFIED_NAME_RULE, QUALIFIED_NAME, &["MyName", "my.name", "123-abc"])
+            rule(
+                QUALIFIED_NAME_RULE,
+                QUALIFIED_NAME,
+                &["MyName", "my.name", "123-abc"]
+            )
         ));
     }
     errors
@@ -120,7 +138,11 @@ pub fn label_key_errors(value: &str) -> Vec<String> {
 pub fn label_value_errors(value: &str) -> Vec<String> {
     let mut errors = Vec::from_iter(too_long(value, LABEL_MAX_LENGTH, "bytes"));
     if !value.is_empty() && !is_qualified_name(value) {
-        errors.push(rule(LABEL_VALUE_RULE, LABEL_VALUE, &["MyValue", "my_value", "12345"]));
+        errors.push(rule(
+            LABEL_VALUE_RULE,
+            LABEL_VALUE,
+            &["MyValue", "my_value", "12345"],
+        ));
     }
     errors
 }
@@ -150,7 +172,10 @@ pub fn env_name_errors(value: &str) -> Vec<String> {
     if value.is_empty() {
         return vec!["environment variable name must be non-empty".to_owned()];
     }
-    if value.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=') {
+    if value
+        .bytes()
+        .all(|b| (b' '..=b'~').contains(&b) && b != b'=')
+    {
         Vec::new()
     } else {
         vec![ENV_NAME_RULE.to_owned()]
@@ -160,8 +185,13 @@ pub fn env_name_errors(value: &str) -> Vec<String> {
 /// The name of a port: an IANA service name of at most 15 characters.
 pub fn port_name_errors(value: &str) -> Vec<String> {
     let mut errors = Vec::from_iter(too_long(value, 15, "characters"));
-    if !value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    if !value
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
+        errors.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !value.bytes().any(|b| b.is_ascii_lowercase()) {
         errors.push("must contain at least one letter (a-z)".to_owned());
@@ -205,7 +235,9 @@ fn is_dns1123_subdomain(value: &str) -> bool {
 /// Whether `value` is the name part of a label key, its length aside.
 fn is_qualified_name(value: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_alphanumeric();
-    value.bytes().all(|b| alphanumeric(b) || matches!(b, b'-' | b'_' | b'.'))
+    value
+        .bytes()
+        .all(|b| alphanumeric(b) || matches!(b, b'-' | b'_' | b'.'))
         && value.bytes().next().is_some_and(alphanumeric)
         && value.bytes().next_back().is_some_and(alphanumeric)
 }
@@ -218,8 +250,14 @@ fn too_long(value: &str, limit: usize, unit: &str) -> Option<String> {
 
 /// A rule with examples and the expression that checks it, in the words of the real server.
 fn rule(message: &str, pattern: &str, examples: &[&str]) -> String {
-    let examples: Vec<String> = examples.iter().map(|example| format!("'{example}'")).collect();
-    format!("{message} (e.g. {}, regex used for validation is '{pattern}')", examples.join(",  or "))
+    let examples: Vec<String> = examples
+        .iter()
+        .map(|example| format!("'{example}'"))
+        .collect();
+    format!(
+        "{message} (e.g. {}, regex used for validation is '{pattern}')",
+        examples.join(",  or ")
+    )
 }
 
 #[cfg(test)]
@@ -243,9 +281,21 @@ mod tests {
             ("wéb", false, false, false),
             (long.as_str(), false, true, false),
         ] {
-            assert_eq!(dns1123_label_errors(value).is_empty(), label, "label {value:?}");
-            assert_eq!(dns1123_subdomain_errors(value).is_empty(), subdomain, "subdomain {value:?}");
-            assert_eq!(dns1035_label_errors(value).is_empty(), dns1035, "1035 {value:?}");
+            assert_eq!(
+                dns1123_label_errors(value).is_empty(),
+                label,
+                "label {value:?}"
+            );
+            assert_eq!(
+                dns1123_subdomain_errors(value).is_empty(),
+                subdomain,
+                "subdomain {value:?}"
+            );
+            assert_eq!(
+                dns1035_label_errors(value).is_empty(),
+                dns1035,
+                "1035 {value:?}"
+            );
         }
         assert!(!dns1123_subdomain_errors(&"a".repeat(254)).is_empty());
     }
@@ -254,21 +304,31 @@ mod tests {
     fn messages_read_as_on_a_real_server() {
         assert_eq!(
             dns1123_subdomain_errors("A"),
-            ["a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
+            [
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
               or '.', and must start and end with an alphanumeric character (e.g. 'example.com', \
               regex used for validation is \
-              '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"]
+              '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+            ]
         );
         assert_eq!(
             label_value_errors("a b"),
-            ["a valid label must be an empty string or consist of alphanumeric characters, '-', '_' \
+            [
+                "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' \
               or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or \
               'my_value',  or '12345', regex used for validation is \
-              '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"]
+              '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+            ]
         );
         assert_eq!(dns1123_label_errors("a.b"), ["must not contain dots"]);
-        assert_eq!(label_value_errors(&"a".repeat(64)), ["must be no more than 63 bytes"]);
-        assert_eq!(port_name_errors("http--1"), ["must not contain consecutive hyphens"]);
+        assert_eq!(
+            label_value_errors(&"a".repeat(64)),
+            ["must be no more than 63 bytes"]
+        );
+        assert_eq!(
+            port_name_errors("http--1"),
+            ["must not contain consecutive hyphens"]
+        );
     }
 
     #[test]
@@ -276,31 +336,61 @@ mod tests {
         for key in ["app", "app.kubernetes.io/name", "a_b.C-d", "1"] {
             assert_eq!(label_key_errors(key), Vec::<String>::new(), "{key}");
         }
-        for key in ["", "/", "a/", "/a", "a/b/c", "-a", "A.b/c d", "UPPER.example/x"] {
+        for key in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a/b/c",
+            "-a",
+            "A.b/c d",
+            "UPPER.example/x",
+        ] {
             assert!(!label_key_errors(key).is_empty(), "{key:?} was accepted");
         }
         for value in ["", "a", "A_b.c-1"] {
             assert_eq!(label_value_errors(value), Vec::<String>::new(), "{value}");
         }
         for value in ["-a", "a/b", "a "] {
-            assert!(!label_value_errors(value).is_empty(), "{value:?} was accepted");
+            assert!(
+                !label_value_errors(value).is_empty(),
+                "{value:?} was accepted"
+            );
         }
     }
 
     #[test]
     fn keys_ports_and_environment_names() {
         for key in ["a", "..data", ".", "..", "a/b", "", "tls.crt"] {
-            assert_eq!(config_map_key_errors(key).is_empty(), matches!(key, "a" | "tls.crt"), "{key:?}");
+            assert_eq!(
+                config_map_key_errors(key).is_empty(),
+                matches!(key, "a" | "tls.crt"),
+                "{key:?}"
+            );
         }
         for name in ["http", "1", "HTTP", "-a", "a-", "web-1", "sixteen-letters-"] {
-            assert_eq!(port_name_errors(name).is_empty(), matches!(name, "http" | "web-1"), "{name:?}");
+            assert_eq!(
+                port_name_errors(name).is_empty(),
+                matches!(name, "http" | "web-1"),
+                "{name:?}"
+            );
         }
         for name in ["A", "1A", "a=b", "", "é", "a b"] {
-            assert_eq!(env_name_errors(name).is_empty(), matches!(name, "A" | "1A" | "a b"), "{name:?}");
+            assert_eq!(
+                env_name_errors(name).is_empty(),
+                matches!(name, "A" | "1A" | "a b"),
+                "{name:?}"
+            );
         }
-        assert_eq!(port_number_errors(0), ["must be between 1 and 65535, inclusive"]);
+        assert_eq!(
+            port_number_errors(0),
+            ["must be between 1 and 65535, inclusive"]
+        );
         assert!(port_number_errors(65535).is_empty());
-        assert_eq!(path_segment_errors("a/b%"), ["may not contain '/'", "may not contain '%'"]);
+        assert_eq!(
+            path_segment_errors("a/b%"),
+            ["may not contain '/'", "may not contain '%'"]
+        );
         assert_eq!(path_segment_errors(".."), ["may not be '..'"]);
     }
 }

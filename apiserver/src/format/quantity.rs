@@ -61,8 +61,14 @@ const DECIMAL_SUFFIXES: [(&str, i32); 10] = [
     ("P", 15),
     ("E", 18),
 ];
-const BINARY_SUFFIXES: [(&str, u32); 6] =
-    [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
+const BINARY_SUFFIXES: [(&str, u32); 6] = [
+    ("Ki", 10),
+    ("Mi", 20),
+    ("Gi", 30),
+    ("Ti", 40),
+    ("Pi", 50),
+    ("Ei", 60),
+];
 
 impl Quantity {
     /// Parses the textual form.
@@ -87,12 +93,18 @@ impl Quantity {
         }
         let (family, scale) = interpret_suffix(suffix)?;
         let magnitude = scale.apply(whole, fraction);
-        Ok(Self { nanos: if negative { -magnitude } else { magnitude }, family })
+        Ok(Self {
+            nanos: if negative { -magnitude } else { magnitude },
+            family,
+        })
     }
 
     /// A quantity of `value` whole units, printed with decimal suffixes.
     pub fn from_units(value: i64) -> Self {
-        Self { nanos: i128::from(value) * NANO, family: Family::Decimal }
+        Self {
+            nanos: i128::from(value) * NANO,
+            family: Family::Decimal,
+        }
     }
 
     /// Whether the value is below zero.
@@ -163,9 +175,16 @@ impl fmt::Display for Quantity {
             exponent += 3;
         }
         if self.family == Family::Exponent {
-            return if exponent == 0 { write!(f, "{value}") } else { write!(f, "{value}e{exponent}") };
+            return if exponent == 0 {
+                write!(f, "{value}")
+            } else {
+                write!(f, "{value}e{exponent}")
+            };
         }
-        let suffix = DECIMAL_SUFFIXES.iter().find(|(_, e)| *e == exponent).map_or("", |(s, _)| s);
+        let suffix = DECIMAL_SUFFIXES
+            .iter()
+            .find(|(_, e)| *e == exponent)
+            .map_or("", |(s, _)| s);
         write!(f, "{value}{suffix}")
     }
 }
@@ -197,7 +216,10 @@ impl Scale {
                 continue;
             }
             let index = i32::try_from(index).unwrap_or(i32::MAX);
-            let place = whole_len.saturating_sub(1).saturating_sub(index).saturating_add(tens);
+            let place = whole_len
+                .saturating_sub(1)
+                .saturating_sub(index)
+                .saturating_add(tens);
             let power = |exponent: i32| {
                 u32::try_from(exponent)
                     .ok()

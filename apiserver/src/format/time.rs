@@ -130,7 +130,11 @@ mod tests {
             (731 * DAY, "2y1d"),
             (8 * 365 * DAY, "8y"),
         ] {
-            assert_eq!(human_duration(SignedDuration::from_secs(seconds)), expected, "{seconds}");
+            assert_eq!(
+                human_duration(SignedDuration::from_secs(seconds)),
+                expected,
+                "{seconds}"
+            );
         }
     }
 

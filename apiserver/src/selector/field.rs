@@ -2,13 +2,14 @@
 //!
 //! Unlike labels, only a few fields of each kind can be selected on. `metadata.name` and
 //! `metadata.namespace` work for every kind; the rest is part of the kind's descriptor. A field that
-//! is absent from an object counts as the empty string (or, for booleans, as `false`), as the API
-//! conventions say.
+//! is absent from an object counts as the empty string.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
-use serde_json::Value;
 use thiserror::Error;
+
+use super::SelectorError;
+use crate::registry::{Descriptor, Origin, Version};
 
 /// A parsed field selector: all terms must hold. Without terms it matches everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,6 +37,9 @@ pub enum FieldSelectorError {
     /// The kind cannot be selected by this field.
     #[error("field label not supported: {0}")]
     Unsupported(String),
+    /// The kind cannot be selected by any field but its name and namespace.
+    #[error("{0:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")]
+    OnlyMetadata(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,26 +50,16 @@ struct Term {
 }
 
 impl FieldSelector {
-    /// Parses the value of a `fieldSelector` query parameter. `supported` says whether the kind can
-    /// be selected by a path; `metadata.name` and `metadata.namespace` need no entry there.
+    /// Parses the value of a `fieldSelector` query parameter. Fields other than `metadata.name`,
+    /// `metadata.namespace` and the version's selectable fields are refused.
     pub fn parse(
         text: &str,
-        supported: impl Fn(&str) -> bool,
-    ) -> Result<Self, FieldSelectorError> {
-        let mut parts = split_terms(text);
-        parts.sort_unstable();
-        let mut terms = Vec::new();
-        for part in parts.into_iter().filter(|part| !part.is_empty()) {
-            let (path, operator, value) = split_term(part).ok_or_else(|| {
-                FieldSelectorError::Malformed { selector: text.to_owned(), term: part.to_owned() }
-            })?;
-            let value = unescape(value)?;
-            if !matches!(path, "metadata.name" | "metadata.namespace") && !supported(path) {
-                return Err(FieldSelectorError::Unsupported(path.to_owned()));
-            }
-            terms.push(Term { path: path.to_owned(), negated: operator == "!=", value });
-        }
-        Ok(Self { terms })
+        descriptor: &Descriptor,
+        version: &Version,
+    ) -> Result<Self, SelectorError> {
+        Ok(Self {
+            terms: parse_terms(text, descriptor, version)?,
+        })
     }
 
     /// Whether the selector restricts nothing.
@@ -73,27 +67,21 @@ impl FieldSelector {
         self.terms.is_empty()
     }
 
-    /// The value `path` must have, if the selector pins it to one: a list by name can then be served
-    /// by a lookup.
-    pub fn pinned(&self, path: &str) -> Option<&str> {
+    /// The value that `field` must have, if the selector fixes it with `=`: a list by name can then
+    /// be served by a lookup.
+    pub fn exact(&self, field: &str) -> Option<&str> {
         self.terms
             .iter()
-            .find(|term| term.path == path && !term.negated)
+            .find(|term| term.path == field && !term.negated)
             .map(|term| term.value.as_str())
     }
 
-    /// Whether `object` is selected.
-    pub fn matches(&self, object: &Value) -> bool {
-        self.terms.iter().all(|term| term.matches(&field_text(object, &term.path)))
-    }
-
-    /// As [`Self::matches`], but for fields that are computed rather than stored: the values in
-    /// `fields` go before those of the object.
-    pub fn matches_with(&self, object: &Value, fields: &BTreeMap<&str, String>) -> bool {
-        self.terms.iter().all(|term| match fields.get(term.path.as_str()) {
-            Some(value) => term.matches(value),
-            None => term.matches(&field_text(object, &term.path)),
-        })
+    /// Whether fields, given as a lookup by selector name, satisfy the selector; an absent field is
+    /// the empty string.
+    pub fn matches<'a>(&self, field: impl Fn(&str) -> &'a str) -> bool {
+        self.terms
+            .iter()
+            .all(|term| (field(&term.path) == term.value) != term.negated)
     }
 }
 
@@ -109,28 +97,45 @@ impl fmt::Display for FieldSelector {
     }
 }
 
-impl Term {
-    fn matches(&self, value: &str) -> bool {
-        (value == self.value) != self.negated
-    }
-}
-
-/// The text of the field at a dotted path: strings as they are, booleans and numbers spelled out, an
-/// absent field as the empty string. A leading dot (as in a CRD's `selectableFields`) is allowed.
-pub fn field_text(object: &Value, path: &str) -> String {
-    let mut value = object;
-    for segment in path.trim_start_matches('.').split('.') {
-        match value.get(segment) {
-            Some(inner) => value = inner,
-            None => return String::new(),
+fn parse_terms(
+    text: &str,
+    descriptor: &Descriptor,
+    version: &Version,
+) -> Result<Vec<Term>, FieldSelectorError> {
+    let selectable = |path: &str| {
+        path == "metadata.name"
+            || (path == "metadata.namespace" && descriptor.is_namespaced())
+            || version
+                .selectable_fields
+                .iter()
+                .any(|field| field.label == path)
+    };
+    let mut parts = split_terms(text);
+    parts.sort_unstable();
+    let mut terms = Vec::new();
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        let (path, negated, value) =
+            split_term(part).ok_or_else(|| FieldSelectorError::Malformed {
+                selector: text.to_owned(),
+                term: part.to_owned(),
+            })?;
+        let value = unescape(value)?;
+        if !selectable(path) {
+            let plain =
+                descriptor.origin == Origin::BuiltIn && version.selectable_fields.is_empty();
+            return Err(if plain {
+                FieldSelectorError::OnlyMetadata(path.to_owned())
+            } else {
+                FieldSelectorError::Unsupported(path.to_owned())
+            });
         }
+        terms.push(Term {
+            path: path.to_owned(),
+            negated,
+            value,
+        });
     }
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(flag) => flag.to_string(),
-        Value::Number(number) => number.to_string(),
-        _ => String::new(),
-    }
+    Ok(terms)
 }
 
 /// Escapes a literal for use as a value: `\`, `,` and `=` get a backslash.
@@ -173,37 +178,79 @@ fn split_terms(text: &str) -> Vec<&str> {
     .collect()
 }
 
-/// Splits at the first operator: path, operator, value.
-fn split_term(term: &str) -> Option<(&str, &str, &str)> {
+/// Splits at the first operator: path, whether it is `!=`, value.
+fn split_term(term: &str) -> Option<(&str, bool, &str)> {
     // A `!` without `=` is part of the path, so the first `=` decides.
     let (left, value) = term.split_once('=')?;
-    if let Some(path) = left.strip_suffix('!') {
-        return Some((path, "!=", value));
-    }
-    match value.strip_prefix('=') {
-        Some(value) => Some((left, "==", value)),
-        None => Some((left, "=", value)),
+    match left.strip_suffix('!') {
+        Some(path) => Some((path, true, value)),
+        None => Some((left, false, value.strip_prefix('=').unwrap_or(value))),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
+    use crate::registry::{Scope, SelectableField, strategy_for};
+    use crate::schema::Structural;
 
-    fn pods(path: &str) -> bool {
-        matches!(path, "spec.nodeName" | "status.phase" | "spec.hostNetwork" | "status.n")
+    fn descriptor(origin: Origin, fields: &[&str]) -> Descriptor {
+        let version = Version {
+            name: "v1".to_owned(),
+            served: true,
+            storage: true,
+            deprecation: None,
+            schema: Arc::new(Structural::default()),
+            rules: Arc::default(),
+            openapi: None,
+            columns: Vec::new(),
+            selectable_fields: fields
+                .iter()
+                .map(|path| SelectableField::dotted(path))
+                .collect(),
+            subresources: Vec::new(),
+        };
+        Descriptor {
+            group: String::new(),
+            plural: "pods".to_owned(),
+            singular: "pod".to_owned(),
+            kind: "Pod".to_owned(),
+            list_kind: "PodList".to_owned(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            scope: Scope::Namespaced,
+            verbs: Vec::new(),
+            versions: vec![version],
+            generation: false,
+            create_on_update: false,
+            unconditional_update: false,
+            returns_deleted: false,
+            stored_as: None,
+            origin,
+            strategy: strategy_for("", "none"),
+        }
+    }
+
+    fn parse(text: &str) -> Result<FieldSelector, SelectorError> {
+        let pods = descriptor(Origin::BuiltIn, &["spec.nodeName", "status.phase"]);
+        FieldSelector::parse(text, &pods, &pods.versions[0])
+    }
+
+    fn pod_field(path: &str) -> &'static str {
+        match path {
+            "metadata.name" => "a,b",
+            "metadata.namespace" => "ns",
+            "status.phase" => "Running",
+            _ => "",
+        }
     }
 
     #[test]
     fn matching() {
-        let pod = json!({
-            "metadata": {"name": "a,b", "namespace": "ns"},
-            "spec": {"hostNetwork": true},
-            "status": {"phase": "Running", "n": 3},
-        });
         for (selector, expected) in [
             ("", true),
             (",", true),
@@ -214,51 +261,76 @@ mod tests {
             ("status.phase!=Failed,status.phase!=Succeeded", true),
             ("spec.nodeName=", true),
             ("spec.nodeName!=", false),
-            ("spec.hostNetwork=true", true),
-            ("status.n=3", true),
         ] {
-            let selector = FieldSelector::parse(selector, pods).expect(selector);
-            assert_eq!(selector.matches(&pod), expected, "{selector}");
+            let selector = parse(selector).expect(selector);
+            assert_eq!(selector.matches(pod_field), expected, "{selector}");
         }
+        let selector = parse("metadata.name=x,status.phase!=y").expect("valid");
+        assert_eq!(selector.exact("metadata.name"), Some("x"));
+        assert_eq!(
+            selector.exact("status.phase"),
+            None,
+            "an inequality fixes nothing"
+        );
     }
 
     #[test]
     fn refusals_are_worded_as_on_a_real_server() {
         for (selector, message) in [
-            ("status.phase", "invalid selector: 'status.phase'; can't understand 'status.phase'"),
+            (
+                "status.phase",
+                "invalid selector: 'status.phase'; can't understand 'status.phase'",
+            ),
             ("spec.x=1", "field label not supported: spec.x"),
-            ("metadata.name=a\\b", "invalid field selector: invalid escape sequence: \\b"),
-            ("metadata.name=a\\", "invalid field selector: invalid escape sequence: \\"),
-            ("metadata.name=a=b", "invalid field selector: unescaped character in value: 61"),
+            (
+                "metadata.name=a\\b",
+                "invalid field selector: invalid escape sequence: \\b",
+            ),
+            (
+                "metadata.name=a\\",
+                "invalid field selector: invalid escape sequence: \\",
+            ),
+            (
+                "metadata.name=a=b",
+                "invalid field selector: unescaped character in value: 61",
+            ),
         ] {
-            let error = FieldSelector::parse(selector, pods).expect_err(selector);
-            assert_eq!(error.to_string(), message);
+            assert_eq!(parse(selector).expect_err(selector).to_string(), message);
         }
-    }
-
-    #[test]
-    fn pinned_values_and_computed_fields() {
-        let selector = FieldSelector::parse("metadata.name=x,status.phase!=y", pods).expect("valid");
-        assert_eq!(selector.pinned("metadata.name"), Some("x"));
-        assert_eq!(selector.pinned("status.phase"), None);
-        let fields = BTreeMap::from([("status.phase", "y".to_owned())]);
-        assert!(!selector.matches_with(&json!({"metadata": {"name": "x"}}), &fields));
-        assert!(selector.matches(&json!({"metadata": {"name": "x"}})));
+        for (origin, message) in [
+            (
+                Origin::BuiltIn,
+                "\"spec.x\" is not a known field selector: only \"metadata.name\", \
+                 \"metadata.namespace\"",
+            ),
+            (
+                Origin::Custom {
+                    uid: "u".to_owned(),
+                },
+                "field label not supported: spec.x",
+            ),
+        ] {
+            let plain = descriptor(origin, &[]);
+            let error = FieldSelector::parse("spec.x=1", &plain, &plain.versions[0]);
+            assert_eq!(error.expect_err("not selectable").to_string(), message);
+        }
+        let mut cluster = descriptor(Origin::BuiltIn, &["spec.unschedulable"]);
+        cluster.scope = Scope::Cluster;
+        FieldSelector::parse("metadata.namespace=x", &cluster, &cluster.versions[0])
+            .expect_err("a cluster-scoped kind has no namespace");
     }
 
     proptest! {
         #[test]
         fn parsing_never_panics(text in "[\\PC=!\\\\,]*") {
-            let _outcome = FieldSelector::parse(&text, |_| true);
+            let _outcome = parse(&text);
         }
 
         #[test]
         fn any_value_can_be_escaped(value in "\\PC*") {
             let text = format!("metadata.name={}", escape(&value));
-            let selector = FieldSelector::parse(&text, |_| false).expect("escaped value parses");
-            prop_assert_eq!(selector.pinned("metadata.name").unwrap_or_default(), value.as_str());
-            let object = json!({"metadata": {"name": value}});
-            prop_assert!(selector.matches(&object));
+            let selector = parse(&text).expect("escaped value parses");
+            prop_assert_eq!(selector.exact("metadata.name").unwrap_or_default(), value.as_str());
         }
     }
 }

@@ -55,18 +55,46 @@ struct Package {
 /// Types with an encoding of their own, by import path and name.
 const SCALARS: &[(&str, &str, &str)] = &[
     ("k8s.io/apimachinery/pkg/apis/meta/v1", "Time", "time"),
-    ("k8s.io/apimachinery/pkg/apis/meta/v1", "MicroTime", "microtime"),
-    ("k8s.io/apimachinery/pkg/apis/meta/v1", "Duration", "duration"),
+    (
+        "k8s.io/apimachinery/pkg/apis/meta/v1",
+        "MicroTime",
+        "microtime",
+    ),
+    (
+        "k8s.io/apimachinery/pkg/apis/meta/v1",
+        "Duration",
+        "duration",
+    ),
     ("k8s.io/apimachinery/pkg/apis/meta/v1", "FieldsV1", "raw"),
-    ("k8s.io/apimachinery/pkg/api/resource", "Quantity", "quantity"),
-    ("k8s.io/apimachinery/pkg/util/intstr", "IntOrString", "intstr"),
+    (
+        "k8s.io/apimachinery/pkg/api/resource",
+        "Quantity",
+        "quantity",
+    ),
+    (
+        "k8s.io/apimachinery/pkg/util/intstr",
+        "IntOrString",
+        "intstr",
+    ),
     ("k8s.io/apimachinery/pkg/runtime", "RawExtension", "raw"),
     ("k8s.io/apimachinery/pkg/types", "UID", "string"),
     ("k8s.io/apimachinery/pkg/types", "NodeName", "string"),
     // Hand-written JSON in Go; the server's own schema checks look at these.
-    ("k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1", "JSON", "any"),
-    ("k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1", "JSONSchemaPropsOrArray", "any"),
-    ("k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1", "JSONSchemaPropsOrBool", "any"),
+    (
+        "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
+        "JSON",
+        "any",
+    ),
+    (
+        "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
+        "JSONSchemaPropsOrArray",
+        "any",
+    ),
+    (
+        "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
+        "JSONSchemaPropsOrBool",
+        "any",
+    ),
     (
         "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1",
         "JSONSchemaPropsOrStringArray",
@@ -78,8 +106,10 @@ const SCALARS: &[(&str, &str, &str)] = &[
 pub(super) fn collect(sources: &Sources, roots: &[String]) -> Result<BTreeMap<String, Message>> {
     let mut packages: HashMap<String, Package> = HashMap::new();
     let mut messages = BTreeMap::new();
-    let mut queue: Vec<(String, String)> =
-        roots.iter().map(|root| go_name(root)).collect::<Result<_>>()?;
+    let mut queue: Vec<(String, String)> = roots
+        .iter()
+        .map(|root| go_name(root))
+        .collect::<Result<_>>()?;
     let mut seen = BTreeSet::new();
     while let Some((path, name)) = queue.pop() {
         if !seen.insert((path.clone(), name.clone())) {
@@ -93,16 +123,28 @@ pub(super) fn collect(sources: &Sources, roots: &[String]) -> Result<BTreeMap<St
         };
         let mut fields = Vec::new();
         for line in lines {
-            let Some(raw) = RawField::parse(&line) else { continue };
-            let mut resolver = Resolver { sources, packages: &mut packages, found: Vec::new() };
-            let r#type =
-                resolver.resolve(&path, &raw.r#type).with_context(|| format!("in `{line}`"))?;
+            let Some(raw) = RawField::parse(&line) else {
+                continue;
+            };
+            let mut resolver = Resolver {
+                sources,
+                packages: &mut packages,
+                found: Vec::new(),
+            };
+            let r#type = resolver
+                .resolve(&path, &raw.r#type)
+                .with_context(|| format!("in `{line}`"))?;
             // kind and apiVersion of every object are handled apart.
             if r#type.ends_with("meta.v1.TypeMeta") {
                 continue;
             }
             queue.append(&mut resolver.found);
-            fields.push(Field { number: raw.number, name: raw.name, omit: raw.omit, r#type });
+            fields.push(Field {
+                number: raw.number,
+                name: raw.name,
+                omit: raw.omit,
+                r#type,
+            });
         }
         messages.insert(openapi_name(&path, &name), Message { fields });
     }
@@ -122,7 +164,13 @@ pub(super) fn render(messages: &BTreeMap<String, Message>, release: &str) -> Str
     );
     for (name, message) in messages {
         let _infallible = writeln!(text, "#{name}");
-        for Field { number, name, omit, r#type } in &message.fields {
+        for Field {
+            number,
+            name,
+            omit,
+            r#type,
+        } in &message.fields
+        {
             let omit = match omit {
                 Omit::Never => '-',
                 Omit::Empty => '?',
@@ -139,13 +187,20 @@ fn go_name(definition: &str) -> Result<(String, String)> {
     let rest = definition
         .strip_prefix("io.k8s.")
         .with_context(|| format!("{definition} is not a Kubernetes definition"))?;
-    let (package, name) =
-        rest.rsplit_once('.').with_context(|| format!("{definition} has no package"))?;
-    Ok((format!("k8s.io/{}", package.replace('.', "/")), name.to_owned()))
+    let (package, name) = rest
+        .rsplit_once('.')
+        .with_context(|| format!("{definition} has no package"))?;
+    Ok((
+        format!("k8s.io/{}", package.replace('.', "/")),
+        name.to_owned(),
+    ))
 }
 
 fn openapi_name(path: &str, name: &str) -> String {
-    format!("io.{}.{name}", path.replacen("k8s.io/", "k8s.", 1).replace('/', "."))
+    format!(
+        "io.{}.{name}",
+        path.replacen("k8s.io/", "k8s.", 1).replace('/', ".")
+    )
 }
 
 /// A field line taken apart, its type not yet resolved.
@@ -174,7 +229,11 @@ impl RawField {
         let mut options = json.split(',');
         let name = options.next().unwrap_or_default();
         let options: Vec<&str> = options.collect();
-        let name = if options.contains(&"inline") || name.is_empty() { "." } else { name };
+        let name = if options.contains(&"inline") || name.is_empty() {
+            "."
+        } else {
+            name
+        };
         let omit = if options.contains(&"omitzero") {
             Omit::Zero
         } else if options.contains(&"omitempty") {
@@ -182,7 +241,12 @@ impl RawField {
         } else {
             Omit::Never
         };
-        Some(Self { number, name: name.to_owned(), omit, r#type })
+        Some(Self {
+            number,
+            name: name.to_owned(),
+            omit,
+            r#type,
+        })
     }
 }
 
@@ -255,7 +319,11 @@ impl Resolver<'_> {
                 let resolved = self.resolve(path, &expression)?;
                 // A named list is a message with one repeated field in protobuf.
                 let wrapped = resolved.starts_with("[]") && name != "ValidationRules";
-                Ok(if wrapped { format!("w{resolved}") } else { resolved })
+                Ok(if wrapped {
+                    format!("w{resolved}")
+                } else {
+                    resolved
+                })
             }
         }
     }
@@ -272,7 +340,11 @@ fn load(sources: &Sources, packages: &mut HashMap<String, Package>, path: &str) 
         .with_context(|| format!("reading the package {}", directory.display()))?;
     for entry in entries {
         let file = entry?.path();
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let generated = name.starts_with("zz_generated") || name.ends_with(".pb.go");
         if is_go(&file) && !generated && !name.ends_with("_test.go") {
             let text = std::fs::read_to_string(&file)
@@ -299,13 +371,17 @@ impl Package {
             } else if let Some(single) = line.strip_prefix("import ") {
                 self.import(single.trim());
             } else if let Some(declaration) = line.strip_prefix("type ") {
-                let Some((name, rest)) = declaration.split_once(' ') else { continue };
+                let Some((name, rest)) = declaration.split_once(' ') else {
+                    continue;
+                };
                 if rest == "struct {" {
                     let body = lines.by_ref().take_while(|line| *line != "}");
                     let body = body.map(str::to_owned).collect();
-                    self.declarations.insert(name.to_owned(), Declaration::Struct(body));
+                    self.declarations
+                        .insert(name.to_owned(), Declaration::Struct(body));
                 } else if rest == "struct{}" {
-                    self.declarations.insert(name.to_owned(), Declaration::Struct(Vec::new()));
+                    self.declarations
+                        .insert(name.to_owned(), Declaration::Struct(Vec::new()));
                 } else if !rest.starts_with("interface") && !rest.starts_with("struct") {
                     let expression = rest.trim_start_matches("= ").trim();
                     let expression = expression.split(" //").next().unwrap_or(expression);
@@ -318,7 +394,9 @@ impl Package {
 
     /// `alias "path"` or `"path"`.
     fn import(&mut self, line: &str) {
-        let Some((alias, rest)) = line.split_once('"') else { return };
+        let Some((alias, rest)) = line.split_once('"') else {
+            return;
+        };
         let path = rest.trim_end_matches('"');
         let alias = match alias.trim() {
             "" => path.rsplit('/').next().unwrap_or(path),
@@ -337,15 +415,30 @@ mod tests {
         let parse = |line| RawField::parse(line).expect(line);
         assert_eq!(
             parse("\tImage string `json:\"image,omitempty\" protobuf:\"bytes,2,opt,name=image\"`"),
-            RawField { number: 2, name: "image".into(), omit: Omit::Empty, r#type: "string".into() }
+            RawField {
+                number: 2,
+                name: "image".into(),
+                omit: Omit::Empty,
+                r#type: "string".into()
+            }
         );
         assert_eq!(
             parse("\tVolumeSource `json:\",inline\" protobuf:\"bytes,2,opt,name=volumeSource\"`"),
-            RawField { number: 2, name: ".".into(), omit: Omit::Never, r#type: "VolumeSource".into() }
+            RawField {
+                number: 2,
+                name: ".".into(),
+                omit: Omit::Never,
+                r#type: "VolumeSource".into()
+            }
         );
         assert_eq!(
             parse("\tmetav1.TypeMeta `json:\",inline\"`"),
-            RawField { number: 0, name: ".".into(), omit: Omit::Never, r#type: "metav1.TypeMeta".into() }
+            RawField {
+                number: 0,
+                name: ".".into(),
+                omit: Omit::Never,
+                r#type: "metav1.TypeMeta".into()
+            }
         );
         assert_eq!(RawField::parse("\t// Old *X `json:\"old\"`"), None);
         assert_eq!(RawField::parse(""), None);
@@ -354,7 +447,10 @@ mod tests {
     #[test]
     fn names_map_both_ways() {
         let (path, name) = go_name("io.k8s.api.core.v1.Pod").expect("a definition");
-        assert_eq!((path.as_str(), name.as_str()), ("k8s.io/api/core/v1", "Pod"));
+        assert_eq!(
+            (path.as_str(), name.as_str()),
+            ("k8s.io/api/core/v1", "Pod")
+        );
         assert_eq!(openapi_name(&path, &name), "io.k8s.api.core.v1.Pod");
     }
 
@@ -367,7 +463,10 @@ mod tests {
              string `json:\"a\"`\n}\n",
         );
         assert_eq!(package.imports["types"], "k8s.io/apimachinery/pkg/types");
-        assert_eq!(package.imports["metav1"], "k8s.io/apimachinery/pkg/apis/meta/v1");
+        assert_eq!(
+            package.imports["metav1"],
+            "k8s.io/apimachinery/pkg/apis/meta/v1"
+        );
         assert!(matches!(&package.declarations["Phase"], Declaration::Alias(a) if a == "string"));
         assert!(matches!(&package.declarations["Thing"], Declaration::Struct(b) if b.len() == 1));
     }

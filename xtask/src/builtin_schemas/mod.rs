@@ -60,9 +60,19 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     (
         "apps",
         "v1",
-        &["ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"],
+        &[
+            "ControllerRevision",
+            "DaemonSet",
+            "Deployment",
+            "ReplicaSet",
+            "StatefulSet",
+        ],
     ),
-    ("authentication.k8s.io", "v1", &["SelfSubjectReview", "TokenRequest", "TokenReview"]),
+    (
+        "authentication.k8s.io",
+        "v1",
+        &["SelfSubjectReview", "TokenRequest", "TokenReview"],
+    ),
     (
         "authorization.k8s.io",
         "v1",
@@ -79,7 +89,11 @@ const KINDS: &[(&str, &str, &[&str])] = &[
     ("coordination.k8s.io", "v1", &["Lease"]),
     ("discovery.k8s.io", "v1", &["EndpointSlice"]),
     ("events.k8s.io", "v1", &["Event"]),
-    ("networking.k8s.io", "v1", &["Ingress", "IngressClass", "NetworkPolicy"]),
+    (
+        "networking.k8s.io",
+        "v1",
+        &["Ingress", "IngressClass", "NetworkPolicy"],
+    ),
     ("node.k8s.io", "v1", &["RuntimeClass"]),
     ("policy", "v1", &["Eviction", "PodDisruptionBudget"]),
     (
@@ -142,7 +156,11 @@ impl Sources {
             openapi.display(),
             args.release
         );
-        Ok(Self { openapi, modules: args.from.clone(), libraries: format!("v0.{minor}") })
+        Ok(Self {
+            openapi,
+            modules: args.from.clone(),
+            libraries: format!("v0.{minor}"),
+        })
     }
 
     /// The directory of a Go package such as `k8s.io/api/core/v1`.
@@ -151,6 +169,9 @@ impl Sources {
             .strip_prefix("k8s.io/")
             .with_context(|| format!("{import_path} is not a Kubernetes package"))?;
         let (module, rest) = path.split_once('/').unwrap_or((path, ""));
-        Ok(self.modules.join(format!("{module}@{}", self.libraries)).join(rest))
+        Ok(self
+            .modules
+            .join(format!("{module}@{}", self.libraries))
+            .join(rest))
     }
 }

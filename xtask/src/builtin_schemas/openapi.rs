@@ -35,8 +35,9 @@ pub(super) fn collect(
         if wanted.contains_key(&name) {
             continue;
         }
-        let definition =
-            available.get(&name).with_context(|| format!("no definition is called {name}"))?;
+        let definition = available
+            .get(&name)
+            .with_context(|| format!("no definition is called {name}"))?;
         let definition = without_prose(definition.clone());
         let mut references = BTreeSet::new();
         find_references(&definition, &mut references);
@@ -81,7 +82,9 @@ fn definition_of(
     kind: &str,
 ) -> Result<String> {
     let matches = |definition: &Value| {
-        let gvks = definition.get("x-kubernetes-group-version-kind").and_then(Value::as_array);
+        let gvks = definition
+            .get("x-kubernetes-group-version-kind")
+            .and_then(Value::as_array);
         gvks.into_iter().flatten().any(|gvk| {
             gvk.get("group").and_then(Value::as_str) == Some(group)
                 && gvk.get("version").and_then(Value::as_str) == Some(version)
@@ -98,7 +101,9 @@ fn definition_of(
 /// Removes descriptions and defaults that only say that a Go field is not a pointer, and unwraps the
 /// `allOf` around a lone reference.
 fn without_prose(schema: Value) -> Value {
-    let Value::Object(schema) = schema else { return schema };
+    let Value::Object(schema) = schema else {
+        return schema;
+    };
     let mut kept = Map::new();
     for (key, value) in schema {
         match key.as_str() {
@@ -106,17 +111,25 @@ fn without_prose(schema: Value) -> Value {
             "default" if is_zero(&value) => {}
             // Below these, keys are names of fields, not of schema keywords.
             "properties" => {
-                let Value::Object(properties) = value else { continue };
-                let properties =
-                    properties.into_iter().map(|(name, schema)| (name, without_prose(schema)));
+                let Value::Object(properties) = value else {
+                    continue;
+                };
+                let properties = properties
+                    .into_iter()
+                    .map(|(name, schema)| (name, without_prose(schema)));
                 kept.insert(key, Value::Object(properties.collect()));
             }
             "items" | "additionalProperties" | "not" => {
                 kept.insert(key, without_prose(value));
             }
             "allOf" | "oneOf" | "anyOf" => {
-                let Value::Array(schemas) = value else { continue };
-                kept.insert(key, Value::Array(schemas.into_iter().map(without_prose).collect()));
+                let Value::Array(schemas) = value else {
+                    continue;
+                };
+                kept.insert(
+                    key,
+                    Value::Array(schemas.into_iter().map(without_prose).collect()),
+                );
             }
             // DeleteOptions and its like are bodies in every group; the list names all of them.
             "x-kubernetes-group-version-kind" => {
