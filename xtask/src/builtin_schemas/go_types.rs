@@ -213,7 +213,7 @@ struct RawField {
 }
 
 impl RawField {
-    /// `Name Type `json:"..." protobuf:"..."``; `None` for comments and blank lines.
+    /// A name, a type and a raw string of tags; `None` for comments and blank lines.
     fn parse(line: &str) -> Option<Self> {
         let line = line.trim();
         if line.starts_with("//") {
