@@ -10,6 +10,8 @@
 pub mod annotations;
 pub mod claim;
 pub mod condition;
+pub mod crd;
+pub mod generate;
 pub mod hash;
 pub mod json_object;
 pub mod labels;
@@ -21,12 +23,15 @@ pub mod schema;
 mod string_enum;
 pub mod template;
 pub mod warm_pool;
+mod yaml;
 
 pub use crate::claim::{SandboxClaim, SandboxClaimSpec, SandboxClaimStatus};
+pub use crate::generate::{GeneratedFile, generated_files};
 pub use crate::json_object::JsonObject;
 pub use crate::pod_template::{Blueprint, PodMetadata, PodTemplate, VolumeClaimTemplate};
 pub use crate::reference::ObjectReference;
 pub use crate::sandbox::{Sandbox, SandboxSpec, SandboxStatus};
+pub use crate::schema::PodSpecSchema;
 pub use crate::template::{SandboxTemplate, SandboxTemplateSpec};
 pub use crate::warm_pool::{SandboxWarmPool, SandboxWarmPoolSpec, SandboxWarmPoolStatus};
 

@@ -10,7 +10,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::json_object::{DecodeError, JsonObject};
-use crate::schema;
 
 /// Labels and annotations for a pod. Other metadata has no meaning here and is pruned.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +25,7 @@ pub struct PodMetadata {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PodTemplate {
     /// A core/v1 `PodSpec`, kept as written.
-    #[schemars(with = "schema::CorePodSpec")]
+    #[schemars(with = "PodSpec")]
     pub spec: JsonObject,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<PodMetadata>,
