@@ -15,6 +15,8 @@
 //! tests and local use: it behaves like a real API server or refuses, and it is never a production
 //! control plane.
 
+pub mod auth;
+pub mod certificate;
 pub mod discovery;
 pub mod format;
 pub mod http;
