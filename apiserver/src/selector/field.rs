@@ -224,7 +224,7 @@ mod tests {
             categories: Vec::new(),
             scope: Scope::Namespaced,
             verbs: Vec::new(),
-            versions: vec![std::sync::Arc::new(version)],
+            versions: vec![Arc::new(version)],
             generation: false,
             create_on_update: false,
             unconditional_update: false,
