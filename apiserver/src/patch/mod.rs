@@ -17,4 +17,7 @@ pub enum PatchError {
     /// The patch does not fit the object (a failed `test`, a missing path): 422.
     #[error("{0}")]
     Inapplicable(String),
+    /// The patch has too many operations, or makes the object too large or too deep: 413.
+    #[error("{0}")]
+    TooLarge(String),
 }

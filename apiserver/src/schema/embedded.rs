@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::error::FieldError;
 use super::path::Path;
 use super::structural::Node;
+use crate::format::names::dns1035_label_errors;
 
 /// Checks every embedded object in `value`; the outermost object is checked elsewhere.
 pub(super) fn check(schema: &Node, value: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
@@ -44,28 +45,21 @@ fn check_object(object: &Map<String, Value>, path: &Path<'_>, errors: &mut Vec<F
             Some(Value::String(text)) if text.is_empty() => Some("must not be empty".to_owned()),
             Some(Value::String(text)) if name == "apiVersion" => (text.matches('/').count() > 1)
                 .then(|| format!("unexpected GroupVersion string: {text}")),
-            Some(Value::String(text)) => (!is_label(&text.to_lowercase())).then(|| {
-                "may have mixed case, but should otherwise match: a DNS-1035 label must consist of \
-                 lower case alphanumeric characters or '-', start with an alphabetic character, \
-                 and end with an alphanumeric character"
-                    .to_owned()
-            }),
+            Some(Value::String(text)) => {
+                let problems = dns1035_label_errors(&text.to_lowercase());
+                (!problems.is_empty()).then(|| {
+                    format!(
+                        "may have mixed case, but should otherwise match: {}",
+                        problems.join(",")
+                    )
+                })
+            }
             Some(_) => None,
         };
         if let (Some(problem), Some(value)) = (problem, object.get(name)) {
             errors.push(FieldError::invalid(path, value, problem));
         }
     }
-}
-
-/// Whether `text` is a label as RFC 1035 has them.
-fn is_label(text: &str) -> bool {
-    text.len() <= 63
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 #[cfg(test)]

@@ -185,28 +185,6 @@ impl Format {
     }
 }
 
-/// Whether `text` is a quantity as `1`, `0.5`, `100m`, `2Gi` or `1e3`.
-pub(super) fn is_quantity(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let end = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(unsigned.len());
-    let (number, suffix) = unsigned.split_at(end);
-    let digits = number.bytes().filter(u8::is_ascii_digit).count();
-    let points = number.len() - digits;
-    if digits == 0 || points > 1 {
-        return false;
-    }
-    match suffix {
-        "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti"
-        | "Pi" | "Ei" => true,
-        _ => suffix.strip_prefix(['e', 'E']).is_some_and(|exponent| {
-            let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-            !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
-        }),
-    }
-}
-
 fn is_hex(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -650,16 +628,6 @@ mod tests {
     fn names_parse_back() {
         for (name, format) in STRING_FORMATS {
             assert_eq!(format.as_str().replace('-', ""), name);
-        }
-    }
-
-    #[test]
-    fn quantities() {
-        for text in ["1", "0.5", "100m", "2Gi", "1e3", "-5E-2", "+1.k", ".5"] {
-            assert!(is_quantity(text), "{text}");
-        }
-        for text in ["", "m", "1 Gi", "1gi", "1..2", "1e", "1KiB", "0x1"] {
-            assert!(!is_quantity(text), "{text}");
         }
     }
 }

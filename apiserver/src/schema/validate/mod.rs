@@ -12,11 +12,12 @@ use serde_json::{Map, Value};
 use super::correlate::OldItems;
 use super::embedded;
 use super::error::{FieldError, FieldReason};
-use super::format::{self, Format};
+use super::format::Format;
 use super::lists;
 use super::path::Path;
 use super::render;
 use super::structural::{Checks, Kind, Node, Structural};
+use crate::format::quantity::Quantity;
 
 /// Checks `new` against the schema. With `old`, values that did not change are not refused again.
 pub fn validate(schema: &Structural, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -155,7 +156,7 @@ impl Walk {
             return;
         };
         let name = if schema.kind == Kind::Quantity {
-            if format::is_quantity(text) {
+            if Quantity::parse(text).is_ok() {
                 return;
             }
             "quantity"
