@@ -8,3 +8,5 @@
 pub mod protobuf;
 pub mod typed;
 mod types;
+
+pub(crate) use types::definition_name;

@@ -189,7 +189,7 @@ impl Type {
 }
 
 /// The OpenAPI definition name of a kind, by the naming rule of the Kubernetes sources.
-pub(super) fn definition_name(group: &str, version: &str, kind: &str) -> String {
+pub(crate) fn definition_name(group: &str, version: &str, kind: &str) -> String {
     // Options of the request itself may claim any group.
     if kind == "DeleteOptions" {
         return "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions".to_owned();
