@@ -30,25 +30,26 @@ use crate::string_enum::string_enum;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxClaimSpec {
-    /// A SandboxWarmPool in the claim's namespace.
+    /// SandboxWarmPool in the same namespace to take a sandbox from. Either this or sandboxTemplateRef.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_pool_ref: Option<ObjectReference>,
-    /// A SandboxTemplate in the claim's namespace, for a claim that names no pool.
+    /// SandboxTemplate in the same namespace to get a sandbox of. Either this or warmPoolRef.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_template_ref: Option<ObjectReference>,
-    /// With `sandboxTemplateRef` only: `none`, `default`, or the name of a pool. Absent means `default`.
+    /// With sandboxTemplateRef only: 'default' for any pool of the template, 'none' for no pool, or the name of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmpool: Option<String>,
+    /// When the claim ends and what happens then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
-    /// Labels and annotations for the claimed pod, on top of the template's.
+    /// Labels and annotations for the pod, on top of the template's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub additional_pod_metadata: Option<PodMetadata>,
-    /// Environment variables for the claimed sandbox; a claim with any is always started cold.
+    /// Environment variables, if the template allows them. A claim with any does not come from a pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::atomic_list::<EnvVar>")]
     pub env: Option<Vec<EnvVar>>,
-    /// Volume claim templates on top of the template's; a claim with any is always started cold.
+    /// Volume claims on top of the template's, if it allows them. A claim with any does not come from a pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim_templates")]
     pub volume_claim_templates: Option<Vec<VolumeClaimTemplate>>,
@@ -111,12 +112,14 @@ impl SandboxClaimSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lifecycle {
-    /// When the claim expires. Absent means never.
+    /// When the claim expires (RFC 3339). Unset means never.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::instant")]
     pub shutdown_time: Option<Time>,
+    /// What happens to the claim when it expires: Delete it, `DeleteForeground` (after its sandbox), or Retain it
+    /// without its sandbox.
     pub shutdown_policy: ClaimShutdownPolicy,
-    /// Seconds from the sandbox's pod having finished until the claim expires. Absent means never.
+    /// Seconds from the end of the pod to the expiry of the claim. Unset means never.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub ttl_seconds_after_finished: Option<i32>,
@@ -139,9 +142,11 @@ string_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
+    /// Name of the variable.
     pub name: String,
+    /// Its literal value.
     pub value: String,
-    /// The container that gets it; the first regular one when absent or empty.
+    /// Container that gets it. Unset means the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_name: Option<String>,
 }
@@ -150,6 +155,7 @@ pub struct EnvVar {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SandboxClaimStatus {
+    /// Ready and Finished.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -162,9 +168,10 @@ pub struct SandboxClaimStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClaimedSandbox {
+    /// Name of the Sandbox.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// A copy of the Sandbox's `status.podIPs`.
+    /// Addresses of its pod.
     #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
     pub pod_ips: Vec<String>,
 }

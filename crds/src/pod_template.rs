@@ -15,8 +15,10 @@ use crate::json_object::{DecodeError, JsonObject};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PodMetadata {
+    /// Labels of the pod.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Annotations of the pod.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -24,9 +26,10 @@ pub struct PodMetadata {
 /// What the pod of a sandbox looks like.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PodTemplate {
-    /// A core/v1 `PodSpec`, kept as written.
+    /// Spec of the pod, as in core/v1.
     #[schemars(with = "PodSpec")]
     pub spec: JsonObject,
+    /// Labels and annotations of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<PodMetadata>,
 }
@@ -52,12 +55,13 @@ impl PodTemplate {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ClaimTemplateMetadata {
-    /// The volume's name in the pod and the first part of the claim's name. Empty when unset: the schema does not
-    /// demand it, the controllers do.
+    /// Name of the volume in the pod and first part of the claim's name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// Labels of the claim.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Annotations of the claim.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -65,9 +69,10 @@ pub struct ClaimTemplateMetadata {
 /// A persistent volume claim that every sandbox made from the blueprint gets for itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VolumeClaimTemplate {
+    /// Name, labels and annotations of the claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<ClaimTemplateMetadata>,
-    /// A core/v1 `PersistentVolumeClaimSpec`, kept as written.
+    /// Spec of the claim, as in core/v1.
     #[schemars(with = "PersistentVolumeClaimSpec")]
     pub spec: JsonObject,
 }

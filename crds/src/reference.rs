@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The name of an object; kind and namespace follow from where the reference stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ObjectReference {
+    /// Name of the object.
     #[schemars(length(min = 1))]
     pub name: String,
 }

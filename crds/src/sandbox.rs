@@ -29,24 +29,28 @@ use crate::string_enum::string_enum;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxSpec {
+    /// What the pod looks like. Changes reach only pods that are created later; labels and annotations also reach a
+    /// running one.
     pub pod_template: PodTemplate,
-    /// Immutable after creation.
+    /// Volume claims the sandbox gets for itself, mounted under their names. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim_templates")]
     pub volume_claim_templates: Option<Vec<VolumeClaimTemplate>>,
-    /// Tri-state: unset keeps an owned Service but never creates one, `true` ensures it, `false` removes it.
+    /// Whether there is a headless Service. True makes one, false removes it, unset keeps one that is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<bool>,
+    /// Whether the sandbox has a pod. Suspended removes the pod and keeps everything else.
     #[serde(default)]
     pub operating_mode: OperatingMode,
-    /// 0 or 1; absent means 1.
+    /// The v1alpha1 form of operatingMode: 0 suspends, 1 leaves it to operatingMode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1), extend("default" = 1))]
     pub replicas: Option<i32>,
-    /// When the sandbox expires. Absent means never.
+    /// When the sandbox expires (RFC 3339). Unset means never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::instant")]
     pub shutdown_time: Option<Time>,
+    /// What happens to the Sandbox when it expires: Delete it, or Retain it and its volumes without a pod.
     #[serde(default)]
     pub shutdown_policy: ShutdownPolicy,
 }
@@ -103,24 +107,27 @@ string_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SandboxStatus {
-    /// `<service>.<namespace>.svc.<cluster domain>`
+    /// DNS name of the Service.
     #[serde(rename = "serviceFQDN", skip_serializing_if = "Option::is_none")]
     pub service_fqdn: Option<String>,
+    /// Name of the Service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// Ready, Suspended, PodScheduled and Finished.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// Pods the sandbox has: 0 or 1. Read by the `scale` subresource of `v1alpha1`.
+    /// Pods the sandbox has, for the scale subresource of v1alpha1.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub replicas: Option<i32>,
-    /// `agents.x-k8s.io/sandbox-name-hash=<hash>`: selects the sandbox's pod. Clients parse it.
+    /// Label selector of the sandbox's pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Every address of the pod, in the pod's order.
+    /// Addresses of the pod.
     #[serde(rename = "podIPs", skip_serializing_if = "Vec::is_empty")]
     pub pod_ips: Vec<String>,
+    /// Node the pod runs on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
 }

@@ -26,22 +26,25 @@ use crate::string_enum::string_enum;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxTemplateSpec {
+    /// What the pods of sandboxes made from this template look like.
     pub pod_template: PodTemplate,
+    /// Volume claims each sandbox gets for itself, mounted under their names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim_templates")]
     pub volume_claim_templates: Option<Vec<VolumeClaimTemplate>>,
-    /// Tri-state: unset keeps an owned Service but never creates one, `true` ensures it, `false` removes it.
+    /// Whether each sandbox has a headless Service. True makes one, false removes it, unset keeps one that is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<bool>,
-    /// Rules that replace the default policy. An empty object denies everything both ways.
+    /// Rules that replace the default network policy. An empty object denies everything both ways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicyRules>,
+    /// Whether the controller keeps a network policy for the template's pods.
     #[serde(default)]
     pub network_policy_management: NetworkPolicyManagement,
-    /// Whether a claim may set environment variables.
+    /// What a claim's env may do: nothing (Disallowed), add (Allowed), or add and replace (Overrides).
     #[serde(default)]
     pub env_vars_injection_policy: EnvVarsInjectionPolicy,
-    /// Whether a claim may bring volume claim templates.
+    /// What a claim's volumeClaimTemplates may do: nothing (Disallowed), add (Allowed), or add and replace (Overrides).
     #[serde(default)]
     pub volume_claim_templates_policy: VolumeClaimTemplatesPolicy,
 }
@@ -61,9 +64,11 @@ impl SandboxTemplateSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct NetworkPolicyRules {
+    /// Ingress rules of a networking.k8s.io/v1 NetworkPolicy. Unset lets nothing in.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<NetworkPolicyIngressRule>>")]
     pub ingress: Option<Vec<JsonObject>>,
+    /// Egress rules of a networking.k8s.io/v1 NetworkPolicy. Unset lets nothing out.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<NetworkPolicyEgressRule>>")]
     pub egress: Option<Vec<JsonObject>>,

@@ -23,12 +23,13 @@ use crate::string_enum::string_enum;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct SandboxWarmPoolSpec {
-    /// Sandboxes to keep waiting. Absent means 1.
+    /// Sandboxes to keep waiting for claims.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0), extend("default" = 1))]
     pub replicas: Option<i32>,
-    /// A SandboxTemplate in the pool's namespace.
+    /// SandboxTemplate in the same namespace to make them from.
     pub sandbox_template_ref: ObjectReference,
+    /// What happens to waiting sandboxes when the template changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_strategy: Option<UpdateStrategy>,
 }
@@ -52,6 +53,7 @@ impl SandboxWarmPoolSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct UpdateStrategy {
+    /// Recreate replaces them; `OnReplenish` leaves them to be claimed and uses the new template for the next ones.
     #[serde(rename = "type")]
     pub type_: UpdateStrategyType,
 }
@@ -71,15 +73,16 @@ string_enum! {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SandboxWarmPoolStatus {
-    /// Members that wait or are being started.
+    /// Sandboxes that wait or are being started.
     #[serde(skip_serializing_if = "is_zero")]
     pub replicas: i32,
-    /// Members a claim could take now.
+    /// Sandboxes that are Ready.
     #[serde(skip_serializing_if = "is_zero")]
     pub ready_replicas: i32,
-    /// `agents.x-k8s.io/warm-pool-sandbox=<hash>`: selects the pods of the members.
+    /// Label selector of the pods of waiting sandboxes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// Generation of the spec that the counts are about.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,

@@ -197,14 +197,16 @@ pub(crate) fn replacement(definition: &str, pod_spec: PodSpecSchema) -> Option<V
     }
 }
 
-/// The least that makes a pod spec mergeable: containers, their environment and their ports are maps, as in core/v1.
+/// Containers with names, and whatever else was written.
+///
+/// The lists in it are not maps as in core/v1. An API server records who set each field of each item of a map, and doing
+/// that for containers, their environment and their ports costs almost as much per write as checking the whole pod spec.
 fn lean_pod_spec() -> Value {
-    let container = json!({
+    json!({
         "type": "object",
-        "required": ["name"],
+        "required": ["containers"],
         "properties": {
-            "name": { "type": "string" },
-            "env": {
+            "containers": {
                 "type": "array",
                 "items": {
                     "type": "object",
@@ -212,36 +214,8 @@ fn lean_pod_spec() -> Value {
                     "properties": { "name": { "type": "string" } },
                     "x-kubernetes-preserve-unknown-fields": true,
                 },
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["name"],
-            },
-            "ports": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["containerPort"],
-                    "properties": {
-                        "containerPort": { "type": "integer", "format": "int32" },
-                        "protocol": { "type": "string", "default": "TCP" },
-                    },
-                    "x-kubernetes-preserve-unknown-fields": true,
-                },
-                "x-kubernetes-list-type": "map",
-                "x-kubernetes-list-map-keys": ["containerPort", "protocol"],
             },
         },
-        "x-kubernetes-preserve-unknown-fields": true,
-    });
-    let containers = json!({
-        "type": "array",
-        "items": container,
-        "x-kubernetes-list-type": "map",
-        "x-kubernetes-list-map-keys": ["name"],
-    });
-    json!({
-        "type": "object",
-        "required": ["containers"],
-        "properties": { "containers": containers, "initContainers": containers },
         "x-kubernetes-preserve-unknown-fields": true,
     })
 }

@@ -1,5 +1,8 @@
-//! From a type's JSON schema to a structural schema: no references, no unions for optionality, no prose, and the facts
-//! of [`kubernetes`](super::kubernetes) put in.
+//! From a type's JSON schema to a structural schema: no references, no unions for optionality, and the facts of
+//! [`kubernetes`](super::kubernetes) put in.
+//!
+//! Our own fields keep their descriptions for `kubectl explain`. Those of Kubernetes' types go: they are most of the
+//! size of a definition, and their readers know them.
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -33,8 +36,8 @@ pub(crate) fn structural<T: JsonSchema>(pod_spec: PodSpecSchema) -> Value {
 const DEFINITIONS: &str = "$defs";
 const REFERENCE: &str = "#/$defs/";
 
-/// Keywords that carry over as they are. Those that contain schemas are handled one by one; the rest is prose or has no
-/// place in a structural schema.
+/// Keywords that carry over as they are. Those that contain schemas are handled one by one; the rest has no place
+/// in a structural schema.
 const KEPT: &[&str] = &[
     "type",
     "format",
@@ -52,19 +55,26 @@ const KEPT: &[&str] = &[
     "x-kubernetes-preserve-unknown-fields",
 ];
 
+/// What happens to the descriptions of properties.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prose {
+    Kept,
+    Dropped,
+}
+
 struct Expansion {
     definitions: Map<String, Value>,
     pod_spec: PodSpecSchema,
 }
 
 impl Expansion {
-    fn expand(&self, schema: &Value) -> Value {
+    fn expand(&self, schema: &Value, prose: Prose) -> Value {
         let mut expanded = if let Some(name) = referred(schema) {
             self.definition(name)
         } else if let Some(some) = optional(schema) {
-            self.expand(some)
+            self.expand(some, prose)
         } else {
-            self.keywords(schema)
+            self.keywords(schema, prose)
         };
         // A default stands beside a reference as well as beside plain keywords.
         if let Some(default) = schema.get("default").filter(|default| !default.is_null()) {
@@ -77,16 +87,33 @@ impl Expansion {
         if let Some(replacement) = kubernetes::replacement(name, self.pod_spec) {
             return replacement;
         }
+        let prose = if name.starts_with("io.k8s.") {
+            Prose::Dropped
+        } else {
+            Prose::Kept
+        };
         let mut schema = self
             .definitions
             .get(name)
-            .map(|definition| self.expand(definition))
+            .map(|definition| self.expand(definition, prose))
             .unwrap_or_default();
         add_facts(name, &mut schema);
         schema
     }
 
-    fn keywords(&self, schema: &Value) -> Value {
+    fn property(&self, schema: &Value, prose: Prose) -> Value {
+        let mut expanded = self.expand(schema, prose);
+        if let (Prose::Kept, Some(text)) =
+            (prose, schema.get("description").and_then(Value::as_str))
+        {
+            let words: Vec<_> = text.split_whitespace().collect();
+            let plain = words.join(" ").replace('`', "");
+            insert(&mut expanded, "description", json!(plain));
+        }
+        expanded
+    }
+
+    fn keywords(&self, schema: &Value, prose: Prose) -> Value {
         let mut kept = Map::new();
         for (keyword, value) in schema.as_object().into_iter().flatten() {
             let value = match keyword.as_str() {
@@ -95,10 +122,10 @@ impl Expansion {
                     .as_object()
                     .into_iter()
                     .flatten()
-                    .map(|(name, property)| (name.clone(), self.expand(property)))
+                    .map(|(name, property)| (name.clone(), self.property(property, prose)))
                     .collect::<Map<_, _>>()
                     .into(),
-                "items" | "additionalProperties" => self.expand(value),
+                "items" | "additionalProperties" => self.expand(value, prose),
                 _ if KEPT.contains(&keyword.as_str()) => value.clone(),
                 _ => continue,
             };

@@ -39,6 +39,7 @@ fn every_schema_is_structural() {
     const KEYWORDS: &[&str] = &[
         "additionalProperties",
         "default",
+        "description",
         "enum",
         "format",
         "items",
