@@ -4,33 +4,12 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 /// `metadata`, or an empty view when the object has none.
-pub fn metadata(object: &Value) -> Option<&Map<String, Value>> {
+pub(crate) fn metadata(object: &Value) -> Option<&Map<String, Value>> {
     object.get("metadata")?.as_object()
 }
 
-/// `metadata`, created when absent. An object that is no JSON object stays as it is, and a scratch
-/// map is returned.
-pub fn metadata_mut<'a>(
-    object: &'a mut Value,
-    scratch: &'a mut Map<String, Value>,
-) -> &'a mut Map<String, Value> {
-    let Some(object) = object.as_object_mut() else {
-        return scratch;
-    };
-    let metadata = object
-        .entry("metadata")
-        .or_insert_with(|| Map::new().into());
-    if !metadata.is_object() {
-        *metadata = Map::new().into();
-    }
-    match metadata {
-        Value::Object(metadata) => metadata,
-        _ => scratch,
-    }
-}
-
 /// A string in `metadata`; empty when absent.
-pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(object: &'a Value, field: &str) -> &'a str {
     metadata(object)
         .and_then(|m| m.get(field))
         .and_then(Value::as_str)
@@ -38,18 +17,17 @@ pub fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 }
 
 /// A value in `metadata`.
-pub fn get<'a>(object: &'a Value, field: &str) -> Option<&'a Value> {
+pub(crate) fn get<'a>(object: &'a Value, field: &str) -> Option<&'a Value> {
     metadata(object)?.get(field)
 }
 
 /// Sets a value in `metadata`.
-pub fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
-    let mut scratch = Map::new();
-    metadata_mut(object, &mut scratch).insert(field.to_owned(), value.into());
+pub(crate) fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
+    put(object, &["metadata".to_owned(), field.to_owned()], Some(value.into()));
 }
 
 /// Removes a value from `metadata`.
-pub fn remove(object: &mut Value, field: &str) -> Option<Value> {
+pub(crate) fn remove(object: &mut Value, field: &str) -> Option<Value> {
     object
         .get_mut("metadata")?
         .as_object_mut()?
@@ -57,7 +35,7 @@ pub fn remove(object: &mut Value, field: &str) -> Option<Value> {
 }
 
 /// Makes `field` what it is in `from`: copied when there, removed when not.
-pub fn copy(object: &mut Value, from: &Value, field: &str) {
+pub(crate) fn copy(object: &mut Value, from: &Value, field: &str) {
     match get(from, field) {
         Some(value) => set(object, field, value.clone()),
         None => drop(remove(object, field)),
@@ -65,22 +43,22 @@ pub fn copy(object: &mut Value, from: &Value, field: &str) {
 }
 
 /// `metadata.generation`
-pub fn generation(object: &Value) -> Option<i64> {
+pub(crate) fn generation(object: &Value) -> Option<i64> {
     get(object, "generation")?.as_i64()
 }
 
 /// `metadata.finalizers`
-pub fn finalizers(object: &Value) -> Vec<&str> {
+pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
     strings(get(object, "finalizers"))
 }
 
 /// Whether `metadata.deletionTimestamp` is set.
-pub fn is_deleting(object: &Value) -> bool {
+pub(crate) fn is_deleting(object: &Value) -> bool {
     !text(object, "deletionTimestamp").is_empty()
 }
 
 /// Adds a finalizer unless it is there.
-pub fn add_finalizer(object: &mut Value, finalizer: &str) {
+pub(crate) fn add_finalizer(object: &mut Value, finalizer: &str) {
     let mut names: Vec<String> = finalizers(object)
         .into_iter()
         .map(ToOwned::to_owned)
@@ -92,7 +70,7 @@ pub fn add_finalizer(object: &mut Value, finalizer: &str) {
 }
 
 /// Removes a finalizer.
-pub fn remove_finalizer(object: &mut Value, finalizer: &str) {
+pub(crate) fn remove_finalizer(object: &mut Value, finalizer: &str) {
     let names: Vec<String> = finalizers(object)
         .into_iter()
         .filter(|name| *name != finalizer)
@@ -106,7 +84,7 @@ pub fn remove_finalizer(object: &mut Value, finalizer: &str) {
 }
 
 /// The strings of an array.
-pub fn strings(value: Option<&Value>) -> Vec<&str> {
+pub(crate) fn strings(value: Option<&Value>) -> Vec<&str> {
     value
         .and_then(Value::as_array)
         .into_iter()
@@ -116,18 +94,18 @@ pub fn strings(value: Option<&Value>) -> Vec<&str> {
 }
 
 /// A time as `metav1.Time` writes it: RFC 3339 in UTC with whole seconds.
-pub fn time(at: Timestamp) -> String {
+pub(crate) fn time(at: Timestamp) -> String {
     let seconds = Timestamp::from_second(at.as_second()).unwrap_or(at);
     seconds.to_string()
 }
 
 /// The value at a path.
-pub fn at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
+pub(crate) fn at<'a>(object: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, step| value.get(step))
 }
 
 /// Puts a value at a path, or removes what is there; objects on the way are created for a value.
-pub fn put(object: &mut Value, path: &[String], value: Option<Value>) {
+pub(crate) fn put(object: &mut Value, path: &[String], value: Option<Value>) {
     let Some((last, parents)) = path.split_last() else {
         return;
     };

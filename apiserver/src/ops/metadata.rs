@@ -1,0 +1,293 @@
+//! The rules of `metadata`: what the server sets, what a client may set, and what may change.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Target;
+use crate::format::names;
+use crate::meta;
+use crate::registry::NameRule;
+use crate::schema::FieldError;
+use crate::status::ApiError;
+
+/// All annotation keys and values together.
+const MAX_ANNOTATION_BYTES: usize = 256 << 10;
+
+/// Checks that a body is an object of the target's type, and names that type in it.
+pub(super) fn settle_type(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(ApiError::bad_request("the body must be one JSON object"));
+    };
+    let api_version = target.api_version();
+    let given = |field: &str| map.get(field).and_then(Value::as_str).filter(|t| !t.is_empty());
+    if let Some(given) = given("apiVersion").filter(|given| *given != api_version) {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version \
+             ({api_version})"
+        )));
+    }
+    if let Some(given) = given("kind").filter(|given| *given != target.kind()) {
+        return Err(ApiError::bad_request(format!(
+            "{given} in version \"{version}\" cannot be handled as a {kind}: the kind in the data \
+             does not match the expected kind",
+            version = target.version.name,
+            kind = target.kind(),
+        )));
+    }
+    map.insert("apiVersion".to_owned(), api_version.into());
+    map.insert("kind".to_owned(), target.kind().into());
+    if map.get("metadata").is_some_and(|metadata| !metadata.is_object() && !metadata.is_null()) {
+        return Err(ApiError::bad_request("metadata: expected an object"));
+    }
+    Ok(())
+}
+
+/// Makes the namespace of a new object agree with the path.
+pub(super) fn settle_namespace(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+    let given = meta::text(object, "namespace");
+    if !given.is_empty() && given != target.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if target.namespace.is_empty() {
+        meta::remove(object, "namespace");
+    } else {
+        meta::set(object, "namespace", target.namespace.as_str());
+    }
+    Ok(())
+}
+
+/// Checks that a body replaces the object the path names.
+pub(super) fn settle_identity(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+    let name = meta::text(object, "name");
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            target.name
+        )));
+    }
+    if name != target.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    let namespace = meta::text(object, "namespace");
+    if !namespace.is_empty() && namespace != target.namespace {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request \
+             ({})",
+            target.namespace
+        )));
+    }
+    settle_namespace(target, object)
+}
+
+/// Sets what belongs to the server in a new object.
+pub(super) fn stamp_new(target: &Target, object: &mut Value, uid: &str, now: Timestamp) {
+    for field in
+        ["selfLink", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+    {
+        meta::remove(object, field);
+    }
+    meta::set(object, "uid", uid);
+    meta::set(object, "creationTimestamp", meta::time(now));
+    if target.descriptor.generation {
+        meta::set(object, "generation", 1);
+    }
+}
+
+/// Carries over what a replacement cannot change and a client may leave out.
+pub(super) fn carry_over(target: &Target, new: &mut Value, old: &Value) -> Result<(), ApiError> {
+    let uid = meta::text(new, "uid");
+    if !uid.is_empty() && uid != meta::text(old, "uid") {
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta::text(old, "uid")
+        );
+        return Err(ApiError::conflict_because(&target.descriptor, &target.name, &why));
+    }
+    for field in ["uid", "creationTimestamp", "generation"] {
+        meta::copy(new, old, field);
+    }
+    meta::remove(new, "selfLink");
+    // A deletion under way cannot be undone or changed by leaving its fields out.
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if meta::get(old, field).is_some() {
+            meta::copy(new, old, field);
+        }
+    }
+    Ok(())
+}
+
+/// Everything wrong with the metadata of an object about to be stored.
+pub(super) fn violations(target: &Target, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if old.is_none() {
+        check_name(target, new, &mut errors);
+    }
+    check_labels(new, old, &mut errors);
+    check_annotations(new, old, &mut errors);
+    check_finalizers(new, old, &mut errors);
+    check_owners(new, &mut errors);
+    if let Some(old) = old {
+        check_unchanged(new, old, &mut errors);
+    }
+    errors
+}
+
+fn check_name(target: &Target, new: &Value, errors: &mut Vec<FieldError>) {
+    let name = meta::text(new, "name");
+    if name.is_empty() {
+        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
+        return;
+    }
+    let rule = target.descriptor.strategy.name_rule();
+    let problems = match rule {
+        NameRule::Subdomain => names::dns1123_subdomain_errors(name),
+        NameRule::Label => names::dns1123_label_errors(name),
+        NameRule::Dns1035Label => names::dns1035_label_errors(name),
+        NameRule::PathSegment => names::path_segment_errors(name),
+    };
+    errors.extend(
+        problems.into_iter().map(|text| FieldError::invalid("metadata.name", &json!(name), text)),
+    );
+}
+
+fn check_labels(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    for (key, value) in pairs(new, "labels") {
+        if old.is_some_and(|old| pairs(old, "labels").any(|pair| pair == (key, value))) {
+            continue;
+        }
+        let keys = names::label_key_errors(key);
+        errors.extend(
+            keys.into_iter().map(|t| FieldError::invalid("metadata.labels", &json!(key), t)),
+        );
+        let values = names::label_value_errors(value);
+        errors.extend(
+            values.into_iter().map(|t| FieldError::invalid("metadata.labels", &json!(value), t)),
+        );
+    }
+}
+
+fn check_annotations(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let mut bytes = 0;
+    for (key, value) in pairs(new, "annotations") {
+        bytes += key.len() + value.len();
+        if old.is_some_and(|old| pairs(old, "annotations").any(|(known, _)| known == key)) {
+            continue;
+        }
+        // Annotation keys may be written in any case, unlike the DNS prefix of a label.
+        let problems = names::label_key_errors(&key.to_ascii_lowercase());
+        errors.extend(
+            problems
+                .into_iter()
+                .map(|t| FieldError::invalid("metadata.annotations", &json!(key), t)),
+        );
+    }
+    if bytes > MAX_ANNOTATION_BYTES {
+        errors.push(FieldError::too_long("metadata.annotations", MAX_ANNOTATION_BYTES as u64));
+    }
+}
+
+fn check_finalizers(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let finalizers = meta::finalizers(new);
+    let before = old.map(meta::finalizers).unwrap_or_default();
+    for (at, finalizer) in finalizers.iter().enumerate().filter(|(_, f)| !before.contains(f)) {
+        let problems = names::label_key_errors(finalizer);
+        errors.extend(problems.into_iter().map(|text| {
+            FieldError::invalid(format_args!("metadata.finalizers[{at}]"), &json!(finalizer), text)
+        }));
+    }
+    if finalizers.contains(&super::delete::ORPHAN) && finalizers.contains(&super::delete::FOREGROUND)
+    {
+        errors.push(FieldError::invalid(
+            "metadata.finalizers",
+            &json!(finalizers),
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        ));
+    }
+    let Some(old) = old.filter(|old| meta::is_deleting(old)) else { return };
+    let before = meta::finalizers(old);
+    let added: Vec<String> = finalizers
+        .iter()
+        .filter(|finalizer| !before.contains(finalizer))
+        .map(|finalizer| format!("\"{finalizer}\""))
+        .collect();
+    if !added.is_empty() {
+        errors.push(FieldError::forbidden(
+            "metadata.finalizers",
+            format_args!(
+                "no new finalizers can be added if the object is being deleted, found new \
+                 finalizers []string{{{}}}",
+                added.join(", ")
+            ),
+        ));
+    }
+}
+
+fn check_owners(new: &Value, errors: &mut Vec<FieldError>) {
+    let path = "metadata.ownerReferences";
+    let references = meta::get(new, "ownerReferences").and_then(Value::as_array);
+    let mut controller: Option<&str> = None;
+    let mut uids = HashSet::new();
+    for reference in references.into_iter().flatten() {
+        let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or("");
+        let parts = [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ];
+        for (field, problem) in parts {
+            if text(field).is_empty() {
+                errors.push(FieldError::invalid(
+                    format_args!("{path}.{field}"),
+                    &json!(text(field)),
+                    problem,
+                ));
+            }
+        }
+        if !uids.insert(text("uid")) {
+            continue;
+        }
+        if reference.get("controller").and_then(Value::as_bool) == Some(true) {
+            if let Some(first) = controller {
+                errors.push(FieldError::invalid(
+                    path,
+                    &json!(references),
+                    format_args!(
+                        "Only one reference can have Controller set to true. Found \"true\" in \
+                         references for {first} and {}",
+                        text("name")
+                    ),
+                ));
+            }
+            controller = Some(text("name"));
+        }
+    }
+}
+
+fn check_unchanged(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let value = meta::get(new, field);
+        if value != meta::get(old, field) {
+            errors.push(FieldError::invalid(
+                format_args!("metadata.{field}"),
+                value.unwrap_or(&Value::Null),
+                "field is immutable",
+            ));
+        }
+    }
+}
+
+fn pairs<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    meta::get(object, field)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+}

@@ -1,0 +1,177 @@
+//! Services: defaults, and a cluster address that is allocated once.
+
+use serde_json::{Value, json};
+
+use super::{Context, NameRule, Strategy, child, default, items, items_mut, text};
+use crate::schema::FieldError;
+
+/// Cluster addresses are 10.96.x.y, as in a cluster set up by kubeadm. Nothing routes them here
+/// unless a node chooses to.
+const NETWORK: u32 = 0x0A60_0000;
+const HOSTS: u32 = 0xFFFF;
+
+#[derive(Debug)]
+pub(super) struct Service;
+
+impl Strategy for Service {
+    fn prepare_create(&self, ctx: &Context<'_>, object: &mut Value) {
+        complete(object);
+        allocate(ctx, object);
+        default(object, "status", json!({ "loadBalancer": {} }));
+    }
+
+    fn prepare_update(&self, ctx: &Context<'_>, subresource: &str, new: &mut Value, old: &Value) {
+        if !subresource.is_empty() {
+            return;
+        }
+        // A client that leaves the allocated address out means to keep it.
+        let kept = ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"];
+        let stays = |object: &Value| {
+            object.get("spec").is_some_and(|spec| text(spec, "type") != "ExternalName")
+        };
+        if stays(new) && stays(old) {
+            for field in kept {
+                let value = old.get("spec").and_then(|spec| spec.get(field)).cloned();
+                if let (Some(spec), Some(value)) = (new.get_mut("spec"), value)
+                    && text(spec, "clusterIP").is_empty() | (field != "clusterIP")
+                {
+                    default(spec, field, value);
+                }
+            }
+        }
+        complete(new);
+        allocate(ctx, new);
+    }
+
+    fn validate(&self, ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let Some(spec) = new.get("spec") else { return errors };
+        let address = text(spec, "clusterIP");
+        let before = old.and_then(|old| old.get("spec"));
+        let was = before.map_or("", |spec| text(spec, "clusterIP"));
+        let external = text(spec, "type") == "ExternalName"
+            || before.is_some_and(|spec| text(spec, "type") == "ExternalName");
+        if !was.is_empty() && address != was && !external {
+            let value = json!([address]);
+            errors.push(FieldError::invalid(
+                "spec.clusterIPs[0]",
+                &value,
+                "may not change once set",
+            ));
+        }
+        if was != address && !matches!(address, "" | "None") {
+            if address.parse::<std::net::IpAddr>().is_err() {
+                let problem = "must be empty, 'None', or a valid IP address";
+                errors.push(FieldError::invalid("spec.clusterIP", &json!(address), problem));
+            } else if is_taken(ctx, address) {
+                let problem = format!(
+                    "failed to allocate IP {address}: provided IP is already allocated"
+                );
+                errors.push(FieldError::invalid("spec.clusterIPs", &json!([address]), problem));
+            }
+        }
+        errors.extend(check_ports(spec, address));
+        if text(spec, "type") == "ExternalName" && text(spec, "externalName").is_empty() {
+            errors.push(FieldError::required("spec.externalName", ""));
+        }
+        errors
+    }
+
+    fn name_rule(&self) -> NameRule {
+        NameRule::Dns1035Label
+    }
+}
+
+fn complete(service: &mut Value) {
+    let Some(spec) = child(service, "spec") else { return };
+    default(spec, "type", "ClusterIP");
+    default(spec, "sessionAffinity", "None");
+    if text(spec, "sessionAffinity") == "ClientIP" {
+        default(spec, "sessionAffinityConfig", json!({ "clientIP": { "timeoutSeconds": 10800 } }));
+    }
+    let kind = text(spec, "type").to_owned();
+    if kind != "ExternalName" {
+        default(spec, "internalTrafficPolicy", "Cluster");
+    }
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+        default(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        default(spec, "allocateLoadBalancerNodePorts", true);
+    }
+    for port in items_mut(spec, "ports") {
+        default(port, "protocol", "TCP");
+        if let Some(number) = port.get("port").cloned() {
+            default(port, "targetPort", number);
+        }
+    }
+}
+
+/// Gives a service its address and what follows from it.
+fn allocate(ctx: &Context<'_>, service: &mut Value) {
+    let Some(spec) = service.get_mut("spec") else { return };
+    if text(spec, "type") == "ExternalName" {
+        return;
+    }
+    if text(spec, "clusterIP").is_empty() {
+        let listed = items(spec, "clusterIPs").next().and_then(Value::as_str).map(str::to_owned);
+        let address = listed.unwrap_or_else(|| free_address(ctx));
+        if let Some(map) = spec.as_object_mut() {
+            map.insert("clusterIP".to_owned(), address.into());
+        }
+    }
+    let address = text(spec, "clusterIP").to_owned();
+    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+    default(spec, "clusterIPs", json!([address]));
+    default(spec, "ipFamilies", json!([family]));
+    default(spec, "ipFamilyPolicy", "SingleStack");
+}
+
+/// The first free address after a place that depends on the name, so that a service which is
+/// deleted and created again tends to keep its address.
+fn free_address(ctx: &Context<'_>) -> String {
+    let start = format!("{}/{}", ctx.namespace, ctx.name)
+        .bytes()
+        .fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (0..HOSTS)
+        .map(|step| (start.wrapping_add(step)) & HOSTS)
+        // The first addresses are for the API server and DNS.
+        .filter(|host| (11..HOSTS).contains(host))
+        .map(|host| std::net::Ipv4Addr::from(NETWORK | host).to_string())
+        .find(|address| !is_taken(ctx, address))
+        .unwrap_or_default()
+}
+
+fn is_taken(ctx: &Context<'_>, address: &str) -> bool {
+    ctx.any("services", |object| {
+        object.fields().get("spec.clusterIP") == address
+            && (object.namespace(), object.name()) != (ctx.namespace, ctx.name)
+    })
+}
+
+fn check_ports(spec: &Value, address: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let ports: Vec<&Value> = items(spec, "ports").collect();
+    if ports.is_empty() && address != "None" && text(spec, "type") != "ExternalName" {
+        errors.push(FieldError::required("spec.ports", ""));
+    }
+    for (at, port) in ports.iter().enumerate() {
+        let path = format!("spec.ports[{at}]");
+        let number = port.get("port").and_then(Value::as_i64).unwrap_or(0);
+        if !(1..=65535).contains(&number) {
+            let problem = "must be between 1 and 65535, inclusive";
+            errors.push(FieldError::invalid(format_args!("{path}.port"), &json!(number), problem));
+        }
+        if ports.len() > 1 && text(port, "name").is_empty() {
+            errors.push(FieldError::required(format_args!("{path}.name"), ""));
+        }
+        let twin = ports.iter().take(at).any(|other| {
+            !text(other, "name").is_empty() && text(other, "name") == text(port, "name")
+        });
+        if twin {
+            let name = json!(text(port, "name"));
+            errors.push(FieldError::duplicate(format_args!("{path}.name"), &name));
+        }
+    }
+    errors
+}
