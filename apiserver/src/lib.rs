@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod format;
 pub mod http;
 mod meta;
+pub mod ops;
 pub mod patch;
 pub mod registry;
 pub mod schema;

@@ -23,7 +23,11 @@ pub(crate) fn get<'a>(object: &'a Value, field: &str) -> Option<&'a Value> {
 
 /// Sets a value in `metadata`.
 pub(crate) fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
-    put(object, &["metadata".to_owned(), field.to_owned()], Some(value.into()));
+    put(
+        object,
+        &["metadata".to_owned(), field.to_owned()],
+        Some(value.into()),
+    );
 }
 
 /// Removes a value from `metadata`.

@@ -82,7 +82,7 @@ impl Engine {
         let strategy = &target.descriptor.strategy;
         let name = meta::text(&object, "name").to_owned();
         self.check_namespace(target, &name)?;
-        normalise(target, &mut object);
+        normalise(target, &mut object)?;
         metadata::stamp_new(target, &mut object, &self.ids.uid(), now);
         if target.version.has_status() && !strategy.keeps_status_on_create() {
             object.as_object_mut().map(|map| map.shift_remove("status"));
@@ -97,7 +97,12 @@ impl Engine {
         }
         if !errors.is_empty() {
             let descriptor = &target.descriptor;
-            return Err(ApiError::invalid(&descriptor.group, &descriptor.kind, &name, &errors));
+            return Err(ApiError::invalid(
+                &descriptor.group,
+                &descriptor.kind,
+                &name,
+                &errors,
+            ));
         }
         warnings.extend(strategy.warnings(&object, None));
         if ownership == Ownership::Record {
@@ -163,12 +168,16 @@ impl Engine {
 
     /// Refuses early what the guard of the commit would refuse late, so that a dry run says it too.
     fn check_namespace(&self, target: &Target, name: &str) -> Result<(), ApiError> {
-        let Some(guard) = self.guard(target) else { return Ok(()) };
+        let Some(guard) = self.guard(target) else {
+            return Ok(());
+        };
         match self.store.get(guard.resource, "", guard.name) {
             None => Err(ApiError::not_found_in("", "namespaces", guard.name)),
-            Some(namespace) if namespace.is_deleting() => {
-                Err(ApiError::namespace_terminating(&target.descriptor, name, guard.name))
-            }
+            Some(namespace) if namespace.is_deleting() => Err(ApiError::namespace_terminating(
+                &target.descriptor,
+                name,
+                guard.name,
+            )),
             Some(_) => Ok(()),
         }
     }

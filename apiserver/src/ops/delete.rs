@@ -90,13 +90,14 @@ impl Engine {
             check_preconditions(target, &options.preconditions, &old)?;
             let next = mark(&target.descriptor, &old, options, self.clock.now());
             let outcome = match next {
-                Next::Gone => {
-                    self.remove(target, &stored, options.dry_run).map(Deleted::Gone)
-                }
+                Next::Gone => self
+                    .remove(target, &stored, options.dry_run)
+                    .map(Deleted::Gone),
                 Next::Held => return Ok(Deleted::Pending(stored)),
                 Next::Marked(object) => {
                     let draft = self.draft(target, object)?;
-                    self.swap(target, &stored, draft, options.dry_run).map(Deleted::Pending)
+                    self.swap(target, &stored, draft, options.dry_run)
+                        .map(Deleted::Pending)
                 }
             };
             match outcome {
@@ -168,7 +169,9 @@ fn mark(descriptor: &Descriptor, old: &Value, options: &DeleteOptions, now: Time
     // A second deletion may shorten the grace period of the first, never extend it.
     let shorter = !deleting || pending.is_some_and(|pending| grace < pending);
     if shorter {
-        let end = now.saturating_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+        let end = now
+            .saturating_add(SignedDuration::from_secs(grace))
+            .unwrap_or(now);
         meta::set(&mut new, "deletionTimestamp", meta::time(end));
         meta::set(&mut new, "deletionGracePeriodSeconds", grace);
         if !deleting && let Some(generation) = meta::generation(old) {
@@ -192,7 +195,11 @@ fn check_preconditions(
 ) -> Result<(), ApiError> {
     let demands = [
         ("UID", "uid", &preconditions.uid),
-        ("ResourceVersion", "resourceVersion", &preconditions.resource_version),
+        (
+            "ResourceVersion",
+            "resourceVersion",
+            &preconditions.resource_version,
+        ),
     ];
     for (label, field, demand) in demands {
         let actual = meta::text(object, field);
@@ -201,7 +208,11 @@ fn check_preconditions(
                 "Precondition failed: {label} in precondition: {demand}, {label} in object meta: \
                  {actual}"
             );
-            return Err(ApiError::conflict_because(&target.descriptor, &target.name, &why));
+            return Err(ApiError::conflict_because(
+                &target.descriptor,
+                &target.name,
+                &why,
+            ));
         }
     }
     Ok(())

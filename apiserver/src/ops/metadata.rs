@@ -21,7 +21,11 @@ pub(super) fn settle_type(target: &Target, object: &mut Value) -> Result<(), Api
         return Err(ApiError::bad_request("the body must be one JSON object"));
     };
     let api_version = target.api_version();
-    let given = |field: &str| map.get(field).and_then(Value::as_str).filter(|t| !t.is_empty());
+    let given = |field: &str| {
+        map.get(field)
+            .and_then(Value::as_str)
+            .filter(|t| !t.is_empty())
+    };
     if let Some(given) = given("apiVersion").filter(|given| *given != api_version) {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({given}) does not match the expected API version \
@@ -38,7 +42,10 @@ pub(super) fn settle_type(target: &Target, object: &mut Value) -> Result<(), Api
     }
     map.insert("apiVersion".to_owned(), api_version.into());
     map.insert("kind".to_owned(), target.kind().into());
-    if map.get("metadata").is_some_and(|metadata| !metadata.is_object() && !metadata.is_null()) {
+    if map
+        .get("metadata")
+        .is_some_and(|metadata| !metadata.is_object() && !metadata.is_null())
+    {
         return Err(ApiError::bad_request("metadata: expected an object"));
     }
     Ok(())
@@ -88,9 +95,13 @@ pub(super) fn settle_identity(target: &Target, object: &mut Value) -> Result<(),
 
 /// Sets what belongs to the server in a new object.
 pub(super) fn stamp_new(target: &Target, object: &mut Value, uid: &str, now: Timestamp) {
-    for field in
-        ["selfLink", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
-    {
+    for field in [
+        "selfLink",
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
         meta::remove(object, field);
     }
     meta::set(object, "uid", uid);
@@ -108,7 +119,11 @@ pub(super) fn carry_over(target: &Target, new: &mut Value, old: &Value) -> Resul
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
             meta::text(old, "uid")
         );
-        return Err(ApiError::conflict_because(&target.descriptor, &target.name, &why));
+        return Err(ApiError::conflict_because(
+            &target.descriptor,
+            &target.name,
+            &why,
+        ));
     }
     for field in ["uid", "creationTimestamp", "generation"] {
         meta::copy(new, old, field);
@@ -142,7 +157,10 @@ pub(super) fn violations(target: &Target, new: &Value, old: Option<&Value>) -> V
 fn check_name(target: &Target, new: &Value, errors: &mut Vec<FieldError>) {
     let name = meta::text(new, "name");
     if name.is_empty() {
-        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
+        errors.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
         return;
     }
     let rule = target.descriptor.strategy.name_rule();
@@ -153,7 +171,9 @@ fn check_name(target: &Target, new: &Value, errors: &mut Vec<FieldError>) {
         NameRule::PathSegment => names::path_segment_errors(name),
     };
     errors.extend(
-        problems.into_iter().map(|text| FieldError::invalid("metadata.name", &json!(name), text)),
+        problems
+            .into_iter()
+            .map(|text| FieldError::invalid("metadata.name", &json!(name), text)),
     );
 }
 
@@ -164,11 +184,14 @@ fn check_labels(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) 
         }
         let keys = names::label_key_errors(key);
         errors.extend(
-            keys.into_iter().map(|t| FieldError::invalid("metadata.labels", &json!(key), t)),
+            keys.into_iter()
+                .map(|t| FieldError::invalid("metadata.labels", &json!(key), t)),
         );
         let values = names::label_value_errors(value);
         errors.extend(
-            values.into_iter().map(|t| FieldError::invalid("metadata.labels", &json!(value), t)),
+            values
+                .into_iter()
+                .map(|t| FieldError::invalid("metadata.labels", &json!(value), t)),
         );
     }
 }
@@ -189,20 +212,32 @@ fn check_annotations(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldErr
         );
     }
     if bytes > MAX_ANNOTATION_BYTES {
-        errors.push(FieldError::too_long("metadata.annotations", MAX_ANNOTATION_BYTES as u64));
+        errors.push(FieldError::too_long(
+            "metadata.annotations",
+            MAX_ANNOTATION_BYTES as u64,
+        ));
     }
 }
 
 fn check_finalizers(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let finalizers = meta::finalizers(new);
     let before = old.map(meta::finalizers).unwrap_or_default();
-    for (at, finalizer) in finalizers.iter().enumerate().filter(|(_, f)| !before.contains(f)) {
+    for (at, finalizer) in finalizers
+        .iter()
+        .enumerate()
+        .filter(|(_, f)| !before.contains(f))
+    {
         let problems = names::label_key_errors(finalizer);
         errors.extend(problems.into_iter().map(|text| {
-            FieldError::invalid(format_args!("metadata.finalizers[{at}]"), &json!(finalizer), text)
+            FieldError::invalid(
+                format_args!("metadata.finalizers[{at}]"),
+                &json!(finalizer),
+                text,
+            )
         }));
     }
-    if finalizers.contains(&super::delete::ORPHAN) && finalizers.contains(&super::delete::FOREGROUND)
+    if finalizers.contains(&super::delete::ORPHAN)
+        && finalizers.contains(&super::delete::FOREGROUND)
     {
         errors.push(FieldError::invalid(
             "metadata.finalizers",
@@ -210,7 +245,9 @@ fn check_finalizers(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldErro
             "finalizer orphan and foregroundDeletion cannot be both set",
         ));
     }
-    let Some(old) = old.filter(|old| meta::is_deleting(old)) else { return };
+    let Some(old) = old.filter(|old| meta::is_deleting(old)) else {
+        return;
+    };
     let before = meta::finalizers(old);
     let added: Vec<String> = finalizers
         .iter()

@@ -155,9 +155,9 @@ pub(super) fn patched(
             json::apply(&mut object, patch).map(|()| object)
         }
         PatchKind::Strategic => strategic::apply(schema, old, patch),
-        PatchKind::Merge | PatchKind::Apply { .. } if !patch.is_object() => {
-            Err(PatchError::Malformed("the patch must be one JSON object".to_owned()))
-        }
+        PatchKind::Merge | PatchKind::Apply { .. } if !patch.is_object() => Err(
+            PatchError::Malformed("the patch must be one JSON object".to_owned()),
+        ),
         PatchKind::Merge | PatchKind::Apply { .. } => {
             let mut object = old.clone();
             merge::apply(&mut object, patch);

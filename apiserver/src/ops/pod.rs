@@ -19,7 +19,11 @@ impl Engine {
     ) -> Result<Written, ApiError> {
         let reference = binding.get("target");
         let text = |field: &str| {
-            reference.and_then(|r| r.get(field)).and_then(Value::as_str).unwrap_or("").to_owned()
+            reference
+                .and_then(|r| r.get(field))
+                .and_then(Value::as_str)
+                .unwrap_or("")
+                .to_owned()
         };
         let (kind, node) = (text("kind"), text("name"));
         let refuse = |error| ApiError::invalid("", "Binding", &target.name, &[error]);
@@ -46,16 +50,33 @@ impl Engine {
                     "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
                     meta::text(old, "uid")
                 );
-                return Err(ApiError::conflict_because(&target.descriptor, &target.name, &why));
+                return Err(ApiError::conflict_because(
+                    &target.descriptor,
+                    &target.name,
+                    &why,
+                ));
             }
             if meta::is_deleting(old) {
                 let why = "pod is being deleted, cannot be assigned to a host";
-                return Err(ApiError::conflict_because(&target.descriptor, &target.name, why));
+                return Err(ApiError::conflict_because(
+                    &target.descriptor,
+                    &target.name,
+                    why,
+                ));
             }
-            let bound = meta::at(old, &node_name).and_then(Value::as_str).unwrap_or("");
+            let bound = meta::at(old, &node_name)
+                .and_then(Value::as_str)
+                .unwrap_or("");
             if !bound.is_empty() {
-                let why = format!("pod {} is already assigned to node \"{bound}\"", target.name);
-                return Err(ApiError::conflict_because(&target.descriptor, &target.name, &why));
+                let why = format!(
+                    "pod {} is already assigned to node \"{bound}\"",
+                    target.name
+                );
+                return Err(ApiError::conflict_because(
+                    &target.descriptor,
+                    &target.name,
+                    &why,
+                ));
             }
             let mut object = old.clone();
             meta::put(&mut object, &node_name, Some(node.as_str().into()));

@@ -70,7 +70,11 @@ impl Engine {
 }
 
 fn scale_paths(target: &Target) -> Result<&ScalePaths, ApiError> {
-    match target.version.subresource("scale").map(|found| &found.action) {
+    match target
+        .version
+        .subresource("scale")
+        .map(|found| &found.action)
+    {
         Some(SubresourceAction::Scale(paths)) => Ok(paths),
         _ => Err(ApiError::no_such_path()),
     }
@@ -79,13 +83,22 @@ fn scale_paths(target: &Target) -> Result<&ScalePaths, ApiError> {
 fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
     let number = |path: &[String]| meta::at(object, path).and_then(Value::as_i64).unwrap_or(0);
     let mut metadata = json!({});
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    ] {
         if let Some(value) = meta::get(object, field) {
             meta::put(&mut metadata, &[field.to_owned()], Some(value.clone()));
         }
     }
     let mut status = json!({ "replicas": number(&paths.status) });
-    let selector = paths.selector.as_ref().and_then(|path| meta::at(object, path));
+    let selector = paths
+        .selector
+        .as_ref()
+        .and_then(|path| meta::at(object, path));
     if let Some(selector) = selector.map(selector_text).filter(|text| !text.is_empty()) {
         meta::put(&mut status, &["selector".to_owned()], Some(selector.into()));
     }
@@ -101,10 +114,14 @@ fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
 
 fn wanted_replicas(target: &Target, scale: &Value) -> Result<i64, ApiError> {
     let is = |field: &str, expected: &str| {
-        scale.get(field).is_none_or(|value| value.as_str() == Some(expected))
+        scale
+            .get(field)
+            .is_none_or(|value| value.as_str() == Some(expected))
     };
     if !is("kind", "Scale") || !is("apiVersion", "autoscaling/v1") {
-        return Err(ApiError::bad_request("the body must be an autoscaling/v1 Scale"));
+        return Err(ApiError::bad_request(
+            "the body must be an autoscaling/v1 Scale",
+        ));
     }
     let name = meta::text(scale, "name");
     if !name.is_empty() && name != target.name {
@@ -122,9 +139,7 @@ fn wanted_replicas(target: &Target, scale: &Value) -> Result<i64, ApiError> {
     match replicas {
         None | Some(Value::Null) => Ok(0),
         Some(value) => match value.as_i64() {
-            Some(number) if number < 0 => {
-                Err(refuse("should be a non-negative integer"))
-            }
+            Some(number) if number < 0 => Err(refuse("should be a non-negative integer")),
             Some(number) if i32::try_from(number).is_ok() => Ok(number),
             _ => Err(refuse("must be a 32-bit integer")),
         },

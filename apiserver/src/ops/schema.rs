@@ -4,7 +4,10 @@
 use serde_json::Value;
 
 use super::{FieldValidation, Target, WriteOptions};
-use crate::schema::{FieldError, apply_defaults, prune, unknown_fields, validate};
+use crate::registry::Origin;
+use crate::schema::{FieldError, apply_defaults, blocks_rules, prune, unknown_fields, validate};
+use crate::status::ApiError;
+use crate::wire::typed;
 
 /// What the client's field-validation choice makes of unknown and duplicate fields.
 #[derive(Debug)]
@@ -36,18 +39,36 @@ pub(super) fn strictness(target: &Target, options: &WriteOptions, object: &Value
     }
 }
 
-/// Removes what the schema does not know and fills in defaults.
-pub(super) fn normalise(target: &Target, object: &mut Value) {
+/// Brings an object into the form it is stored in: typed as its kind is, without what the schema
+/// does not know, and with defaults.
+pub(super) fn normalise(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+    let descriptor = &target.descriptor;
+    let typed = match descriptor.origin {
+        Origin::BuiltIn => typed::conform(
+            &descriptor.group,
+            &target.version.name,
+            &descriptor.kind,
+            object,
+        ),
+        Origin::Custom { .. } => typed::conform_metadata(object),
+    };
+    typed.map_err(|error| {
+        let (kind, version) = (target.kind(), &target.version.name);
+        ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"
+        ))
+    })?;
     prune(&target.version.schema, object);
     apply_defaults(&target.version.schema, object);
+    Ok(())
 }
 
 /// Everything the schema and its rules have against an object.
 pub(super) fn violations(target: &Target, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = validate(&target.version.schema, new, old);
-    // Rules are written against values that fit the schema; running them on others only adds noise.
-    if errors.is_empty() {
-        errors = target.version.rules.check(new, old);
+    match blocks_rules(&errors) {
+        Some(instead) => errors.push(instead),
+        None => errors.extend(target.version.rules.check(new, old)),
     }
     errors
 }

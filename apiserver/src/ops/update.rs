@@ -173,7 +173,7 @@ impl Engine {
         let descriptor = &target.descriptor;
         metadata::carry_over(target, &mut new, old)?;
         meta::copy(&mut new, old, "resourceVersion");
-        normalise(target, &mut new);
+        normalise(target, &mut new)?;
         let reset = resets_ownership(&new);
         if ownership == Ownership::Record && !reset {
             meta::copy(&mut new, old, "managedFields");
@@ -181,7 +181,9 @@ impl Engine {
         new = confine(descriptor, &target.version, part, new, old);
 
         let context = self.context(target, &target.name, now);
-        descriptor.strategy.prepare_update(&context, part.subresource(), &mut new, old);
+        descriptor
+            .strategy
+            .prepare_update(&context, part.subresource(), &mut new, old);
         if descriptor.generation && spec_differs(&target.version, &new, old) {
             let next = meta::generation(old).unwrap_or(0) + 1;
             meta::set(&mut new, "generation", next);
@@ -304,34 +306,55 @@ fn spec_differs(version: &Version, new: &Value, old: &Value) -> bool {
         !(matches!(key, "metadata" | "apiVersion" | "kind")
             || key == "status" && version.has_status())
     };
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new != old };
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
+        return new != old;
+    };
     let differs = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<String, Value>| {
-        a.iter().any(|(key, value)| counts(key) && b.get(key) != Some(value))
+        a.iter()
+            .any(|(key, value)| counts(key) && b.get(key) != Some(value))
     };
     differs(new, old) || differs(old, new)
 }
 
 /// Whether two versions of an object differ in nothing but the times of their managed fields.
 fn same_but_for_times(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
+        return new == old;
+    };
     new.len() == old.len()
         && new.iter().all(|(key, value)| {
-            let Some(other) = old.get(key) else { return false };
-            if key == "metadata" { same_metadata(value, other) } else { value == other }
+            let Some(other) = old.get(key) else {
+                return false;
+            };
+            if key == "metadata" {
+                same_metadata(value, other)
+            } else {
+                value == other
+            }
         })
 }
 
 fn same_metadata(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else {
+        return new == old;
+    };
     new.len() == old.len()
         && new.iter().all(|(key, value)| {
-            let Some(other) = old.get(key) else { return false };
-            if key == "managedFields" { same_managers(value, other) } else { value == other }
+            let Some(other) = old.get(key) else {
+                return false;
+            };
+            if key == "managedFields" {
+                same_managers(value, other)
+            } else {
+                value == other
+            }
         })
 }
 
 fn same_managers(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_array(), old.as_array()) else { return new == old };
+    let (Some(new), Some(old)) = (new.as_array(), old.as_array()) else {
+        return new == old;
+    };
     let timeless = |entry: &Value| {
         let mut entry = entry.clone();
         entry.as_object_mut().map(|map| map.shift_remove("time"));
@@ -342,7 +365,10 @@ fn same_managers(new: &Value, old: &Value) -> bool {
 
 /// Whether the client empties the managed fields, the documented way to drop all ownership.
 fn resets_ownership(new: &Value) -> bool {
-    match meta::get(new, "managedFields").and_then(Value::as_array).map(Vec::as_slice) {
+    match meta::get(new, "managedFields")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+    {
         Some([]) => true,
         Some([only]) => only.as_object().is_some_and(serde_json::Map::is_empty),
         _ => false,

@@ -99,7 +99,11 @@ pub(super) fn to_storage(target: &Target, object: Value) -> Result<Value, ApiErr
 pub(crate) fn fields(descriptor: &Descriptor, stored: &Value) -> Fields {
     let mut seen: Vec<&str> = Vec::new();
     let mut pairs = Vec::new();
-    for field in descriptor.versions.iter().flat_map(|v| &v.selectable_fields) {
+    for field in descriptor
+        .versions
+        .iter()
+        .flat_map(|v| &v.selectable_fields)
+    {
         if !seen.contains(&field.label.as_str()) {
             seen.push(&field.label);
             pairs.push((Arc::from(field.label.as_str()), field.value(stored)));

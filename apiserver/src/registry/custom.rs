@@ -9,8 +9,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    Column, Deprecation, Descriptor, Origin, Plain, ScalePaths, Scope, SelectableField, Subresource,
-    SubresourceAction, Verb, Version,
+    Column, Deprecation, Descriptor, Origin, Plain, ScalePaths, Scope, SelectableField,
+    Subresource, SubresourceAction, Verb, Version,
 };
 use crate::format::names;
 use crate::meta;
@@ -40,7 +40,11 @@ pub fn descriptor(definition: &Value, phase: Phase) -> Result<Descriptor, Vec<Fi
         "Namespaced" => Scope::Namespaced,
         other => {
             let supported = ["Cluster", "Namespaced"];
-            errors.push(FieldError::not_supported("spec.scope", &json!(other), supported));
+            errors.push(FieldError::not_supported(
+                "spec.scope",
+                &json!(other),
+                supported,
+            ));
             Scope::Namespaced
         }
     };
@@ -90,7 +94,12 @@ fn check_names(definition: &Value, spec: &Value, names: &Value, errors: &mut Vec
     if group.is_empty() {
         errors.push(FieldError::required("spec.group", ""));
     } else {
-        push_all(errors, "spec.group", group, names::dns1123_subdomain_errors(group));
+        push_all(
+            errors,
+            "spec.group",
+            group,
+            names::dns1123_subdomain_errors(group),
+        );
         if !group.contains('.') {
             let problem = "should be a domain with at least one dot";
             errors.push(FieldError::invalid("spec.group", &json!(group), problem));
@@ -111,11 +120,18 @@ fn check_names(definition: &Value, spec: &Value, names: &Value, errors: &mut Vec
         let value = text(names, field);
         if !value.is_empty() {
             let path = format!("spec.names.{field}");
-            push_all(errors, &path, value, names::dns1035_label_errors(&value.to_lowercase()));
+            push_all(
+                errors,
+                &path,
+                value,
+                names::dns1035_label_errors(&value.to_lowercase()),
+            );
         }
     }
-    for (field, list) in [("shortNames", names.get("shortNames")), ("categories", names.get("categories"))]
-    {
+    for (field, list) in [
+        ("shortNames", names.get("shortNames")),
+        ("categories", names.get("categories")),
+    ] {
         for (at, value) in meta::strings(list).into_iter().enumerate() {
             let path = format!("spec.names.{field}[{at}]");
             push_all(errors, &path, value, names::dns1035_label_errors(value));
@@ -133,7 +149,9 @@ fn check_names(definition: &Value, spec: &Value, names: &Value, errors: &mut Vec
 }
 
 fn check_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
-    let strategy = spec.get("conversion").map_or("None", |conversion| text(conversion, "strategy"));
+    let strategy = spec
+        .get("conversion")
+        .map_or("None", |conversion| text(conversion, "strategy"));
     if !matches!(strategy, "" | "None") {
         errors.push(FieldError::not_supported(
             "spec.conversion.strategy",
@@ -146,7 +164,10 @@ fn check_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
 fn check_versions(definition: &Value, versions: &[Arc<Version>], errors: &mut Vec<FieldError>) {
     let stored = versions.iter().filter(|version| version.storage).count();
     if stored != 1 {
-        let names: Vec<&str> = versions.iter().map(|version| version.name.as_str()).collect();
+        let names: Vec<&str> = versions
+            .iter()
+            .map(|version| version.name.as_str())
+            .collect();
         errors.push(FieldError::invalid(
             "spec.versions",
             &json!(names),
@@ -154,12 +175,18 @@ fn check_versions(definition: &Value, versions: &[Arc<Version>], errors: &mut Ve
         ));
     }
     for (at, version) in versions.iter().enumerate() {
-        if versions.iter().take(at).any(|other| other.name == version.name) {
+        if versions
+            .iter()
+            .take(at)
+            .any(|other| other.name == version.name)
+        {
             let path = format!("spec.versions[{at}].name");
             errors.push(FieldError::duplicate(path, &json!(version.name)));
         }
     }
-    let stored = definition.get("status").and_then(|status| status.get("storedVersions"));
+    let stored = definition
+        .get("status")
+        .and_then(|status| status.get("storedVersions"));
     for (at, name) in meta::strings(stored).into_iter().enumerate() {
         if versions.iter().all(|version| version.name != name) {
             let path = format!("status.storedVersions[{at}]");
@@ -174,7 +201,10 @@ fn check_versions(definition: &Value, versions: &[Arc<Version>], errors: &mut Ve
 
 /// Translates the versions; those with one schema share its parsed form.
 fn versions(spec: &Value, errors: &mut Vec<FieldError>) -> Vec<Arc<Version>> {
-    let list = spec.get("versions").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let list = spec
+        .get("versions")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
     if list.is_empty() {
         errors.push(FieldError::required("spec.versions", ""));
     }
@@ -183,14 +213,24 @@ fn versions(spec: &Value, errors: &mut Vec<FieldError>) -> Vec<Arc<Version>> {
     for (at, version) in list.iter().enumerate() {
         let path = format!("spec.versions[{at}]");
         let name = text(version, "name");
-        push_all(errors, &format!("{path}.name"), name, names::dns1035_label_errors(name));
-        let raw = version.get("schema").and_then(|schema| schema.get("openAPIV3Schema"));
+        push_all(
+            errors,
+            &format!("{path}.name"),
+            name,
+            names::dns1035_label_errors(name),
+        );
+        let raw = version
+            .get("schema")
+            .and_then(|schema| schema.get("openAPIV3Schema"));
         let Some(raw) = raw.filter(|raw| raw.is_object()) else {
             let at = format!("{path}.schema.openAPIV3Schema");
             errors.push(FieldError::required(at, "schemas are required"));
             continue;
         };
-        let known = parsed.iter().find(|(other, _)| *other == raw).map(|(_, schema)| schema.clone());
+        let known = parsed
+            .iter()
+            .find(|(other, _)| *other == raw)
+            .map(|(_, schema)| schema.clone());
         let schema = match known {
             Some(schema) => schema,
             None => match Schema::parse(raw, &format!("{path}.schema.openAPIV3Schema")) {
@@ -239,7 +279,10 @@ fn translate(
 ) -> Version {
     let flag = |field: &str| version.get(field).and_then(Value::as_bool) == Some(true);
     let name = text(version, "name").to_owned();
-    let (group, kind) = (text(spec, "group"), spec.get("names").map_or("", |n| text(n, "kind")));
+    let (group, kind) = (
+        text(spec, "group"),
+        spec.get("names").map_or("", |n| text(n, "kind")),
+    );
     let deprecation = flag("deprecated").then(|| Deprecation {
         warning: or_else(text(version, "deprecationWarning"), || {
             format!("{group}/{name} {kind} is deprecated")
@@ -260,7 +303,9 @@ fn translate(
 }
 
 fn columns(version: &Value) -> Vec<Column> {
-    let list = version.get("additionalPrinterColumns").and_then(Value::as_array);
+    let list = version
+        .get("additionalPrinterColumns")
+        .and_then(Value::as_array);
     list.into_iter()
         .flatten()
         .map(|column| Column {
@@ -326,15 +371,25 @@ fn subresources(version: &Value, path: &str, errors: &mut Vec<FieldError>) -> Ve
             }
             steps.unwrap_or_default()
         };
-        let (spec, status) =
-            (place("specReplicasPath", "spec"), place("statusReplicasPath", "status"));
+        let (spec, status) = (
+            place("specReplicasPath", "spec"),
+            place("statusReplicasPath", "status"),
+        );
         let selector = simple_path(text(scale, "labelSelectorPath"));
-        let body = ("autoscaling".to_owned(), "v1".to_owned(), "Scale".to_owned());
+        let body = (
+            "autoscaling".to_owned(),
+            "v1".to_owned(),
+            "Scale".to_owned(),
+        );
         found.push(Subresource {
             name: "scale".to_owned(),
             body: Some(body),
             verbs,
-            action: SubresourceAction::Scale(ScalePaths { spec, status, selector }),
+            action: SubresourceAction::Scale(ScalePaths {
+                spec,
+                status,
+                selector,
+            }),
         });
     }
     found
@@ -342,24 +397,36 @@ fn subresources(version: &Value, path: &str, errors: &mut Vec<FieldError>) -> Ve
 
 /// The steps of `.a.b.c`.
 fn simple_path(json_path: &str) -> Option<Vec<String>> {
-    let steps: Vec<String> =
-        json_path.strip_prefix('.')?.split('.').map(ToOwned::to_owned).collect();
+    let steps: Vec<String> = json_path
+        .strip_prefix('.')?
+        .split('.')
+        .map(ToOwned::to_owned)
+        .collect();
     let simple = steps.iter().all(|step| {
-        !step.is_empty() && step.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+        !step.is_empty()
+            && step
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
     });
     simple.then_some(steps)
 }
 
 /// Orders versions the way discovery shows them: stable before beta before alpha, newer first.
 fn sort_by_priority(versions: &mut [Arc<Version>]) {
-    versions.sort_by(|a, b| priority(&b.name).cmp(&priority(&a.name)).then(a.name.cmp(&b.name)));
+    versions.sort_by(|a, b| {
+        priority(&b.name)
+            .cmp(&priority(&a.name))
+            .then(a.name.cmp(&b.name))
+    });
 }
 
 /// (is a version, stability, major, minor); larger comes first.
 fn priority(name: &str) -> (bool, u8, u64, u64) {
     let parse = || {
         let rest = name.strip_prefix('v')?;
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (major, rest) = rest.split_at_checked(digits)?;
         let major = major.parse().ok()?;
         if rest.is_empty() {
@@ -375,7 +442,9 @@ fn priority(name: &str) -> (bool, u8, u64, u64) {
 }
 
 fn push_all(errors: &mut Vec<FieldError>, path: &str, value: &str, problems: Vec<String>) {
-    let found = problems.into_iter().map(|text| FieldError::invalid(path, &json!(value), text));
+    let found = problems
+        .into_iter()
+        .map(|text| FieldError::invalid(path, &json!(value), text));
     errors.extend(found);
 }
 
@@ -384,11 +453,18 @@ fn text<'a>(object: &'a Value, field: &str) -> &'a str {
 }
 
 fn owned(list: Option<&Value>) -> Vec<String> {
-    meta::strings(list).into_iter().map(ToOwned::to_owned).collect()
+    meta::strings(list)
+        .into_iter()
+        .map(ToOwned::to_owned)
+        .collect()
 }
 
 fn or_else(text: &str, fallback: impl FnOnce() -> String) -> String {
-    if text.is_empty() { fallback() } else { text.to_owned() }
+    if text.is_empty() {
+        fallback()
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -425,22 +501,38 @@ mod tests {
     #[test]
     fn a_definition_becomes_a_descriptor() {
         let thing = descriptor(&definition(), Phase::Serving).unwrap();
-        assert_eq!((thing.singular.as_str(), thing.list_kind.as_str()), ("thing", "ThingList"));
+        assert_eq!(
+            (thing.singular.as_str(), thing.list_kind.as_str()),
+            ("thing", "ThingList")
+        );
         let order: Vec<_> = thing.versions.iter().map(|v| v.name.as_str()).collect();
         assert_eq!(order, ["v1", "v1alpha1"]);
         let (v1, alpha) = (&thing.versions[0], &thing.versions[1]);
         assert!(v1.storage && v1.has_status());
-        assert!(Arc::ptr_eq(&v1.schema, &alpha.schema), "equal schemas are shared");
+        assert!(
+            Arc::ptr_eq(&v1.schema, &alpha.schema),
+            "equal schemas are shared"
+        );
         let warning = &alpha.deprecation.as_ref().unwrap().warning;
         assert_eq!(warning, "example.org/v1alpha1 Thing is deprecated");
         assert!(thing.allows(Verb::Create));
-        assert!(!descriptor(&definition(), Phase::Terminating).unwrap().allows(Verb::Create));
+        assert!(
+            !descriptor(&definition(), Phase::Terminating)
+                .unwrap()
+                .allows(Verb::Create)
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named_by_field() {
-        assert_eq!(problems(|d| d["metadata"]["name"] = "x".into()), ["metadata.name"]);
-        assert_eq!(problems(|d| d["spec"]["scope"] = "Global".into()), ["spec.scope"]);
+        assert_eq!(
+            problems(|d| d["metadata"]["name"] = "x".into()),
+            ["metadata.name"]
+        );
+        assert_eq!(
+            problems(|d| d["spec"]["scope"] = "Global".into()),
+            ["spec.scope"]
+        );
         let none = problems(|d| d["spec"]["versions"][1]["storage"] = false.into());
         assert_eq!(none, ["spec.versions"]);
         let webhook = problems(|d| d["spec"]["conversion"] = json!({"strategy": "Webhook"}));
@@ -450,15 +542,28 @@ mod tests {
         let scale = problems(|d| {
             d["spec"]["versions"][1]["subresources"]["scale"]["specReplicasPath"] = "spec".into();
         });
-        assert_eq!(scale, ["spec.versions[1].subresources.scale.specReplicasPath"]);
+        assert_eq!(
+            scale,
+            ["spec.versions[1].subresources.scale.specReplicasPath"]
+        );
         let dropped = problems(|d| d["status"] = json!({"storedVersions": ["v1", "v0"]}));
         assert_eq!(dropped, ["status.storedVersions[1]"]);
     }
 
     #[test]
     fn versions_are_ordered_as_published() {
-        let expected =
-            ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"];
+        let expected = [
+            "v10",
+            "v2",
+            "v1",
+            "v11beta2",
+            "v10beta3",
+            "v3beta1",
+            "v12alpha1",
+            "v11alpha2",
+            "foo1",
+            "foo10",
+        ];
         let mut names: Vec<&str> = expected.to_vec();
         names.reverse();
         names.sort_by(|a, b| priority(b).cmp(&priority(a)).then(a.cmp(b)));

@@ -21,7 +21,8 @@ impl Strategy for ConfigMap {
         check_keys(new, "data", &mut errors);
         check_keys(new, "binaryData", &mut errors);
         check_base64(new, "binaryData", &mut errors);
-        let both = members(new, "data").filter(|(key, _)| members(new, "binaryData").any(|(other, _)| other == *key));
+        let both = members(new, "data")
+            .filter(|(key, _)| members(new, "binaryData").any(|(other, _)| other == *key));
         errors.extend(both.map(|(key, _)| {
             let problem = "duplicate of key present in binaryData";
             FieldError::invalid(format_args!("data[{key}]"), &json!(key), problem)
@@ -63,8 +64,12 @@ impl Strategy for Secret {
 }
 
 fn fold_string_data(object: &mut Value) {
-    let plain = object.as_object_mut().and_then(|map| map.shift_remove("stringData"));
-    let Some(Value::Object(plain)) = plain.filter(|plain| plain != &json!({})) else { return };
+    let plain = object
+        .as_object_mut()
+        .and_then(|map| map.shift_remove("stringData"));
+    let Some(Value::Object(plain)) = plain.filter(|plain| plain != &json!({})) else {
+        return;
+    };
     let data = child(object, "data").and_then(Value::as_object_mut);
     if let Some(data) = data {
         for (key, value) in plain {
@@ -93,7 +98,9 @@ fn missing_keys(secret: &Value) -> Vec<FieldError> {
 /// Refuses changes of an object that was declared immutable.
 fn frozen(new: &Value, old: Option<&Value>, fields: &[&str]) -> Vec<FieldError> {
     let is_frozen = |object: &Value| object.get("immutable").and_then(Value::as_bool) == Some(true);
-    let Some(old) = old.filter(|old| is_frozen(old)) else { return Vec::new() };
+    let Some(old) = old.filter(|old| is_frozen(old)) else {
+        return Vec::new();
+    };
     let mut errors = Vec::new();
     if !is_frozen(new) {
         errors.push(FieldError::forbidden(
@@ -122,11 +129,16 @@ fn check_keys(object: &Value, field: &str, errors: &mut Vec<FieldError>) {
 
 fn check_base64(object: &Value, field: &str, errors: &mut Vec<FieldError>) {
     for (key, value) in members(object, field) {
-        let valid = value.as_str().is_none_or(|text| STANDARD.decode(text).is_ok());
+        let valid = value
+            .as_str()
+            .is_none_or(|text| STANDARD.decode(text).is_ok());
         if !valid {
             // The value may be a secret: it is not repeated.
             let problem = "must be standard base64 with padding";
-            errors.push(FieldError::invalid_omitted(format_args!("{field}[{key}]"), problem));
+            errors.push(FieldError::invalid_omitted(
+                format_args!("{field}[{key}]"),
+                problem,
+            ));
         }
     }
 }
@@ -139,12 +151,20 @@ fn check_size(object: &Value, fields: &[&str], errors: &mut Vec<FieldError>) {
         .sum();
     // Encoded data is a third larger than what the limit counts.
     let encoded = fields.contains(&"data") && fields.len() == 1;
-    let limit = if encoded { MAX_BYTES / 3 * 4 } else { MAX_BYTES };
+    let limit = if encoded {
+        MAX_BYTES / 3 * 4
+    } else {
+        MAX_BYTES
+    };
     if bytes > limit {
         errors.push(FieldError::too_long("data", MAX_BYTES as u64));
     }
 }
 
 fn members<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    object.get(field).and_then(Value::as_object).into_iter().flatten()
+    object
+        .get(field)
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
 }

@@ -31,8 +31,10 @@ impl Strategy for Definition {
         }
         complete(new);
         let path = ["status", "storedVersions"].map(ToOwned::to_owned);
-        let mut stored: Vec<String> =
-            meta::strings(meta::at(new, &path)).into_iter().map(ToOwned::to_owned).collect();
+        let mut stored: Vec<String> = meta::strings(meta::at(new, &path))
+            .into_iter()
+            .map(ToOwned::to_owned)
+            .collect();
         for version in storage_versions(new) {
             if !stored.contains(&version) {
                 stored.push(version);
@@ -46,9 +48,16 @@ impl Strategy for Definition {
         if meta::is_deleting(new) || old.is_some_and(|old| old.get("spec") == new.get("spec")) {
             return Vec::new();
         }
-        let mut errors = custom::descriptor(new, Phase::Serving).err().unwrap_or_default();
+        let mut errors = custom::descriptor(new, Phase::Serving)
+            .err()
+            .unwrap_or_default();
         let Some(old) = old else { return errors };
-        for path in ["spec.group", "spec.scope", "spec.names.plural", "spec.names.kind"] {
+        for path in [
+            "spec.group",
+            "spec.scope",
+            "spec.names.plural",
+            "spec.names.kind",
+        ] {
             let steps: Vec<String> = path.split('.').map(ToOwned::to_owned).collect();
             let value = meta::at(new, &steps);
             if value != meta::at(old, &steps) {
@@ -77,15 +86,19 @@ impl Strategy for Definition {
             "reason": "InstanceDeletionPending",
             "message": "CustomResource deletion is pending",
         });
-        let mut conditions =
-            meta::at(object, &path).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut conditions = meta::at(object, &path)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         conditions.push(terminating);
         meta::put(object, &path, Some(conditions.into()));
     }
 }
 
 fn complete(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else { return };
+    let Some(spec) = child(object, "spec") else {
+        return;
+    };
     default(spec, "conversion", json!({ "strategy": "None" }));
     if let Some(names) = child(spec, "names") {
         let kind = text(names, "kind").to_owned();
@@ -95,10 +108,14 @@ fn complete(object: &mut Value) {
         }
     }
     for version in items_mut(spec, "versions") {
-        let Some(columns) = version.get_mut("additionalPrinterColumns") else { continue };
+        let Some(columns) = version.get_mut("additionalPrinterColumns") else {
+            continue;
+        };
         for column in columns.as_array_mut().into_iter().flatten() {
             if column.get("priority") == Some(&json!(0)) {
-                column.as_object_mut().map(|column| column.shift_remove("priority"));
+                column
+                    .as_object_mut()
+                    .map(|column| column.shift_remove("priority"));
             }
         }
     }

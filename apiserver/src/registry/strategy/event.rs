@@ -24,7 +24,10 @@ pub(super) struct Event;
 impl Strategy for Event {
     fn stored_form(&self, object: Value) -> Value {
         let mut core = rename(object, |name| {
-            RENAMED.iter().find(|(events, _)| *events == name).map(|(_, core)| *core)
+            RENAMED
+                .iter()
+                .find(|(events, _)| *events == name)
+                .map(|(_, core)| *core)
         });
         if let Some(map) = core.as_object_mut() {
             map.insert("apiVersion".to_owned(), "v1".into());
@@ -34,13 +37,18 @@ impl Strategy for Event {
 
     fn view_form(&self, object: Value) -> Value {
         rename(object, |name| {
-            RENAMED.iter().find(|(_, core)| *core == name).map(|(events, _)| *events)
+            RENAMED
+                .iter()
+                .find(|(_, core)| *core == name)
+                .map(|(events, _)| *events)
         })
     }
 }
 
 fn rename(object: Value, new_name: impl Fn(&str) -> Option<&'static str>) -> Value {
-    let Value::Object(map) = object else { return object };
+    let Value::Object(map) = object else {
+        return object;
+    };
     let renamed: Map<String, Value> = map
         .into_iter()
         .map(|(name, value)| (new_name(&name).map_or(name, ToOwned::to_owned), value))

@@ -204,12 +204,20 @@ fn child<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut Value> {
 
 /// The elements of a member that is an array.
 fn items_mut<'a>(object: &'a mut Value, field: &str) -> impl Iterator<Item = &'a mut Value> + 'a {
-    object.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten()
+    object
+        .get_mut(field)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
 }
 
 /// The elements of a member that is an array.
 fn items<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> + 'a {
-    object.get(field).and_then(Value::as_array).into_iter().flatten()
+    object
+        .get(field)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 /// A member that is a string; empty when absent.

@@ -15,8 +15,16 @@ pub(super) struct Namespace;
 
 impl Strategy for Namespace {
     fn prepare_create(&self, ctx: &Context<'_>, object: &mut Value) {
-        meta::put(object, &path(&["spec", "finalizers"]), Some(json!(["kubernetes"])));
-        meta::put(object, &path(&["status"]), Some(json!({ "phase": "Active" })));
+        meta::put(
+            object,
+            &path(&["spec", "finalizers"]),
+            Some(json!(["kubernetes"])),
+        );
+        meta::put(
+            object,
+            &path(&["status"]),
+            Some(json!({ "phase": "Active" })),
+        );
         label(ctx, object);
     }
 
@@ -54,12 +62,20 @@ impl Strategy for Namespace {
     }
 
     fn mark_deleting(&self, object: &mut Value, _now: Timestamp) {
-        meta::put(object, &path(&["status", "phase"]), Some("Terminating".into()));
+        meta::put(
+            object,
+            &path(&["status", "phase"]),
+            Some("Terminating".into()),
+        );
     }
 }
 
 fn label(ctx: &Context<'_>, object: &mut Value) {
-    meta::put(object, &path(&["metadata", "labels", NAME_LABEL]), Some(ctx.name.into()));
+    meta::put(
+        object,
+        &path(&["metadata", "labels", NAME_LABEL]),
+        Some(ctx.name.into()),
+    );
 }
 
 fn path(steps: &[&str]) -> Vec<String> {

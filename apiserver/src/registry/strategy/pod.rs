@@ -60,10 +60,14 @@ impl Strategy for Pod {
 
     fn deletion(&self, object: &Value, requested: Option<i64>) -> Deletion {
         let spec = object.get("spec").unwrap_or(&Value::Null);
-        let phase = object.get("status").map_or("", |status| text(status, "phase"));
+        let phase = object
+            .get("status")
+            .map_or("", |status| text(status, "phase"));
         // Nobody runs these: there is nothing to stop.
         let idle = text(spec, "nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed");
-        let own = spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
+        let own = spec
+            .get("terminationGracePeriodSeconds")
+            .and_then(Value::as_i64);
         let seconds = match requested.or(own).unwrap_or(30) {
             _ if idle => 0,
             negative if negative < 0 => 1,
@@ -124,11 +128,20 @@ fn comparable(spec: &Value) -> Value {
                 map.shift_remove(field);
             }
         }
-        if map.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|s| s < 0) {
+        if map
+            .get("terminationGracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .is_some_and(|s| s < 0)
+        {
             map.insert("terminationGracePeriodSeconds".to_owned(), 1.into());
         }
         for list in ["containers", "initContainers"] {
-            for container in map.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            for container in map
+                .get_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 if let Some(container) = container.as_object_mut() {
                     container.shift_remove("image");
                     container.shift_remove("resources");

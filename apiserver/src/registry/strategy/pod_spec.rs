@@ -41,12 +41,17 @@ pub(super) fn qos_class(spec: &Value) -> &'static str {
     let mut guaranteed = true;
     for container in items(spec, "containers").chain(items(spec, "initContainers")) {
         let quantity = |list: &str, resource: &str| {
-            container.get("resources")?.get(list)?.get(resource).map(Value::to_string)
+            container
+                .get("resources")?
+                .get(list)?
+                .get(resource)
+                .map(Value::to_string)
         };
         for resource in ["cpu", "memory"] {
             let (request, limit) = (quantity("requests", resource), quantity("limits", resource));
             any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some() && request.as_ref().is_none_or(|r| Some(r) == limit.as_ref());
+            guaranteed &=
+                limit.is_some() && request.as_ref().is_none_or(|r| Some(r) == limit.as_ref());
         }
     }
     match (any, guaranteed) {
@@ -73,12 +78,17 @@ fn complete_container(container: &mut Value, host_network: bool) {
             complete_probe(probe);
         }
     }
-    let hooks = container.get_mut("lifecycle").and_then(Value::as_object_mut);
+    let hooks = container
+        .get_mut("lifecycle")
+        .and_then(Value::as_object_mut);
     for hook in hooks.into_iter().flat_map(Map::values_mut) {
         complete_http(hook);
     }
     for variable in items_mut(container, "env") {
-        if let Some(reference) = variable.get_mut("valueFrom").and_then(|v| v.get_mut("fieldRef")) {
+        if let Some(reference) = variable
+            .get_mut("valueFrom")
+            .and_then(|v| v.get_mut("fieldRef"))
+        {
             default(reference, "apiVersion", "v1");
         }
     }
@@ -135,14 +145,19 @@ fn complete_volume(volume: &mut Value) {
     if let Some(host) = volume.get_mut("hostPath").filter(|host| host.is_object()) {
         default(host, "type", "");
     }
-    let named = volume.as_object().is_some_and(|map| map.keys().any(|key| key != "name"));
+    let named = volume
+        .as_object()
+        .is_some_and(|map| map.keys().any(|key| key != "name"));
     if !named {
         default(volume, "emptyDir", Map::new());
     }
 }
 
 fn complete_projection(part: &mut Value) {
-    if let Some(token) = part.get_mut("serviceAccountToken").filter(|token| token.is_object()) {
+    if let Some(token) = part
+        .get_mut("serviceAccountToken")
+        .filter(|token| token.is_object())
+    {
         default(token, "expirationSeconds", 3600);
     }
     if let Some(downward) = part.get_mut("downwardAPI") {
@@ -209,8 +224,14 @@ mod tests {
         assert_eq!(container["ports"][0]["protocol"], "TCP");
         assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/");
         assert_eq!(container["readinessProbe"]["periodSeconds"], 10);
-        assert_eq!(container["resources"]["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
-        assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["apiVersion"], "v1");
+        assert_eq!(
+            container["resources"]["requests"],
+            json!({"cpu": "500m", "memory": "1Gi"})
+        );
+        assert_eq!(
+            container["env"][0]["valueFrom"]["fieldRef"]["apiVersion"],
+            "v1"
+        );
         assert_eq!(spec["volumes"][0]["emptyDir"], json!({}));
         assert_eq!(spec["volumes"][1]["secret"]["defaultMode"], 420);
         let token = &spec["volumes"][2]["projected"]["sources"][0]["serviceAccountToken"];
@@ -222,12 +243,14 @@ mod tests {
 
     #[test]
     fn the_service_class_follows_requests_and_limits() {
-        let class = |resources: Value| {
-            qos_class(&json!({"containers": [{"resources": resources}]}))
-        };
+        let class =
+            |resources: Value| qos_class(&json!({"containers": [{"resources": resources}]}));
         assert_eq!(class(json!({})), "BestEffort");
         assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
-        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
+        assert_eq!(
+            class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
+            "Guaranteed"
+        );
         let smaller = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}});
         assert_eq!(class(smaller), "Burstable");
     }

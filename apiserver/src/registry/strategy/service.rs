@@ -27,7 +27,9 @@ impl Strategy for Service {
         // A client that leaves the allocated address out means to keep it.
         let kept = ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"];
         let stays = |object: &Value| {
-            object.get("spec").is_some_and(|spec| text(spec, "type") != "ExternalName")
+            object
+                .get("spec")
+                .is_some_and(|spec| text(spec, "type") != "ExternalName")
         };
         if stays(new) && stays(old) {
             for field in kept {
@@ -45,7 +47,9 @@ impl Strategy for Service {
 
     fn validate(&self, ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let Some(spec) = new.get("spec") else { return errors };
+        let Some(spec) = new.get("spec") else {
+            return errors;
+        };
         let address = text(spec, "clusterIP");
         let before = old.and_then(|old| old.get("spec"));
         let was = before.map_or("", |spec| text(spec, "clusterIP"));
@@ -62,12 +66,19 @@ impl Strategy for Service {
         if was != address && !matches!(address, "" | "None") {
             if address.parse::<std::net::IpAddr>().is_err() {
                 let problem = "must be empty, 'None', or a valid IP address";
-                errors.push(FieldError::invalid("spec.clusterIP", &json!(address), problem));
+                errors.push(FieldError::invalid(
+                    "spec.clusterIP",
+                    &json!(address),
+                    problem,
+                ));
             } else if is_taken(ctx, address) {
-                let problem = format!(
-                    "failed to allocate IP {address}: provided IP is already allocated"
-                );
-                errors.push(FieldError::invalid("spec.clusterIPs", &json!([address]), problem));
+                let problem =
+                    format!("failed to allocate IP {address}: provided IP is already allocated");
+                errors.push(FieldError::invalid(
+                    "spec.clusterIPs",
+                    &json!([address]),
+                    problem,
+                ));
             }
         }
         errors.extend(check_ports(spec, address));
@@ -83,11 +94,17 @@ impl Strategy for Service {
 }
 
 fn complete(service: &mut Value) {
-    let Some(spec) = child(service, "spec") else { return };
+    let Some(spec) = child(service, "spec") else {
+        return;
+    };
     default(spec, "type", "ClusterIP");
     default(spec, "sessionAffinity", "None");
     if text(spec, "sessionAffinity") == "ClientIP" {
-        default(spec, "sessionAffinityConfig", json!({ "clientIP": { "timeoutSeconds": 10800 } }));
+        default(
+            spec,
+            "sessionAffinityConfig",
+            json!({ "clientIP": { "timeoutSeconds": 10800 } }),
+        );
     }
     let kind = text(spec, "type").to_owned();
     if kind != "ExternalName" {
@@ -109,19 +126,28 @@ fn complete(service: &mut Value) {
 
 /// Gives a service its address and what follows from it.
 fn allocate(ctx: &Context<'_>, service: &mut Value) {
-    let Some(spec) = service.get_mut("spec") else { return };
+    let Some(spec) = service.get_mut("spec") else {
+        return;
+    };
     if text(spec, "type") == "ExternalName" {
         return;
     }
     if text(spec, "clusterIP").is_empty() {
-        let listed = items(spec, "clusterIPs").next().and_then(Value::as_str).map(str::to_owned);
+        let listed = items(spec, "clusterIPs")
+            .next()
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         let address = listed.unwrap_or_else(|| free_address(ctx));
         if let Some(map) = spec.as_object_mut() {
             map.insert("clusterIP".to_owned(), address.into());
         }
     }
     let address = text(spec, "clusterIP").to_owned();
-    let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+    let family = if address.contains(':') {
+        "IPv6"
+    } else {
+        "IPv4"
+    };
     default(spec, "clusterIPs", json!([address]));
     default(spec, "ipFamilies", json!([family]));
     default(spec, "ipFamilyPolicy", "SingleStack");
@@ -132,7 +158,9 @@ fn allocate(ctx: &Context<'_>, service: &mut Value) {
 fn free_address(ctx: &Context<'_>) -> String {
     let start = format!("{}/{}", ctx.namespace, ctx.name)
         .bytes()
-        .fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        .fold(0x811C_9DC5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
     (0..HOSTS)
         .map(|step| (start.wrapping_add(step)) & HOSTS)
         // The first addresses are for the API server and DNS.
@@ -160,7 +188,11 @@ fn check_ports(spec: &Value, address: &str) -> Vec<FieldError> {
         let number = port.get("port").and_then(Value::as_i64).unwrap_or(0);
         if !(1..=65535).contains(&number) {
             let problem = "must be between 1 and 65535, inclusive";
-            errors.push(FieldError::invalid(format_args!("{path}.port"), &json!(number), problem));
+            errors.push(FieldError::invalid(
+                format_args!("{path}.port"),
+                &json!(number),
+                problem,
+            ));
         }
         if ports.len() > 1 && text(port, "name").is_empty() {
             errors.push(FieldError::required(format_args!("{path}.name"), ""));

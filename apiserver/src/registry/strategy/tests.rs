@@ -17,20 +17,31 @@ fn with_context<T>(name: &str, body: impl FnOnce(&Context<'_>) -> T) -> T {
 }
 
 fn created(group: &str, plural: &str, mut object: Value) -> Value {
-    with_context("x", |ctx| strategy_for(group, plural).prepare_create(ctx, &mut object));
+    with_context("x", |ctx| {
+        strategy_for(group, plural).prepare_create(ctx, &mut object)
+    });
     object
 }
 
 fn refused(group: &str, plural: &str, new: &Value, old: Option<&Value>) -> Vec<String> {
-    let errors = with_context("x", |ctx| strategy_for(group, plural).validate(ctx, new, old));
+    let errors = with_context("x", |ctx| {
+        strategy_for(group, plural).validate(ctx, new, old)
+    });
     errors.into_iter().map(|error| error.path).collect()
 }
 
 #[test]
 fn a_new_pod_is_pending_whatever_its_author_says() {
-    let pod = created("", "pods", json!({"spec": {"containers": [{"name": "c", "image": "i"}]},
-        "status": {"phase": "Running"}}));
-    assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+    let pod = created(
+        "",
+        "pods",
+        json!({"spec": {"containers": [{"name": "c", "image": "i"}]},
+        "status": {"phase": "Running"}}),
+    );
+    assert_eq!(
+        pod["status"],
+        json!({"phase": "Pending", "qosClass": "BestEffort"})
+    );
     assert_eq!(pod["spec"]["serviceAccountName"], "default");
     assert_eq!(pod["spec"]["tolerations"].as_array().unwrap().len(), 2);
 }
@@ -47,10 +58,24 @@ fn a_pod_spec_changes_only_where_published() {
     let refused = |new| refused("", "pods", &new, Some(&old));
     assert!(refused(pod(|s| s["containers"][0]["image"] = "j".into())).is_empty());
     assert!(refused(pod(|s| s["activeDeadlineSeconds"] = 5.into())).is_empty());
-    assert!(refused(pod(|s| s["tolerations"] = json!([{"key": "k"}, {"key": "l"}]))).is_empty());
-    assert_eq!(refused(pod(|s| s["containers"][0]["args"] = json!([]))), ["spec"]);
-    assert_eq!(refused(pod(|s| s["nodeSelector"] = json!({"a": "b"}))), ["spec"]);
-    assert_eq!(refused(pod(|s| s["tolerations"] = json!([]))), ["spec.tolerations"]);
+    assert!(
+        refused(pod(
+            |s| s["tolerations"] = json!([{"key": "k"}, {"key": "l"}])
+        ))
+        .is_empty()
+    );
+    assert_eq!(
+        refused(pod(|s| s["containers"][0]["args"] = json!([]))),
+        ["spec"]
+    );
+    assert_eq!(
+        refused(pod(|s| s["nodeSelector"] = json!({"a": "b"}))),
+        ["spec"]
+    );
+    assert_eq!(
+        refused(pod(|s| s["tolerations"] = json!([]))),
+        ["spec.tolerations"]
+    );
 }
 
 #[test]
@@ -65,7 +90,13 @@ fn only_running_pods_end_gracefully() {
     assert_eq!(grace(running.clone(), Some(0)), 0);
     assert_eq!(grace(running, Some(-3)), 1);
     assert_eq!(grace(json!({"spec": {}}), Some(30)), 0);
-    assert_eq!(grace(json!({"spec": {"nodeName": "n"}, "status": {"phase": "Failed"}}), None), 0);
+    assert_eq!(
+        grace(
+            json!({"spec": {"nodeName": "n"}, "status": {"phase": "Failed"}}),
+            None
+        ),
+        0
+    );
 }
 
 #[test]
@@ -75,30 +106,57 @@ fn services_get_an_address_unless_headless() {
     let address = service["spec"]["clusterIP"].as_str().unwrap();
     assert!(address.starts_with("10.96."), "{address}");
     assert_eq!(service["spec"]["clusterIPs"], json!([address]));
-    assert_eq!(service["spec"]["ports"][0], json!({"port": 80, "protocol": "TCP", "targetPort": 80}));
-    assert_eq!(created("", "services", spec), service, "the address follows the name");
+    assert_eq!(
+        service["spec"]["ports"][0],
+        json!({"port": 80, "protocol": "TCP", "targetPort": 80})
+    );
+    assert_eq!(
+        created("", "services", spec),
+        service,
+        "the address follows the name"
+    );
     let headless = created("", "services", json!({"spec": {"clusterIP": "None"}}));
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
     assert!(refused("", "services", &headless, None).is_empty());
-    assert_eq!(refused("", "services", &created("", "services", json!({"spec": {}})), None), ["spec.ports"]);
+    assert_eq!(
+        refused(
+            "",
+            "services",
+            &created("", "services", json!({"spec": {}})),
+            None
+        ),
+        ["spec.ports"]
+    );
     let mut moved = service.clone();
     moved["spec"]["clusterIP"] = "10.96.1.1".into();
-    assert_eq!(refused("", "services", &moved, Some(&service)), ["spec.clusterIPs[0]"]);
+    assert_eq!(
+        refused("", "services", &moved, Some(&service)),
+        ["spec.clusterIPs[0]"]
+    );
 }
 
 #[test]
 fn an_update_without_an_address_keeps_it() {
     let old = created("", "services", json!({"spec": {"ports": [{"port": 80}]}}));
     let mut new = json!({"spec": {"ports": [{"port": 81}]}});
-    with_context("x", |ctx| strategy_for("", "services").prepare_update(ctx, "", &mut new, &old));
+    with_context("x", |ctx| {
+        strategy_for("", "services").prepare_update(ctx, "", &mut new, &old)
+    });
     assert_eq!(new["spec"]["clusterIP"], old["spec"]["clusterIP"]);
     assert_eq!(new["spec"]["ports"][0]["targetPort"], 81);
 }
 
 #[test]
 fn string_data_becomes_data_and_frozen_objects_stay() {
-    let secret = created("", "secrets", json!({"stringData": {"a": "b"}, "immutable": true}));
-    assert_eq!(secret, json!({"immutable": true, "type": "Opaque", "data": {"a": "Yg=="}}));
+    let secret = created(
+        "",
+        "secrets",
+        json!({"stringData": {"a": "b"}, "immutable": true}),
+    );
+    assert_eq!(
+        secret,
+        json!({"immutable": true, "type": "Opaque", "data": {"a": "Yg=="}})
+    );
     let mut changed = secret.clone();
     changed["data"]["a"] = "Yw==".into();
     assert_eq!(refused("", "secrets", &changed, Some(&secret)), ["data"]);
@@ -113,13 +171,23 @@ fn a_namespace_is_held_by_its_own_finalizers() {
     let namespaces = strategy_for("", "namespaces");
     let namespace = created("", "namespaces", json!({"metadata": {"name": "x"}}));
     assert!(namespaces.holds(&namespace));
-    assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], "x");
+    assert_eq!(
+        namespace["metadata"]["labels"]["kubernetes.io/metadata.name"],
+        "x"
+    );
     let mut update = namespace.clone();
     update["spec"]["finalizers"] = json!([]);
-    with_context("x", |ctx| namespaces.prepare_update(ctx, "", &mut update, &namespace));
-    assert!(namespaces.holds(&update), "only the finalize subresource empties them");
+    with_context("x", |ctx| {
+        namespaces.prepare_update(ctx, "", &mut update, &namespace)
+    });
+    assert!(
+        namespaces.holds(&update),
+        "only the finalize subresource empties them"
+    );
     update["spec"]["finalizers"] = json!([]);
-    with_context("x", |ctx| namespaces.prepare_update(ctx, "finalize", &mut update, &namespace));
+    with_context("x", |ctx| {
+        namespaces.prepare_update(ctx, "finalize", &mut update, &namespace)
+    });
     assert!(!namespaces.holds(&update));
 }
 
@@ -143,12 +211,22 @@ fn workloads_complete_their_templates_and_keep_their_selectors() {
         "template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}});
     let deployment = created("apps", "deployments", spec);
     assert_eq!(deployment["spec"]["replicas"], 1);
-    assert_eq!(deployment["spec"]["template"]["spec"]["restartPolicy"], "Always");
+    assert_eq!(
+        deployment["spec"]["template"]["spec"]["restartPolicy"],
+        "Always"
+    );
     let mut moved = deployment.clone();
     moved["spec"]["selector"] = json!({});
-    assert_eq!(refused("apps", "deployments", &moved, Some(&deployment)), ["spec.selector"]);
-    let job = created("batch", "jobs", json!({"metadata": {"uid": "u", "name": "j"},
-        "spec": {"template": {"spec": {}}}}));
+    assert_eq!(
+        refused("apps", "deployments", &moved, Some(&deployment)),
+        ["spec.selector"]
+    );
+    let job = created(
+        "batch",
+        "jobs",
+        json!({"metadata": {"uid": "u", "name": "j"},
+        "spec": {"template": {"spec": {}}}}),
+    );
     let label = "batch.kubernetes.io/controller-uid";
     assert_eq!(job["spec"]["selector"]["matchLabels"][label], "u");
     assert_eq!(job["spec"]["template"]["metadata"]["labels"][label], "u");
@@ -166,5 +244,8 @@ fn deleting_a_definition_waits_for_its_objects() {
     assert_eq!(definition, once);
     meta::remove_finalizer(&mut definition, definition::CLEANUP);
     definitions.mark_deleting(&mut definition, now);
-    assert!(meta::finalizers(&definition).is_empty(), "the finalizer comes only once");
+    assert!(
+        meta::finalizers(&definition).is_empty(),
+        "the finalizer comes only once"
+    );
 }

@@ -13,18 +13,28 @@ pub(super) struct Claim;
 impl Strategy for Claim {
     fn prepare_create(&self, _ctx: &Context<'_>, object: &mut Value) {
         complete_claim(object);
-        meta::put(object, &["status".to_owned()], Some(json!({ "phase": "Pending" })));
+        meta::put(
+            object,
+            &["status".to_owned()],
+            Some(json!({ "phase": "Pending" })),
+        );
     }
 
     fn prepare_update(&self, _ctx: &Context<'_>, subresource: &str, new: &mut Value, _old: &Value) {
-        if subresource.is_empty() && let Some(spec) = child(new, "spec") {
+        if subresource.is_empty()
+            && let Some(spec) = child(new, "spec")
+        {
             default(spec, "volumeMode", "Filesystem");
         }
     }
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let Some(old) = old.and_then(|old| old.get("spec")) else { return Vec::new() };
-        let Some(new) = new.get("spec") else { return Vec::new() };
+        let Some(old) = old.and_then(|old| old.get("spec")) else {
+            return Vec::new();
+        };
+        let Some(new) = new.get("spec") else {
+            return Vec::new();
+        };
         // The volume's name is filled in once; requests may grow, which is the provisioner's to
         // judge.
         let comparable = |spec: &Value, volume: &Value| {
@@ -60,7 +70,11 @@ impl Strategy for Volume {
             default(spec, "persistentVolumeReclaimPolicy", "Retain");
             default(spec, "volumeMode", "Filesystem");
         }
-        meta::put(object, &["status".to_owned()], Some(json!({ "phase": "Pending" })));
+        meta::put(
+            object,
+            &["status".to_owned()],
+            Some(json!({ "phase": "Pending" })),
+        );
     }
 }
 

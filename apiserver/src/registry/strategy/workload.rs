@@ -35,7 +35,8 @@ macro_rules! workload {
                 new: &Value,
                 old: Option<&Value>,
             ) -> Vec<FieldError> {
-                old.map(|old| unchanged(&$immutable, new, old)).unwrap_or_default()
+                old.map(|old| unchanged(&$immutable, new, old))
+                    .unwrap_or_default()
             }
         }
     };
@@ -46,7 +47,12 @@ workload!(ReplicaSet, replica_set, ["selector"]);
 workload!(
     StatefulSet,
     stateful_set,
-    ["selector", "serviceName", "podManagementPolicy", "volumeClaimTemplates"]
+    [
+        "selector",
+        "serviceName",
+        "podManagementPolicy",
+        "volumeClaimTemplates"
+    ]
 );
 workload!(DaemonSet, daemon_set, ["selector"]);
 workload!(Job, job, ["selector", "completionMode"]);
@@ -72,7 +78,11 @@ impl Strategy for CronJob {
     fn validate(&self, ctx: &Context<'_>, _new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         if old.is_none() && ctx.name.len() > 52 {
             let problem = "must be no more than 52 characters";
-            return vec![FieldError::invalid("metadata.name", &json!(ctx.name), problem)];
+            return vec![FieldError::invalid(
+                "metadata.name",
+                &json!(ctx.name),
+                problem,
+            )];
         }
         Vec::new()
     }
@@ -97,14 +107,18 @@ impl Strategy for PodTemplate {
 }
 
 fn template(owner: &mut Value) {
-    let spec = owner.get_mut("template").and_then(|template| template.get_mut("spec"));
+    let spec = owner
+        .get_mut("template")
+        .and_then(|template| template.get_mut("spec"));
     if let Some(spec) = spec.filter(|spec| spec.is_object()) {
         pod_spec::complete(spec);
     }
 }
 
 fn deployment(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else { return };
+    let Some(spec) = child(object, "spec") else {
+        return;
+    };
     default(spec, "replicas", 1);
     default(spec, "revisionHistoryLimit", 10);
     default(spec, "progressDeadlineSeconds", 600);
@@ -121,13 +135,17 @@ fn deployment(object: &mut Value) {
 }
 
 fn replica_set(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else { return };
+    let Some(spec) = child(object, "spec") else {
+        return;
+    };
     default(spec, "replicas", 1);
     template(spec);
 }
 
 fn replication_controller(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else { return };
+    let Some(spec) = child(object, "spec") else {
+        return;
+    };
     default(spec, "replicas", 1);
     let labels = ["template", "metadata", "labels"].map(ToOwned::to_owned);
     if let Some(labels) = meta::at(spec, &labels).cloned() {
@@ -137,7 +155,9 @@ fn replication_controller(object: &mut Value) {
 }
 
 fn stateful_set(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else { return };
+    let Some(spec) = child(object, "spec") else {
+        return;
+    };
     default(spec, "replicas", 1);
     default(spec, "podManagementPolicy", "OrderedReady");
     default(spec, "revisionHistoryLimit", 10);
@@ -163,7 +183,9 @@ fn stateful_set(object: &mut Value) {
 }
 
 fn daemon_set(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else { return };
+    let Some(spec) = child(object, "spec") else {
+        return;
+    };
     default(spec, "revisionHistoryLimit", 10);
     if let Some(strategy) = child(spec, "updateStrategy") {
         default(strategy, "type", "RollingUpdate");
@@ -180,7 +202,9 @@ fn daemon_set(object: &mut Value) {
 fn job(object: &mut Value) {
     let uid = meta::text(object, "uid").to_owned();
     let name = meta::text(object, "name").to_owned();
-    let Some(spec) = child(object, "spec") else { return };
+    let Some(spec) = child(object, "spec") else {
+        return;
+    };
     job_spec(spec);
     let manual = spec.get("manualSelector").and_then(Value::as_bool) == Some(true);
     if manual || uid.is_empty() {
@@ -218,12 +242,16 @@ fn job_spec(spec: &mut Value) {
 }
 
 fn cron_job(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else { return };
+    let Some(spec) = child(object, "spec") else {
+        return;
+    };
     default(spec, "concurrencyPolicy", "Allow");
     default(spec, "suspend", false);
     default(spec, "successfulJobsHistoryLimit", 3);
     default(spec, "failedJobsHistoryLimit", 1);
-    let template = spec.get_mut("jobTemplate").and_then(|template| template.get_mut("spec"));
+    let template = spec
+        .get_mut("jobTemplate")
+        .and_then(|template| template.get_mut("spec"));
     if let Some(job) = template.and_then(|job| job.get_mut("template")) {
         let spec = job.get_mut("spec").filter(|spec| spec.is_object());
         if let Some(spec) = spec {
@@ -235,7 +263,11 @@ fn cron_job(object: &mut Value) {
 /// One error per field of the spec that must stay and did not.
 fn unchanged(fields: &[&str], new: &Value, old: &Value) -> Vec<FieldError> {
     let of = |object: &Value, field: &str| {
-        object.get("spec").and_then(|spec| spec.get(field)).cloned().unwrap_or(Value::Null)
+        object
+            .get("spec")
+            .and_then(|spec| spec.get(field))
+            .cloned()
+            .unwrap_or(Value::Null)
     };
     fields
         .iter()
