@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The data plane: carries requests to the sandbox named in their headers.
+//!
+//! ```text
+//!                    watches (pods, Sandboxes)
+//!                              |
+//!                              v
+//! client -> server ->  stack -> forward -> resolve: table -> address of the live pod
+//!           parking,   routes   phases of    |
+//!           drain               a request    v
+//!                                          pool -> connection -> sandbox
+//! ```
+//!
+//! * [`target`] reads the routing headers, and nothing else does.
+//! * [`resolve`] keeps the table that says where each sandbox is. Addresses come from there, not from
+//!   callers.
+//! * [`authz`] decides who may reach which sandbox.
+//! * `forward` is the proxy itself: streaming bodies, upgrades, timeouts, repeated dialling.
+//! * `pool` holds connections to sandboxes; `server` holds those of clients.
+//! * [`error`] is every answer the router makes itself.
+//!
+//! Everything is constructed by its caller: [`Router::builder`] with a [`Config`], then
+//! [`Router::serve`]. There are no globals, so routers can share a process with other programs.
+
+pub mod access_log;
+mod app;
+pub mod args;
+pub mod authz;
+pub mod config;
+pub mod error;
+mod forward;
+mod limits;
+pub mod metrics;
+mod pool;
+pub mod resolve;
+mod server;
+mod stack;
+pub mod target;
+pub mod tls;
+
+pub use app::{BuildError, Listener, Router, RouterBuilder};
+pub use config::Config;

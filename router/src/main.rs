@@ -1,2 +1,5 @@
-//! Entry point.
+//! Entry point of the router.
+
+use clap as _;
+
 fn main() {}

@@ -1,0 +1,614 @@
+//! The proxy: one request in, one answer out.
+//!
+//! The phases of a request, in order, with what can end it early:
+//!
+//! | phase | what happens | errors |
+//! | --- | --- | --- |
+//! | check | method, `Host` | 400, 405 |
+//! | admit | the caller alone | 401 |
+//! | target | routing headers | 400 |
+//! | authorize | the caller and the sandbox named | 401, 403, 500 |
+//! | enter | limits of the router | 503 |
+//! | resolve | the live pod, waiting a moment if need be | 404, 409, 410, 503 |
+//! | send | dial, repeated while nothing was sent; then the request | 413, 502, 504 |
+//! | answer | the response streams, or the connection becomes a tunnel | broken stream |
+//!
+//! Nothing is buffered and nothing rewritten beyond the headers named in [`headers`].
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use agent_sandbox_service::shutdown::Shutdown;
+use agent_sandbox_service::tasks::Tasks;
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, StatusCode, Uri, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use crate::authz::Subject;
+use crate::config::Config;
+use crate::error::{Dialect, Error};
+use crate::limits::{Limits, Use};
+use crate::pool::{DialError, Key, Pool};
+use crate::resolve::{Hint, Resolver, Route};
+use crate::server::Peer;
+use crate::target::Target;
+
+use self::body::{Carrier, RequestBody, ResponseBody};
+use self::exchange::{ExchangeError, Patience};
+use self::flow::Upload;
+use self::headers::Sender;
+use self::record::{Outcome, Record, Reporters};
+use self::tunnel::Protocol;
+
+pub(crate) mod body;
+mod exchange;
+mod expect;
+mod flow;
+mod headers;
+pub(crate) mod record;
+mod tunnel;
+
+/// What every listener of a router shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) resolver: Resolver,
+    pub(crate) limits: Limits,
+    pub(crate) reporters: Reporters,
+    /// Tunnels and HTTP/2 connections to sandboxes.
+    pub(crate) tasks: Tasks,
+    /// Given when tunnels must end.
+    pub(crate) closing: Shutdown,
+}
+
+/// The proxy as a service.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    shared: Arc<Shared>,
+    pool: Arc<Pool>,
+}
+
+/// What a sandbox answered.
+enum Answer {
+    Response(http::Response<Incoming>, Carrier),
+    Upgrade(Box<Upgrade>),
+}
+
+/// Both halves of a connection that switches protocols.
+struct Upgrade {
+    response: http::Response<Incoming>,
+    client: OnUpgrade,
+    sandbox: Box<crate::pool::Http1>,
+    protocol: Protocol,
+}
+
+/// A request ready to be sent, wherever it goes.
+struct Outgoing {
+    request: Request<RequestBody>,
+    path: PathAndQuery,
+    upgrade: Option<OnUpgrade>,
+    patience: Patience,
+    deadline: Instant,
+    dialect: Dialect,
+}
+
+impl tower::Service<Request<Body>> for Proxy {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let proxy = self.clone();
+        Box::pin(async move { Ok(proxy.handle(request).await) })
+    }
+}
+
+impl Proxy {
+    pub(crate) fn new(shared: Arc<Shared>, pool: Arc<Pool>) -> Self {
+        Self { shared, pool }
+    }
+
+    async fn handle(&self, request: Request<Body>) -> Response {
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
+        let sender = Sender {
+            address: peer
+                .as_ref()
+                .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip()),
+            tls: peer.as_ref().is_some_and(|peer| peer.tls),
+            trusted_proxies: &self.shared.config.trusted_proxies,
+        };
+        let dialect = Dialect::of(request.version(), request.headers());
+        let mut record = Box::new(Record::open(
+            self.shared.reporters.clone(),
+            request.method(),
+            request.uri(),
+            request.headers(),
+            sender.address,
+        ));
+        match self.exchange(&mut record, request, &sender, dialect).await {
+            Ok(Answer::Response(response, carrier)) => self.answer(record, response, carrier),
+            Ok(Answer::Upgrade(upgrade)) => self.switch(record, *upgrade),
+            Err(error) => {
+                record.set_status(error.status());
+                record.finish(Outcome::Refused(error.reason()));
+                error.response(dialect)
+            }
+        }
+    }
+
+    /// Everything up to the head of the sandbox's answer.
+    async fn exchange(
+        &self,
+        record: &mut Record,
+        mut request: Request<Body>,
+        sender: &Sender<'_>,
+        dialect: Dialect,
+    ) -> Result<Answer, Error> {
+        let Shared { config, limits, .. } = &*self.shared;
+        headers::check(&request)?;
+        config.authorizer.admit(request.headers()).await?;
+        let target = Target::parse(request.headers())?;
+        self.authorize(
+            request.headers(),
+            target.namespace.as_str(),
+            target.id.as_str(),
+        )
+        .await?;
+
+        let switch = request.extensions_mut().remove::<OnUpgrade>();
+        let (mut parts, body) = request.into_parts();
+        let protocol = switch.as_ref().and_then(|_| headers::upgrade(&parts));
+        let upgrade = switch.filter(|_| protocol.is_some());
+        let r#use = if upgrade.is_some() {
+            Use::Upgrade
+        } else {
+            Use::Request
+        };
+        record.hold(Some(limits.enter(r#use)?));
+        if let (Some(limit), Some(length)) = (config.limits.body, content_length(&parts))
+            && length > limit
+        {
+            return Err(Error::BodyTooLarge { limit });
+        }
+
+        let patience = config.time.head(target.timeout);
+        let deadline = record.flow().start() + patience;
+        let route = self.route(&parts, &target, deadline).await?;
+        record.set_route(&route);
+        record.hold(limits.enter_sandbox(r#use, &target, &route)?);
+        if r#use == Use::Upgrade {
+            let client = headers::client_address(&parts.headers, sender);
+            record.hold(limits.enter_client(client)?);
+        }
+
+        let (gate, key) =
+            if expect::is_expected(parts.version, &parts.headers) && !body.is_end_stream() {
+                let (gate, key) = expect::gate();
+                (Some(gate), Some(key))
+            } else {
+                (None, None)
+            };
+        headers::to_sandbox(&mut parts, sender, protocol);
+        let flow = record.flow().clone();
+        let path = parts
+            .uri
+            .path_and_query()
+            .cloned()
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut request = Request::from_parts(
+            parts,
+            RequestBody::new(body, flow.clone(), config.limits.body, gate),
+        );
+        // Whatever travelled with the request inside this process ends here.
+        request.extensions_mut().clear();
+        if let Some(key) = key {
+            key.open_on_continue(&mut request);
+        }
+        let outgoing = Outgoing {
+            request,
+            path,
+            upgrade,
+            patience: Patience::new(flow, patience),
+            deadline,
+            dialect,
+        };
+        self.send(record, &target, route, outgoing).await
+    }
+
+    async fn authorize(
+        &self,
+        headers: &http::HeaderMap,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), Error> {
+        let Shared {
+            config, reporters, ..
+        } = &*self.shared;
+        let subject = Subject { namespace, name };
+        let verdict = config.authorizer.authorize(headers, subject).await;
+        reporters.metrics.authorized(namespace, verdict.is_ok());
+        if let Err(error) = &verdict {
+            tracing::info!(
+                sandbox = name,
+                namespace,
+                status = error.status().as_u16(),
+                %error,
+                "request denied"
+            );
+        }
+        verdict
+    }
+
+    /// The way to the target. A UID can lead to another sandbox than the one named, which the caller
+    /// must then be allowed to reach as well.
+    async fn route(
+        &self,
+        parts: &Parts,
+        target: &Target,
+        deadline: Instant,
+    ) -> Result<Route, Error> {
+        let (route, hint) = self.shared.resolver.resolve(target, deadline).await?;
+        if let Some(hint) = hint {
+            self.shared.reporters.metrics.hint(match hint {
+                Hint::Agreed => "agreed",
+                Hint::Stale => "stale",
+                Hint::Unverified => "unverified",
+            });
+        }
+        if !self.shared.config.authorizer.is_open()
+            && let Some(row) = &route.row
+            && (*row.namespace != *target.namespace.as_str() || *row.name != *target.id.as_str())
+        {
+            self.authorize(&parts.headers, &row.namespace, &row.name)
+                .await?;
+        }
+        Ok(route)
+    }
+
+    /// Sends the request, dialling again while nothing of it was sent.
+    async fn send(
+        &self,
+        record: &mut Record,
+        target: &Target,
+        mut route: Route,
+        mut outgoing: Outgoing,
+    ) -> Result<Answer, Error> {
+        let retry = &self.shared.config.retry;
+        let mut repetition = 0;
+        loop {
+            let failure = match self.attempt(target, &route, outgoing).await {
+                Ok(answer) => return Ok(answer),
+                Err(Attempt::Final(error)) => {
+                    self.report(&route, &error);
+                    return Err(error);
+                }
+                Err(Attempt::Stale(returned)) => {
+                    // Idle connections that had died are not the sandbox's answer.
+                    outgoing = *returned;
+                    continue;
+                }
+                Err(Attempt::Dial(failure, returned)) => {
+                    outgoing = *returned;
+                    failure
+                }
+            };
+            let wait = retry.delay(repetition);
+            if repetition >= retry.max || Instant::now() + wait >= outgoing.deadline {
+                return Err(self.give_up(target, &route, &failure));
+            }
+            repetition += 1;
+            record.retried();
+            let metrics = &self.shared.reporters.metrics;
+            metrics.upstream_retry(namespace(&route));
+            tracing::debug!(sandbox = %target.id, error = %failure, "dialling again");
+            tokio::time::sleep(wait).await;
+            // The pod may have moved meanwhile. Only the same sandbox is tried: the caller was
+            // allowed to reach no other.
+            if let Ok((newer, _)) = self.shared.resolver.lookup(target)
+                && same_sandbox(&newer, &route)
+            {
+                route = newer;
+                record.set_route(&route);
+            }
+        }
+    }
+
+    /// One attempt over one connection.
+    async fn attempt(
+        &self,
+        target: &Target,
+        route: &Route,
+        mut outgoing: Outgoing,
+    ) -> Result<Answer, Attempt> {
+        let id = || target.id.as_str().to_owned();
+        let Some(host) = route.address.host() else {
+            return Err(Attempt::Final(Error::Dial { id: id() }));
+        };
+        let key = Key::of(route);
+        if outgoing.dialect == Dialect::Grpc {
+            return self.attempt_http2(target, &key, &host, outgoing).await;
+        }
+        let (connection, reused) = match self.pool.take(&key) {
+            Some(connection) => (connection, true),
+            None => match self
+                .pool
+                .dial(&key, self.dial_timeout(outgoing.deadline))
+                .await
+            {
+                Ok(connection) => (connection, false),
+                Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
+            },
+        };
+        outgoing.request.headers_mut().insert(HOST, host);
+        *outgoing.request.version_mut() = Version::HTTP_11;
+        *outgoing.request.uri_mut() = Uri::from(outgoing.path.clone());
+        let Outgoing {
+            request,
+            path,
+            upgrade,
+            patience,
+            deadline,
+            dialect,
+        } = outgoing;
+        let protocol = upgrade.as_ref().map(|_| Protocol::of(request.headers()));
+        match exchange::over_http1(connection, request, &patience).await {
+            Ok((response, sandbox)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                match (upgrade, protocol) {
+                    (Some(client), Some(protocol)) => Ok(Answer::Upgrade(Box::new(Upgrade {
+                        response,
+                        client,
+                        sandbox,
+                        protocol,
+                    }))),
+                    _ => Err(Attempt::Final(Error::UnexpectedUpgrade { id: id() })),
+                }
+            }
+            Ok((response, sandbox)) => Ok(Answer::Response(
+                response,
+                Carrier::Http1(sandbox, self.pool.clone()),
+            )),
+            Err(ExchangeError::NotSent(request)) if reused => {
+                Err(Attempt::Stale(Box::new(Outgoing {
+                    request: *request,
+                    path,
+                    upgrade,
+                    patience,
+                    deadline,
+                    dialect,
+                })))
+            }
+            Err(error) => Err(Attempt::Final(self.failure(&patience, &error, id()))),
+        }
+    }
+
+    async fn attempt_http2(
+        &self,
+        target: &Target,
+        key: &Key,
+        host: &HeaderValue,
+        mut outgoing: Outgoing,
+    ) -> Result<Answer, Attempt> {
+        let id = || target.id.as_str().to_owned();
+        let timeout = self.dial_timeout(outgoing.deadline);
+        let (mut sender, reused) = match self.pool.shared(key) {
+            Some(sender) => (sender, true),
+            None => match self.pool.dial_shared(key, timeout).await {
+                Ok(sender) => (sender, false),
+                Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
+            },
+        };
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(host.as_bytes())
+            .path_and_query(outgoing.path.clone())
+            .build()
+            .map_err(|_| Attempt::Final(Error::Dial { id: id() }))?;
+        outgoing.request.headers_mut().remove(HOST);
+        *outgoing.request.version_mut() = Version::HTTP_2;
+        *outgoing.request.uri_mut() = uri;
+        let Outgoing {
+            request, patience, ..
+        } = outgoing;
+        match exchange::over_http2(&mut sender, request, &patience).await {
+            Ok(response) => Ok(Answer::Response(response, Carrier::Http2)),
+            Err(ExchangeError::NotSent(request)) if reused => {
+                // The shared connection ended in between; the next attempt opens another.
+                self.pool.unshare(key);
+                Err(Attempt::Stale(Box::new(Outgoing {
+                    request: *request,
+                    patience,
+                    path: outgoing.path,
+                    upgrade: outgoing.upgrade,
+                    deadline: outgoing.deadline,
+                    dialect: outgoing.dialect,
+                })))
+            }
+            Err(error) => Err(Attempt::Final(self.failure(&patience, &error, id()))),
+        }
+    }
+
+    /// The answer for a client whose request was sent in vain.
+    fn failure(&self, patience: &Patience, error: &ExchangeError, id: String) -> Error {
+        tracing::debug!(sandbox = id, %error, "exchange failed");
+        match (patience.flow().upload(), error) {
+            (Upload::TooLarge, _) => Error::BodyTooLarge {
+                limit: self.shared.config.limits.body.unwrap_or_default(),
+            },
+            (Upload::Broken, _) => {
+                Error::BadRequest("The request body is malformed or was cut off.")
+            }
+            (_, ExchangeError::TimedOut) => Error::Timeout { id },
+            (_, ExchangeError::Stalled) => Error::BodyStalled,
+            (_, ExchangeError::Broken(_) | ExchangeError::NotSent(_)) => Error::Broken { id },
+        }
+    }
+
+    /// No connection could be made, and no more attempts are due.
+    fn give_up(&self, target: &Target, route: &Route, failure: &DialError) -> Error {
+        let Shared {
+            resolver,
+            reporters,
+            ..
+        } = &*self.shared;
+        tracing::warn!(
+            sandbox = %target.id,
+            namespace = %target.namespace,
+            source = route.source.as_str(),
+            error = %failure,
+            "upstream connect failure"
+        );
+        reporters
+            .metrics
+            .upstream_error(namespace(route), failure.reason());
+        // A refusal proves that somebody lives at the address.
+        if failure.is_unreachable()
+            && resolver.set_unreachable(route)
+            && let Some(namespace) = namespace(route)
+        {
+            reporters.metrics.invalidated(namespace);
+        }
+        Error::Dial {
+            id: target.id.as_str().to_owned(),
+        }
+    }
+
+    fn report(&self, route: &Route, error: &Error) {
+        let reason = match error {
+            Error::Timeout { .. } => "timeout",
+            Error::Broken { .. } => "eof",
+            Error::UnexpectedUpgrade { .. } | Error::Dial { .. } => "other",
+            _ => return,
+        };
+        let metrics = &self.shared.reporters.metrics;
+        metrics.upstream_error(namespace(route), reason);
+    }
+
+    fn dial_timeout(&self, deadline: Instant) -> std::time::Duration {
+        deadline
+            .saturating_duration_since(Instant::now())
+            .min(self.shared.config.time.connect)
+    }
+
+    /// Streams an ordinary response.
+    fn answer(
+        &self,
+        mut record: Box<Record>,
+        response: http::Response<Incoming>,
+        carrier: Carrier,
+    ) -> Response {
+        let time = &self.shared.config.time;
+        let (mut parts, body) = response.into_parts();
+        record.set_status(parts.status);
+        headers::to_client(&mut parts.headers);
+        let sized = parts.headers.contains_key(CONTENT_LENGTH);
+        let limits = body::Limits {
+            idle: time.idle,
+            deadline: time.stream.map(|stream| Instant::now() + stream),
+        };
+        let body = ResponseBody::new(body, carrier, record, limits, sized);
+        Response::from_parts(parts, Body::new(body))
+    }
+
+    /// Lets a tunnel take over the connection.
+    fn switch(&self, mut record: Box<Record>, upgrade: Upgrade) -> Response {
+        let Upgrade {
+            response,
+            client,
+            mut sandbox,
+            protocol,
+        } = upgrade;
+        let (mut parts, _) = response.into_parts();
+        record.set_status(parts.status);
+        let named = parts.headers.get(http::header::UPGRADE).cloned();
+        headers::to_client(&mut parts.headers);
+        parts.headers.insert(
+            http::header::CONNECTION,
+            HeaderValue::from_static("Upgrade"),
+        );
+        if let Some(named) = named {
+            parts.headers.insert(http::header::UPGRADE, named);
+        }
+        let limits = tunnel::Limits {
+            idle: self.shared.config.time.idle,
+            lifetime: self.shared.config.time.upgrade,
+            closing: self.shared.closing.clone(),
+        };
+        let upgrades = self.shared.reporters.metrics.upgrades().clone();
+        self.shared.tasks.spawn("tunnel", async move {
+            // The sandbox's connection must let go of the socket before it can be used raw.
+            std::future::poll_fn(|cx| {
+                if sandbox.drive(cx) {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+            let (sandbox, first) = sandbox.into_upgraded();
+            match client.await {
+                Ok(client) => {
+                    upgrades.inc();
+                    let flow = record.flow().clone();
+                    let client = TokioIo::new(client);
+                    let outcome =
+                        tunnel::carry(client, sandbox, first, protocol, &flow, &limits).await;
+                    upgrades.dec();
+                    record.finish(outcome);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the client left before its connection was upgraded");
+                }
+            }
+        });
+        Response::from_parts(parts, Body::empty())
+    }
+}
+
+/// Why an attempt brought no answer.
+enum Attempt {
+    /// No connection; the request is untouched.
+    Dial(DialError, Box<Outgoing>),
+    /// A kept connection had ended; the request is untouched.
+    Stale(Box<Outgoing>),
+    /// The request may have been sent.
+    Final(Error),
+}
+
+/// The namespace label of a route: known only to the table.
+fn namespace(route: &Route) -> Option<&str> {
+    route.row.as_ref().map(|row| &*row.namespace)
+}
+
+fn same_sandbox(one: &Route, other: &Route) -> bool {
+    match (&one.row, &other.row) {
+        (Some(one), Some(other)) => one.namespace == other.namespace && one.name == other.name,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn content_length(parts: &Parts) -> Option<u64> {
+    parts
+        .headers
+        .get(CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}

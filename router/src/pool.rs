@@ -1,0 +1,388 @@
+//! Connections to sandboxes: dialling, keeping idle HTTP/1.1 ones for the next request, and sharing
+//! HTTP/2 ones.
+//!
+//! A pool belongs to one listener. An HTTP/1.1 connection has no task of its own: whoever uses it
+//! drives it, inside the task of the client's connection, which saves two wake-ups per request. An
+//! idle one is not driven at all; it is looked at when it is taken and when the pool is swept.
+//!
+//! Connections are kept by address *and* incarnation of the pod, so that one made to a pod is never
+//! used for another that got the same address later.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use agent_sandbox_service::tasks::Tasks;
+use bytes::Bytes;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::config::PoolLimits;
+use crate::forward::body::RequestBody;
+use crate::metrics::RouterMetrics;
+use crate::resolve::{Address, Route};
+
+/// Largest buffer for reading from a sandbox; reached only while a large body streams.
+const MAX_READ_BUFFER: usize = 256 * 1024;
+/// Flow-control windows of HTTP/2 connections to sandboxes: how much of a response may be under way
+/// to a slow client.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Idle and shared connections of one listener.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    limits: PoolLimits,
+    idle: Mutex<Idle>,
+    shared: Mutex<HashMap<Key, http2::SendRequest<RequestBody>>>,
+    tasks: Tasks,
+    metrics: RouterMetrics,
+}
+
+/// What makes two connections interchangeable.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Key {
+    address: Address,
+    incarnation: u64,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    by_key: HashMap<Key, Vec<Parked>>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Parked {
+    connection: Box<Http1>,
+    since: Instant,
+}
+
+/// An HTTP/1.1 connection and the state machine that drives it.
+#[derive(Debug)]
+pub(crate) struct Http1 {
+    key: Key,
+    sender: http1::SendRequest<RequestBody>,
+    driver: http1::Connection<TokioIo<TcpStream>, RequestBody>,
+    ended: bool,
+}
+
+/// Why no connection could be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// The address answered that nobody listens, so it is alive.
+    #[error("{address} refused the connection")]
+    Refused {
+        /// Where.
+        address: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The address did not answer.
+    #[error("{address} is unreachable")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The address did not answer in time.
+    #[error("{address} did not accept a connection within {timeout:?}")]
+    TimedOut {
+        /// Where.
+        address: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
+    /// The name has no address.
+    #[error("{address} does not resolve")]
+    Name {
+        /// Which name.
+        address: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The HTTP/2 handshake failed.
+    #[error("{address} does not speak HTTP/2")]
+    Handshake {
+        /// Where.
+        address: String,
+        /// Why.
+        source: hyper::Error,
+    },
+}
+
+impl DialError {
+    /// Whether the failure says that nobody is at the address any more.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+    }
+
+    /// The value of the `reason` label.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::TimedOut { .. } => "timeout",
+            _ => "dial",
+        }
+    }
+}
+
+impl Key {
+    pub(crate) fn of(route: &Route) -> Self {
+        Self {
+            address: route.address.clone(),
+            incarnation: route.incarnation(),
+        }
+    }
+}
+
+impl Pool {
+    pub(crate) fn new(limits: PoolLimits, tasks: Tasks, metrics: RouterMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            tasks,
+            metrics,
+        })
+    }
+
+    /// An idle connection that looks alive.
+    pub(crate) fn take(&self, key: &Key) -> Option<Box<Http1>> {
+        loop {
+            let mut parked = {
+                let mut idle = self.idle.lock();
+                let parked = idle.by_key.get_mut(key)?.pop()?;
+                idle.count -= 1;
+                self.metrics.pooled().dec();
+                parked
+            };
+            if parked.since.elapsed() < self.limits.idle_timeout && parked.connection.is_reusable()
+            {
+                return Some(parked.connection);
+            }
+        }
+    }
+
+    /// Keeps a connection for the next request, if it can carry one.
+    pub(crate) fn put(&self, mut connection: Box<Http1>) {
+        if !connection.is_reusable() {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        if idle.count >= self.limits.idle {
+            return;
+        }
+        let parked = idle
+            .by_key
+            .entry(connection.key.clone())
+            .or_insert_with(|| Vec::with_capacity(1));
+        if parked.len() < self.limits.idle_per_target {
+            parked.push(Parked {
+                connection,
+                since: Instant::now(),
+            });
+            idle.count += 1;
+            self.metrics.pooled().inc();
+        }
+    }
+
+    /// Lets go of connections that were idle for too long or were closed by the sandbox. Runs until
+    /// cancelled.
+    pub(crate) async fn sweep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SWEEP);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let stale = self.take_stale();
+            // Closed outside the lock.
+            drop(stale);
+            self.shared.lock().retain(|_, sender| !sender.is_closed());
+        }
+    }
+
+    fn take_stale(&self) -> Vec<Parked> {
+        let mut stale = Vec::new();
+        let mut idle = self.idle.lock();
+        let limit = self.limits.idle_timeout;
+        idle.by_key.retain(|_, parked| {
+            stale.extend(parked.extract_if(.., |parked| {
+                parked.since.elapsed() >= limit || !parked.connection.is_reusable()
+            }));
+            !parked.is_empty()
+        });
+        idle.count -= stale.len();
+        self.metrics
+            .pooled()
+            .sub(i64::try_from(stale.len()).unwrap_or(i64::MAX));
+        stale
+    }
+
+    /// Opens an HTTP/1.1 connection.
+    pub(crate) async fn dial(&self, key: &Key, timeout: Duration) -> Result<Box<Http1>, DialError> {
+        let stream = self.connect(&key.address, timeout).await?;
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(MAX_READ_BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| DialError::Handshake {
+                address: key.address.to_string(),
+                source,
+            })?;
+        Ok(Box::new(Http1 {
+            key: key.clone(),
+            sender,
+            driver,
+            ended: false,
+        }))
+    }
+
+    /// An HTTP/2 connection that other requests use already.
+    pub(crate) fn shared(&self, key: &Key) -> Option<http2::SendRequest<RequestBody>> {
+        self.shared
+            .lock()
+            .get(key)
+            .filter(|sender| !sender.is_closed())
+            .cloned()
+    }
+
+    /// Opens an HTTP/2 connection with prior knowledge, to be shared with other requests.
+    pub(crate) async fn dial_shared(
+        &self,
+        key: &Key,
+        timeout: Duration,
+    ) -> Result<http2::SendRequest<RequestBody>, DialError> {
+        let stream = self.connect(&key.address, timeout).await?;
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(Some(Duration::from_secs(30)))
+            .handshake(TokioIo::new(stream));
+        let (sender, driver) = match tokio::time::timeout(timeout, handshake).await {
+            Ok(Ok(made)) => made,
+            Ok(Err(source)) => {
+                return Err(DialError::Handshake {
+                    address: key.address.to_string(),
+                    source,
+                });
+            }
+            Err(_) => {
+                return Err(DialError::TimedOut {
+                    address: key.address.to_string(),
+                    timeout,
+                });
+            }
+        };
+        self.tasks.spawn("upstream http2", async move {
+            if let Err(error) = driver.await {
+                tracing::debug!(%error, "HTTP/2 connection to a sandbox ended");
+            }
+        });
+        self.shared.lock().insert(key.clone(), sender.clone());
+        Ok(sender)
+    }
+
+    /// Forgets a shared connection that failed.
+    pub(crate) fn unshare(&self, key: &Key) {
+        self.shared.lock().remove(key);
+    }
+
+    async fn connect(&self, address: &Address, timeout: Duration) -> Result<TcpStream, DialError> {
+        let start = Instant::now();
+        let outcome = match tokio::time::timeout(timeout, connect(address)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(DialError::TimedOut {
+                address: address.to_string(),
+                timeout,
+            }),
+        };
+        self.metrics.connected(start.elapsed(), outcome.is_ok());
+        outcome
+    }
+}
+
+async fn connect(address: &Address) -> Result<TcpStream, DialError> {
+    let stream = match address {
+        Address::Ip(ip) => connect_ip(*ip).await?,
+        Address::Name(host, port) => {
+            // The final dot keeps the search list out of it.
+            let resolved = tokio::net::lookup_host((format!("{host}."), *port)).await;
+            let unresolved = |source| DialError::Name {
+                address: address.to_string(),
+                source,
+            };
+            let mut last = unresolved(io::Error::from(io::ErrorKind::NotFound));
+            let mut connected = None;
+            for ip in resolved.map_err(unresolved)? {
+                match connect_ip(ip).await {
+                    Ok(stream) => {
+                        connected = Some(stream);
+                        break;
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            connected.ok_or(last)?
+        }
+    };
+    // Small requests must not wait for an acknowledgement of the one before.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%address, %error, "cannot set TCP_NODELAY");
+    }
+    Ok(stream)
+}
+
+async fn connect_ip(address: SocketAddr) -> Result<TcpStream, DialError> {
+    TcpStream::connect(address).await.map_err(|source| {
+        let address = address.to_string();
+        if source.kind() == io::ErrorKind::ConnectionRefused {
+            DialError::Refused { address, source }
+        } else {
+            DialError::Unreachable { address, source }
+        }
+    })
+}
+
+impl Http1 {
+    /// The sending half.
+    pub(crate) fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {
+        &mut self.sender
+    }
+
+    /// Moves bytes both ways. True once the connection has ended (which an upgrade does too).
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.ended {
+            match self.driver.poll_without_shutdown(cx) {
+                Poll::Pending => {}
+                Poll::Ready(outcome) => {
+                    self.ended = true;
+                    if let Err(error) = outcome {
+                        tracing::debug!(%error, "connection to a sandbox ended");
+                    }
+                }
+            }
+        }
+        self.ended
+    }
+
+    /// Whether the connection is open, idle and ready for a request. Driving it without a waker
+    /// also lets go of the task that used it last.
+    fn is_reusable(&mut self) -> bool {
+        !self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
+    }
+
+    /// The socket of a connection that switched protocols, and what was already read from it.
+    pub(crate) fn into_upgraded(self) -> (TcpStream, Bytes) {
+        let parts = self.driver.into_parts();
+        (parts.io.into_inner(), parts.read_buf)
+    }
+}

@@ -1,0 +1,424 @@
+//! One client connection: parked while idle, HTTP/1.1 or HTTP/2 while not.
+//!
+//! ```text
+//!            first byte: which protocol?
+//! accepted ------------------------------> HTTP/2 (until it ends)
+//!    |  ^                                     
+//!    v  |            byte                     
+//! parked -----------------------------> HTTP/1.1 --> ended, or upgraded
+//!    ^                                     |
+//!    `------- idle for a while ------------'
+//! ```
+//!
+//! Deadlines are watched by one timer that ticks while a connection is active, so a request costs no
+//! timer operation here.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use axum::routing::future::RouteFuture;
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tower::Service;
+
+use super::io_state::{State, Stream, Watched};
+use super::{Peer, Settings, Shared};
+
+/// What an HTTP/2 client sends first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Protocol name of HTTP/2 in TLS.
+const ALPN_H2: &[u8] = b"h2";
+/// How long a connection keeps its HTTP state after its last request.
+const LINGER: Duration = Duration::from_secs(1);
+/// Largest HTTP/1.1 read buffer, unless the head of a request may be larger.
+const MAX_READ_BUFFER: usize = 256 * 1024;
+/// Flow-control windows of HTTP/2 clients: how much of an upload may be under way to a slow sandbox.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const MAX_STREAMS: u32 = 250;
+
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// What became of an active connection.
+enum Activity {
+    /// It has nothing to do. Bytes that came too early to be looked at are kept.
+    Idle(Stream, Bytes),
+    /// It ended, or now belongs to a tunnel.
+    Over,
+}
+
+pub(super) async fn serve(shared: &Shared, mut stream: Stream, peer: Peer) -> io::Result<()> {
+    let peer = Arc::new(peer);
+    let mut first = Bytes::new();
+    let mut patience = shared.settings.header_timeout;
+    let mut known = false;
+    loop {
+        if first.is_empty() && !park(shared, &stream, patience).await? {
+            return Ok(());
+        }
+        if !known {
+            let told = tokio::time::timeout(shared.settings.header_timeout, tell(&mut stream));
+            let Ok(told) = told.await else {
+                return Ok(());
+            };
+            let (protocol, read) = told?;
+            first = read;
+            known = true;
+            if let Protocol::Http2 = protocol {
+                // Boxed so that parked connections do not carry its size.
+                return Box::pin(http2(shared, stream, first, peer)).await;
+            }
+        }
+        let activity = Box::pin(http1(shared, stream, first, peer.clone()));
+        match activity.await? {
+            Activity::Over => return Ok(()),
+            Activity::Idle(idle, early) => {
+                stream = idle;
+                first = early;
+                patience = shared.settings.keep_alive;
+            }
+        }
+    }
+}
+
+/// Waits for a byte. False when there is no point in waiting longer.
+async fn park(shared: &Shared, stream: &Stream, patience: Duration) -> io::Result<bool> {
+    let parked = shared.metrics.parked();
+    parked.inc();
+    let outcome = tokio::select! {
+        biased;
+        readable = stream.readable() => readable.map(|()| true),
+        () = shared.stopping.triggered() => Ok(false),
+        () = tokio::time::sleep(patience) => Ok(false),
+    };
+    parked.dec();
+    outcome
+}
+
+/// Which protocol the client speaks, and what had to be read to tell.
+async fn tell(stream: &mut Stream) -> io::Result<(Protocol, Bytes)> {
+    let mut read = BytesMut::new();
+    match stream {
+        Stream::Tls(stream) => {
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(ALPN_H2) => Protocol::Http2,
+                _ => Protocol::Http1,
+            };
+            Ok((protocol, Bytes::new()))
+        }
+        Stream::Plain(stream) => loop {
+            // Almost every request is told apart by its first bytes, without taking them.
+            let mut seen = [0; PREFACE.len()];
+            let left = PREFACE.len() - read.len();
+            let n = stream
+                .peek(seen.get_mut(..left).unwrap_or_default())
+                .await?;
+            let expected = PREFACE.get(read.len()..).unwrap_or_default();
+            let matches = expected.starts_with(seen.get(..n).unwrap_or_default());
+            if n == 0 || !matches {
+                return Ok((Protocol::Http1, read.freeze()));
+            }
+            if n == left {
+                return Ok((Protocol::Http2, read.freeze()));
+            }
+            // Part of the preface: take it, or the next look would return at once.
+            let mut part = stream.take(n as u64);
+            part.read_buf(&mut read).await?;
+        },
+    }
+}
+
+async fn http2(shared: &Shared, stream: Stream, first: Bytes, peer: Arc<Peer>) -> io::Result<()> {
+    let state = Arc::new(State::default());
+    let io = TokioIo::new(Watched::new(stream, first, state));
+    let mut connection = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(u32::try_from(shared.settings.head).unwrap_or(u32::MAX))
+            .keep_alive_interval(Some(Duration::from_secs(30)))
+            .serve_connection(io, Streams(Requests::new(shared, peer)))
+    );
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = shared.stopping.triggered() => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    outcome.map_err(io::Error::other)
+}
+
+async fn http1(
+    shared: &Shared,
+    stream: Stream,
+    first: Bytes,
+    peer: Arc<Peer>,
+) -> io::Result<Activity> {
+    let state = Arc::new(State::default());
+    let io = TokioIo::new(Watched::new(stream, first, state.clone()));
+    let service = Exchanges {
+        requests: Requests::new(shared, peer),
+        state: state.clone(),
+    };
+    let settings = &shared.settings;
+    let mut connection = http1::Builder::new()
+        // Deadlines are watched here instead, without a timer per request.
+        .header_read_timeout(None)
+        .max_buf_size(MAX_READ_BUFFER.max(settings.head))
+        .max_header_size(settings.head)
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut watch = Watch::new(settings, state.clone());
+    let mut stopping = pin!(shared.stopping.triggered());
+    let mut stopped = false;
+    let idle = std::future::poll_fn(|cx| {
+        if !stopped && stopping.as_mut().poll(cx).is_ready() {
+            stopped = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        match Pin::new(&mut connection).poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(false)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
+            Poll::Pending => watch.poll(cx),
+        }
+    })
+    .await?;
+    if !idle {
+        return Ok(Activity::Over);
+    }
+    let Some(parts) = connection.into_parts() else {
+        return Ok(Activity::Over);
+    };
+    // The beginning of a request that came while the one before was being answered.
+    let early = parts.read_buf;
+    Ok(Activity::Idle(parts.io.into_inner().into_stream(), early))
+}
+
+/// Watches the deadlines of an active connection.
+struct Watch {
+    state: Arc<State>,
+    ticks: Interval,
+    header_timeout: Duration,
+    write_stall: Duration,
+    requests: u64,
+    head_since: Option<Instant>,
+    stalled_since: Option<(u64, Instant)>,
+}
+
+impl Watch {
+    fn new(settings: &Settings, state: Arc<State>) -> Self {
+        let period = LINGER
+            .min(settings.header_timeout)
+            .min(settings.write_stall)
+            .max(Duration::from_millis(1));
+        let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            state,
+            ticks,
+            header_timeout: settings.header_timeout,
+            write_stall: settings.write_stall,
+            requests: 0,
+            head_since: None,
+            stalled_since: None,
+        }
+    }
+
+    /// Ready with `true` when the connection should be parked, with an error when it must go.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while let Poll::Ready(now) = self.ticks.poll_tick(cx) {
+            let late = |what| io::Error::new(io::ErrorKind::TimedOut, what);
+            if self.state.has_partial_head() {
+                let since = *self.head_since.get_or_insert(now);
+                if now.duration_since(since) >= self.header_timeout {
+                    return Poll::Ready(Err(late("the request head did not arrive in time")));
+                }
+            } else {
+                self.head_since = None;
+            }
+            self.stalled_since = match (self.state.stalled_at(), self.stalled_since) {
+                (Some(at), Some((before, since))) if at == before => {
+                    if now.duration_since(since) >= self.write_stall {
+                        return Poll::Ready(Err(late("the client takes no bytes")));
+                    }
+                    Some((at, since))
+                }
+                (Some(at), _) => Some((at, now)),
+                (None, _) => None,
+            };
+            let requests = self.state.requests();
+            if self.state.is_idle() && requests == self.requests {
+                return Poll::Ready(Ok(true));
+            }
+            self.requests = requests;
+        }
+        Poll::Pending
+    }
+}
+
+/// Hands requests of one connection to the routes.
+#[derive(Clone)]
+struct Requests {
+    router: axum::Router,
+    peer: Arc<Peer>,
+}
+
+impl Requests {
+    fn new(shared: &Shared, peer: Arc<Peer>) -> Self {
+        Self {
+            router: shared.router.clone(),
+            peer,
+        }
+    }
+
+    fn call<B>(&self, request: Request<B>) -> RouteFuture<Infallible>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(self.peer.clone());
+        self.router.clone().call(request)
+    }
+}
+
+/// The service of an HTTP/2 connection.
+struct Streams(Requests);
+
+impl hyper::service::Service<Request<Incoming>> for Streams {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+/// The service of an HTTP/1.1 connection: one exchange at a time, noted in the connection's state.
+struct Exchanges {
+    requests: Requests,
+    state: Arc<State>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Exchanges {
+    type Response = http::Response<Answer>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.state.request(!request.body().is_end_stream());
+        let request = request.map(|body| Upload {
+            body,
+            state: self.state.clone(),
+        });
+        Answering {
+            route: self.requests.call(request),
+            busy: Some(Busy(self.state.clone())),
+        }
+    }
+}
+
+/// A request being answered.
+struct Answering {
+    route: RouteFuture<Infallible>,
+    busy: Option<Busy>,
+}
+
+impl Future for Answering {
+    type Output = Result<http::Response<Answer>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        Pin::new(&mut this.route).poll(cx).map_ok(|response| {
+            response.map(|body| Answer {
+                body,
+                _busy: this.busy.take(),
+            })
+        })
+    }
+}
+
+/// Marks a connection as busy until dropped.
+struct Busy(Arc<State>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.answered();
+    }
+}
+
+/// A request body that tells when it has been read.
+struct Upload {
+    body: Incoming,
+    state: Arc<State>,
+}
+
+impl HttpBody for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.state.body_read();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response body during which the connection is busy.
+struct Answer {
+    body: Body,
+    _busy: Option<Busy>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
