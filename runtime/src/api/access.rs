@@ -1,0 +1,30 @@
+//! What was asked, how it went and how long it took: one metric and one log line per request. Never
+//! what was in it: commands, paths and headers can carry secrets.
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Response;
+use axum::middleware::Next;
+use tokio::time::Instant;
+
+use crate::metrics::RuntimeMetrics;
+
+/// Measures a request until its answer begins.
+pub(crate) async fn record(
+    State(metrics): State<RuntimeMetrics>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unknown".to_owned(), |path| path.as_str().to_owned());
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let seconds = began.elapsed().as_secs_f64();
+    metrics.request(&route, &method, status, seconds);
+    tracing::info!(%method, route, status, seconds, "request");
+    response
+}

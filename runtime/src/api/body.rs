@@ -1,0 +1,28 @@
+//! Reading a small request body whole, within a limit.
+
+use axum::body::{Body, Bytes};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+/// Why a body was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("The request body is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    #[error("There was an error parsing the body")]
+    Broken,
+}
+
+/// The whole body, if it is not larger than `limit` bytes.
+///
+/// # Errors
+/// See [`BodyError`].
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, BodyError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge { limit }),
+        Err(_) => Err(BodyError::Broken),
+    }
+}

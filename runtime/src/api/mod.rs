@@ -1,0 +1,26 @@
+//! The faces: HTTP in, engine calls, HTTP out. A face owns its wire format and its error texts and
+//! nothing else; every face sees the same commands and the same files.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::exec::Processes;
+use crate::files::Root;
+use crate::metrics::RuntimeMetrics;
+
+pub(crate) mod access;
+pub(crate) mod auth;
+pub(crate) mod body;
+pub(crate) mod content;
+pub(crate) mod health;
+pub(crate) mod legacy;
+pub(crate) mod multipart;
+
+/// What handlers work with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    pub(crate) config: Arc<Config>,
+    pub(crate) root: Root,
+    pub(crate) processes: Processes,
+    pub(crate) metrics: RuntimeMetrics,
+}

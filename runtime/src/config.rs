@@ -1,0 +1,72 @@
+//! The runtime's settings after validation. `args` makes them from flags; embedders make them directly.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use crate::api::auth::TokenSource;
+
+/// Prefix of the environment variables that configure the runtime itself. Commands never see them.
+pub const OWN_VARIABLES: &str = "AGENT_SANDBOX_RUNTIME_";
+
+/// Everything the runtime needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen. Nothing else is listened on.
+    pub address: IpAddr,
+    /// The ports; every face answers on each. 0 picks a free one.
+    pub ports: Vec<u16>,
+    /// The directory that files and commands live in; created if missing.
+    pub root: PathBuf,
+    /// How long a command may run that names no timeout itself.
+    pub exec_timeout: Duration,
+    /// How many commands may run at once; further ones are refused with 503.
+    pub max_processes: usize,
+    /// How many bytes of each output of a command an answer carries.
+    pub max_output_bytes: usize,
+    /// The largest JSON request, in bytes.
+    pub max_request_bytes: usize,
+    /// The largest file that may be uploaded, in bytes; unlimited if `None`.
+    pub max_upload_bytes: Option<u64>,
+    /// How many connections are served at once, per port.
+    pub max_connections: usize,
+    /// The token every request must present, if any.
+    pub token: Option<TokenSource>,
+    /// What the environment of commands starts from. [`OWN_VARIABLES`] are taken out of it.
+    pub environment: Vec<(OsString, OsString)>,
+    /// How long requests in flight may take after the order to stop.
+    pub shutdown_timeout: Duration,
+}
+
+impl Config {
+    /// The published defaults for everything but the root: all addresses, port 8888, 300 s for a
+    /// command, an empty environment.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            ports: vec![8888],
+            root: root.into(),
+            exec_timeout: DEFAULT_EXEC_TIMEOUT,
+            max_processes: 4096,
+            max_output_bytes: 8 << 20,
+            max_request_bytes: 4 << 20,
+            max_upload_bytes: None,
+            max_connections: 4096,
+            token: None,
+            environment: Vec::new(),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// The addresses to listen on.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let address = self.address;
+        self.ports
+            .iter()
+            .map(move |port| SocketAddr::new(address, *port))
+    }
+}
+
+/// What the original runtime allows a command.
+pub(crate) const DEFAULT_EXEC_TIMEOUT: Duration = Duration::from_secs(300);

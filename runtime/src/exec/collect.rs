@@ -1,0 +1,118 @@
+//! Running a command to its end for a caller that wants everything at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_sandbox_service::tasks::Tasks;
+
+use super::capture::{Capture, Captured};
+use super::command::Command;
+use super::journal::{Follow, Item, Stream};
+use super::process::{Exit, Process};
+use super::table::{KILL_TIME, Processes, SpawnError};
+
+/// What a command may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long it may run before its whole tree is killed.
+    pub timeout: Duration,
+    /// How many bytes are kept of each output; the middle of the rest is omitted.
+    pub stream_bytes: usize,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outcome {
+    /// How its leader ended. `None` if a killed command had not gone in time, which only a process
+    /// stuck inside the kernel does.
+    pub exit: Option<Exit>,
+    /// Whether it was killed because its time was up.
+    pub timed_out: bool,
+    /// What it wrote to standard output, up to the end of its time.
+    pub stdout: Captured,
+    /// What it wrote to standard error, up to the end of its time.
+    pub stderr: Captured,
+}
+
+/// Starts `command`, collects its output and waits for its exit. When its time is up, or when the
+/// returned future is dropped, the command's whole tree is killed. Children it leaves in the
+/// background by itself do not delay the outcome and keep running.
+///
+/// # Errors
+/// See [`SpawnError`].
+pub async fn run_to_end(
+    processes: &Processes,
+    command: &Command,
+    limits: Limits,
+) -> Result<Outcome, SpawnError> {
+    let (process, follow) = processes.spawn_held(command)?;
+    let guard = Guard {
+        process: Some(process.clone()),
+        tasks: processes.tasks().clone(),
+    };
+    let mut stdout = Capture::new(limits.stream_bytes);
+    let mut stderr = Capture::new(limits.stream_bytes);
+    let mut follow = follow;
+    let in_time = async {
+        collect(&mut follow, &mut stdout, &mut stderr).await;
+        process.exited().await
+    };
+    let (exit, timed_out) = match tokio::time::timeout(limits.timeout, in_time).await {
+        Ok(exit) => (Some(exit), false),
+        // It exited in time and only the last output is being read.
+        Err(_) if process.exit().is_some() => {
+            collect(&mut follow, &mut stdout, &mut stderr).await;
+            (process.exit(), false)
+        }
+        Err(_) => {
+            let rest = async {
+                process.end_tree(KILL_TIME).await;
+                collect(&mut follow, &mut stdout, &mut stderr).await;
+                process.exited().await
+            };
+            (tokio::time::timeout(KILL_TIME, rest).await.ok(), true)
+        }
+    };
+    guard.release();
+    Ok(Outcome {
+        exit,
+        timed_out,
+        stdout: stdout.finish(),
+        stderr: stderr.finish(),
+    })
+}
+
+async fn collect(follow: &mut Follow, stdout: &mut Capture, stderr: &mut Capture) {
+    while let Some(item) = follow.next().await {
+        match item {
+            Item::Entry(entry) => match entry.stream {
+                Stream::Stdout => stdout.push(entry.bytes),
+                Stream::Stderr => stderr.push(entry.bytes),
+            },
+            // A holding follower misses nothing.
+            Item::Missed { .. } => {}
+        }
+    }
+}
+
+/// Ends the command when its caller goes away.
+struct Guard {
+    process: Option<Arc<Process>>,
+    tasks: Tasks,
+}
+
+impl Guard {
+    fn release(mut self) {
+        self.process = None;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take() {
+            self.tasks.spawn("end a cancelled command", async move {
+                process.end_tree(KILL_TIME).await;
+            });
+        }
+    }
+}

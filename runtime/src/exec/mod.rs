@@ -1,0 +1,33 @@
+//! The process engine: one table of commands, whichever face started them.
+//!
+//! ```text
+//! Command --Processes::spawn--> Process ---- driver task: pipes -> Journal, exit -> Exit
+//!                                  |              (numbered, bounded)   (once, when it happened)
+//!              collect::run_to_end +-- follows the journal, enforces the deadline
+//!              tree::end ----------+-- ends every descendant
+//! ```
+//!
+//! A command leads a session of its own. Its output goes to a [`Journal`] of bounded size; a reader that
+//! falls behind either holds the command back or skips, never grows memory. When the leader exits,
+//! its exit is reported at once; children it left in the background keep running and no longer
+//! matter to the command. A deadline, a cancel or a shutdown ends the whole tree, also those
+//! children that moved to a session of their own.
+//!
+//! The engine knows nothing of HTTP and never decides what a face answers.
+
+mod capture;
+mod collect;
+mod command;
+mod journal;
+mod lookup;
+mod process;
+mod reaper;
+mod table;
+mod tree;
+
+pub use capture::Captured;
+pub use collect::{Limits, Outcome, run_to_end};
+pub use command::{Command, Environment};
+pub use journal::{Entry, Follow, Item, Journal, Stream};
+pub use process::{Exit, Process, ProcessId};
+pub use table::{Processes, Settings, SpawnError};

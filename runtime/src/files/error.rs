@@ -1,0 +1,63 @@
+//! Why a file operation failed, in terms a face can turn into its own answers.
+
+use std::io;
+
+use rustix::io::Errno;
+
+/// A failed operation on a path a client sent.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The path, or a link on it, leads out of the root.
+    #[error("the path leaves the root directory")]
+    Escapes,
+    /// The path cannot name a file: it contains a NUL byte.
+    #[error("the path contains a NUL byte")]
+    Nul,
+    /// Something other than a regular file or directory: a FIFO, socket or device.
+    #[error("not a regular file")]
+    Special,
+    /// The system refused.
+    #[error("{context}")]
+    System {
+        /// What was being done.
+        context: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl FileError {
+    pub(super) fn new(context: &'static str, source: impl Into<io::Error>) -> Self {
+        let source = source.into();
+        if is_escape(&source) {
+            return Self::Escapes;
+        }
+        Self::System { context, source }
+    }
+
+    /// The system's error number, if the system refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::System { source, .. } => Errno::from_io_error(source),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing with this name exists, or can exist.
+    pub fn is_absent(&self) -> bool {
+        matches!(
+            self.errno(),
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::LOOP)
+        )
+    }
+
+    /// Whether the disk, or the owner's share of it, is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
+    }
+}
+
+/// How the confinement says that a path leads outside: no error of the system, which has a number.
+pub(super) fn is_escape(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+}

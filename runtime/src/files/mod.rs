@@ -1,0 +1,25 @@
+//! The file engine: one tree beneath a root directory, whichever face asks.
+//!
+//! Every path a client sends is resolved beneath a handle of the root by the kernel
+//! (`openat2(RESOLVE_BENEATH)` where it exists, component by component where not), so neither `..`,
+//! nor links, nor links swapped in at the wrong moment lead outside. Links whose text leaves the root
+//! and comes back are followed as users expect, through a second resolution that the same kernel check
+//! confines. Only regular files are read and written; FIFOs, sockets and devices are refused before
+//! they could block anybody. Writes are atomic: a reader sees the old file or the new one.
+//!
+//! The engine blocks and knows nothing of HTTP; [`read`] and [`write`] bring it to async callers.
+
+mod error;
+mod list;
+mod path;
+pub(crate) mod read;
+mod resolve;
+mod root;
+pub(crate) mod write;
+
+pub use error::FileError;
+pub use list::{Kind, Listed};
+pub use path::TreePath;
+pub use read::OpenFile;
+pub use root::{Root, RootError};
+pub use write::{Upload, UploadOptions};

@@ -1,0 +1,174 @@
+//! The root directory's handle, and running operations beneath it.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, Metadata};
+use parking_lot::RwLock;
+
+use super::error::{FileError, is_escape};
+use super::path::TreePath;
+use super::resolve::resolve;
+
+/// Why the root directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// The path is empty.
+    #[error("the root directory is empty; name a directory, such as /workspace")]
+    Empty,
+    /// There is something else at the path.
+    #[error("the root directory {} is not a directory; name a directory or a path to create", path.display())]
+    NotADirectory {
+        /// The path asked for.
+        path: PathBuf,
+    },
+    /// It cannot be created or opened.
+    #[error(
+        "cannot {action} the root directory {}; create it with permissions for the user this program runs as",
+        path.display()
+    )]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The path asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The tree's root. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Root {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    opened: RwLock<Arc<Opened>>,
+}
+
+/// The directory the root's path named when it was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) dir: Dir,
+    /// The path as configured and with its links resolved: links inside may use either.
+    pub(super) names: [PathBuf; 2],
+    handle: Arc<OwnedFd>,
+    identity: (u64, u64),
+}
+
+impl Root {
+    /// Opens the directory at `path`, creating it and its parents (mode 0755) if they are missing.
+    ///
+    /// # Errors
+    /// See [`RootError`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, RootError> {
+        let path = path.into();
+        if path.as_os_str().is_empty() {
+            return Err(RootError::Empty);
+        }
+        let failed = |action| {
+            let path = path.clone();
+            move |source| RootError::System {
+                action,
+                path,
+                source,
+            }
+        };
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => return Err(RootError::NotADirectory { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&path)
+                .map_err(failed("create"))?,
+            Err(error) => return Err(failed("open")(error)),
+        }
+        let opened = Opened::open(&path).map_err(failed("open"))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                path,
+                opened: RwLock::new(Arc::new(opened)),
+            }),
+        })
+    }
+
+    /// The path as configured.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// A handle of the root directory, for the working directory of commands.
+    ///
+    /// # Errors
+    /// When the directory is gone.
+    pub fn handle(&self) -> Result<Arc<OwnedFd>, FileError> {
+        Ok(self.current()?.handle.clone())
+    }
+
+    /// What the path is: links are followed.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn metadata(&self, path: &TreePath) -> Result<Metadata, FileError> {
+        self.beneath("looking up the path", path, |dir, path| dir.metadata(path))
+    }
+
+    /// Runs `operation` on `path` beneath the root.
+    pub(super) fn beneath<T>(
+        &self,
+        context: &'static str,
+        path: &TreePath,
+        operation: impl Fn(&Dir, &Path) -> io::Result<T>,
+    ) -> Result<T, FileError> {
+        let opened = self.current()?;
+        // With `..` the kernel would insist that everything before exists; without, it decides
+        // alone unless a link leaves the root, which may come back.
+        if !path.climbs() {
+            match operation(&opened.dir, path.as_path()) {
+                Err(error) if is_escape(&error) => {}
+                done => return done.map_err(|error| FileError::new(context, error)),
+            }
+        }
+        let resolved = resolve(&opened, path)?;
+        operation(&opened.dir, &resolved).map_err(|error| FileError::new(context, error))
+    }
+
+    /// The directory the root's path names now. It is opened again when that changed: an agent that
+    /// removes and makes its workspace anew goes on working in the new one.
+    pub(super) fn current(&self) -> Result<Arc<Opened>, FileError> {
+        let failed = |error| FileError::new("opening the root directory", error);
+        let opened = self.inner.opened.read().clone();
+        let now = fs::metadata(&self.inner.path).map_err(failed)?;
+        if opened.identity == (now.dev(), now.ino()) {
+            return Ok(opened);
+        }
+        let opened = Arc::new(Opened::open(&self.inner.path).map_err(failed)?);
+        *self.inner.opened.write() = opened.clone();
+        Ok(opened)
+    }
+}
+
+impl Opened {
+    fn open(path: &Path) -> io::Result<Self> {
+        let dir = Dir::open_ambient_dir(path, ambient_authority())?;
+        let handle = dir.try_clone()?.into_std_file();
+        let metadata = handle.metadata()?;
+        let absolute = std::path::absolute(path)?;
+        let real = fs::canonicalize(path)?;
+        Ok(Self {
+            dir,
+            names: [absolute, real],
+            identity: (metadata.dev(), metadata.ino()),
+            handle: Arc::new(handle.into()),
+        })
+    }
+}

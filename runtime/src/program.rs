@@ -1,0 +1,118 @@
+//! The program around the runtime: what only the owner of a process may do.
+//!
+//! `main` calls [`main`]; so does any other program that wants to be a runtime when it is asked to.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use agent_sandbox_service::log;
+use agent_sandbox_service::shutdown::{Shutdown, signals};
+use agent_sandbox_service::tasks::Tasks;
+use anyhow::Context;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::Runtime;
+use crate::args::{Args, Parsed};
+
+/// File work shares these threads; each costs memory for a while.
+const BLOCKING_THREADS: usize = 64;
+
+/// Runs the runtime with these arguments, the program's name first, until a signal ends it.
+#[allow(
+    clippy::print_stderr,
+    reason = "logging may not be set up when starting fails"
+)]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let parsed = match Args::parse_from(arguments, std::env::vars_os()) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help and version are no failures; clap knows where each belongs.
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            return match error.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+    };
+    match run(parsed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("agent-sandbox-runtime: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(parsed: Parsed) -> anyhow::Result<()> {
+    let Parsed {
+        log,
+        config,
+        warnings,
+    } = parsed;
+    log::init(&log)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    protect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(async {
+        let runtime = Runtime::builder(config).build()?;
+        let listeners = runtime.bind()?;
+        let shutdown = Shutdown::new();
+        let background = Tasks::new("program");
+        adopt_orphans(&runtime, &background)?;
+        let order = shutdown.clone();
+        background.spawn("signals", async move {
+            match signals(&order).await {
+                Ok(signal) => tracing::info!(signal, "shutting down"),
+                Err(error) => {
+                    tracing::error!(%error, "cannot listen for signals");
+                    order.trigger();
+                }
+            }
+        });
+        runtime.serve(listeners, shutdown).await;
+        Ok(())
+    })
+}
+
+/// Orphans of commands become children of this process, as they do anyway when it is process 1, and
+/// their exit statuses must be taken.
+fn adopt_orphans(runtime: &Runtime, background: &Tasks) -> anyhow::Result<()> {
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::debug!(%error, "cannot become a subreaper");
+    }
+    let mut exits = signal(SignalKind::child()).context("cannot listen for SIGCHLD")?;
+    let processes = runtime.processes().clone();
+    background.spawn("orphans", async move {
+        while exits.recv().await.is_some() {
+            processes.reap_orphans();
+        }
+    });
+    Ok(())
+}
+
+/// Commands run as the same user. They must not read this process's memory or environment, where a
+/// token may be, nor inherit what was left open; and many connections need many descriptors.
+fn protect() {
+    if let Err(error) = crate::sys::descriptors::close_on_exec() {
+        tracing::debug!(%error, "commands may inherit descriptors this process was started with");
+    }
+    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "cannot hide this process from the commands it runs");
+    }
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+}
