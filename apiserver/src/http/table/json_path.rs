@@ -176,7 +176,7 @@ struct Parser<'a> {
     rest: &'a str,
 }
 
-impl<'a> Parser<'a> {
+impl Parser<'_> {
     fn error(&self, problem: &'static str) -> JsonPathError {
         JsonPathError {
             at: self.rest.to_owned(),

@@ -13,7 +13,7 @@ mod pods;
 mod workloads;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::format::time;
 use crate::registry::{Descriptor, Origin, Version};
@@ -64,13 +64,13 @@ pub fn render(
     } else {
         Vec::new()
     };
-    json!({
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-        "columnDefinitions": columns,
-        "rows": rows,
-    })
+    Value::Object(Map::from_iter([
+        ("kind".to_owned(), "Table".into()),
+        ("apiVersion".to_owned(), "meta.k8s.io/v1".into()),
+        ("metadata".to_owned(), metadata),
+        ("columnDefinitions".to_owned(), columns.into()),
+        ("rows".to_owned(), rows.into()),
+    ]))
 }
 
 /// A column as shown.

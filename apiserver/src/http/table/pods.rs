@@ -99,7 +99,7 @@ impl<'a> Summary<'a> {
         };
         let scheduled = condition(pod, "PodScheduled");
         if scheduled.is_some_and(|condition| text(condition, "reason") == "SchedulingGated") {
-            summary.status = "SchedulingGated".to_owned();
+            "SchedulingGated".clone_into(&mut summary.status);
         }
         let sidecar_restarts = summary.read_init_containers(pod, &sidecars);
         if let Some(restarts) = sidecar_restarts {
@@ -108,9 +108,9 @@ impl<'a> Summary<'a> {
         }
         if is_deleting(pod) {
             if text(pod, "status.reason") == "NodeLost" {
-                summary.status = "Unknown".to_owned();
+                "Unknown".clone_into(&mut summary.status);
             } else if !matches!(text(pod, "status.phase"), "Succeeded" | "Failed") {
-                summary.status = "Terminating".to_owned();
+                "Terminating".clone_into(&mut summary.status);
             }
         }
         summary

@@ -80,7 +80,7 @@ fn tables_equal_those_of_a_real_server() {
     assert!(rows > 45, "only {rows} rows were compared");
 }
 
-fn pod_row(spec: Value, status: Value) -> Vec<String> {
+fn pod_row(spec: &Value, status: &Value) -> Vec<String> {
     let pod = json!({
         "metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:55:00Z"},
         "spec": spec,
@@ -177,7 +177,7 @@ fn the_status_of_a_pod_sums_up_its_containers() {
             ["0/1", "SchedulingGated", "0"],
         ),
     ] {
-        let cells = pod_row(spec, status.clone());
+        let cells = pod_row(&spec, &status);
         assert_eq!(cells[1..4], expected, "{status}");
         assert_eq!((cells[0].as_str(), cells[4].as_str()), ("p", "5m"));
     }
@@ -220,7 +220,7 @@ fn init_containers_show_their_progress() {
         ),
     ] {
         let status = json!({"phase": "Pending", "initContainerStatuses": statuses});
-        assert_eq!(pod_row(spec.clone(), status)[1..4], expected, "{statuses}");
+        assert_eq!(pod_row(&spec, &status)[1..4], expected, "{statuses}");
     }
     // Once they are through, only those that keep running count.
     let through = json!([done, started, {"name": "j", "state": {"terminated": {"exitCode": 0}},
@@ -230,7 +230,7 @@ fn init_containers_show_their_progress() {
     let status =
         json!({"phase": "Running", "initContainerStatuses": through, "containerStatuses": running});
     assert_eq!(
-        pod_row(spec, status)[1..4],
+        pod_row(&spec, &status)[1..4],
         ["2/2", "Running", "4 (2m ago)"]
     );
 }
