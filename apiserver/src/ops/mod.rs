@@ -14,6 +14,7 @@ mod patch;
 mod pod;
 mod scale;
 mod schema;
+mod token;
 mod update;
 mod view;
 
@@ -21,6 +22,8 @@ pub use delete::{DeleteOptions, Deleted, Preconditions, Propagation};
 pub use identity::Ids;
 pub use options::{FieldValidation, WriteOptions};
 pub use patch::PatchKind;
+pub use scale::ScaleChange;
+pub use token::{TokenIssuer, TokenUser};
 pub use view::Encoder;
 
 use std::sync::Arc;
@@ -47,6 +50,8 @@ pub struct Engine {
     pub clock: Clock,
     /// Where UIDs and generated names come from.
     pub ids: Ids,
+    /// Who signs service-account tokens.
+    pub tokens: TokenIssuer,
 }
 
 /// One resource in one version, and for operations on single objects which one.

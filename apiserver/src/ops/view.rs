@@ -66,6 +66,14 @@ impl Encoder {
         debug_assert!(outcome.is_ok(), "values serialise");
     }
 
+    /// The selectable fields of an object in this version's form.
+    pub fn view_fields(&self, value: &Value) -> Fields {
+        let fields = self.version.selectable_fields.iter();
+        fields
+            .map(|field| (Arc::from(field.label.as_str()), field.value(value)))
+            .collect()
+    }
+
     /// The object as a value.
     pub fn value(&self, object: &Object) -> Value {
         let value = object.value(&self.api_version, &self.descriptor.kind);
