@@ -143,7 +143,9 @@ impl Query {
     /// The first value of a parameter that is not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut pairs = self.0.iter().filter(|(key, _)| key == name);
-        pairs.find(|(_, value)| !value.is_empty()).map(|(_, value)| value.as_str())
+        pairs
+            .find(|(_, value)| !value.is_empty())
+            .map(|(_, value)| value.as_str())
     }
 
     /// Every value of a parameter.
