@@ -250,15 +250,6 @@ impl ApiError {
         )
     }
 
-    /// 413
-    pub fn too_large_because(message: impl Into<String>) -> Self {
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "RequestEntityTooLarge",
-            message,
-        )
-    }
-
     /// 415
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let message = format!(

@@ -40,7 +40,7 @@ pub fn render(
     descriptor: &Descriptor,
     version: &Version,
     objects: &[Value],
-    metadata: Value,
+    metadata: &Value,
     include: IncludeObject,
     headers: bool,
     now: Timestamp,
@@ -67,7 +67,7 @@ pub fn render(
     Value::Object(Map::from_iter([
         ("kind".to_owned(), "Table".into()),
         ("apiVersion".to_owned(), "meta.k8s.io/v1".into()),
-        ("metadata".to_owned(), metadata),
+        ("metadata".to_owned(), metadata.clone()),
         ("columnDefinitions".to_owned(), columns.into()),
         ("rows".to_owned(), rows.into()),
     ]))
