@@ -146,6 +146,11 @@ impl Processes {
         self.len() == 0
     }
 
+    /// Whether [`Self::shutdown`] has begun.
+    pub fn is_closing(&self) -> bool {
+        self.inner.closing.load(Ordering::Acquire)
+    }
+
     /// Takes the exit status of orphans that ended up with this process, which happens when it is
     /// process 1 or a subreaper. Exits of commands are never taken.
     pub fn reap_orphans(&self) -> usize {

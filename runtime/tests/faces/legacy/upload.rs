@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::harness::{FORM, PATIENCE, Server, eventually, form, start};
+use crate::harness::{FORM, PATIENCE, Server, eventually, form, start};
 
 fn denied() -> serde_json::Value {
     json!({"message": "Access denied"})

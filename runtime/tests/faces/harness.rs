@@ -162,6 +162,16 @@ impl Server {
         self.post("/upload", FORM, form(name, data)).await
     }
 
+    /// `kind` is the content type; empty for none.
+    pub(crate) async fn put(&self, path: &str, kind: &str, data: &[u8]) -> Answer {
+        let mut request = Request::put(path).header("host", "sandbox");
+        if !kind.is_empty() {
+            request = request.header("content-type", kind);
+        }
+        let body = Full::new(Bytes::copy_from_slice(data));
+        self.send(request.body(body).unwrap()).await
+    }
+
     /// Orders the end and waits for it.
     pub(crate) async fn stop(self) {
         self.shutdown.trigger();

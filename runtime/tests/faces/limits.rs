@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::harness::{FORM, PATIENCE, eventually, form, post, sh, start_with};
+use crate::harness::{FORM, PATIENCE, eventually, form, post, sh, start_with};
 
 #[tokio::test]
 async fn endless_output_is_bounded_and_its_ends_are_kept() {

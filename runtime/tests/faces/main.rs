@@ -1,4 +1,4 @@
-//! The legacy face over real sockets: one server per test, in a directory of its own.
+//! Every face over real sockets: one server per test, in a directory of its own.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,11 +9,9 @@
     reason = "this is a test: failing is its job, and it joins what it spawns"
 )]
 
-mod docs;
-mod execute;
-mod files;
+mod daemon;
 mod harness;
+mod legacy;
 mod lifecycle;
 mod limits;
 mod program;
-mod upload;

@@ -4,7 +4,7 @@ use agent_sandbox_runtime::{Config, Runtime};
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::harness::{PATIENCE, post, runs, sh, start, start_with, written_pid};
+use crate::harness::{PATIENCE, post, runs, sh, start, start_with, written_pid};
 
 #[tokio::test]
 async fn every_port_answers_and_shares_one_table() {

@@ -8,7 +8,7 @@ use std::path::Path;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::harness::{Server, start};
+use crate::harness::{Server, start};
 
 fn write(server: &Server, name: &str, data: &str) {
     let file = server.root().join(name);
@@ -484,7 +484,7 @@ async fn a_workspace_removed_and_made_anew_by_a_command_goes_on_working() {
     let server = start().await;
     let root = server.root();
     let answer = server
-        .execute(&super::harness::sh(&format!(
+        .execute(&crate::harness::sh(&format!(
             "cd /; rm -rf {0}; mkdir {0}",
             root.display()
         )))

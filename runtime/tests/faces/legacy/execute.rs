@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::harness::{PATIENCE, eventually, post, runs, sh, start, start_with, written_pid};
+use crate::harness::{PATIENCE, eventually, post, runs, sh, start, start_with, written_pid};
 
 fn succeeded(stdout: &str) -> Value {
     json!({"stdout": stdout, "stderr": "", "exit_code": 0})

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 
-use super::harness::start;
+use crate::harness::start;
 
 #[tokio::test]
 async fn every_described_route_exists_and_every_reference_resolves() {

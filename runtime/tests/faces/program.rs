@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::harness::{PATIENCE, eventually, form, runs, sh, written_pid};
+use crate::harness::{PATIENCE, eventually, form, runs, sh, written_pid};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_agent-sandbox-runtime");
 
@@ -120,7 +120,7 @@ async fn the_environment_configures_root_and_timeout() {
     let mut running = start(command);
     assert_eq!(running.execute("sleep 1000").await["timed_out"], true);
     let (status, _) = running
-        .call("/upload", super::harness::FORM, &form("x", b"y"))
+        .call("/upload", crate::harness::FORM, &form("x", b"y"))
         .await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(std::fs::read(root.path().join("x")).unwrap(), b"y");
@@ -249,12 +249,12 @@ async fn a_full_disk_is_507_and_leaves_nothing() {
         .env("AGENT_SANDBOX_LOG", "info");
     let running = start(command);
     let (status, _) = running
-        .call("/upload", super::harness::FORM, &form("kept", b"old"))
+        .call("/upload", crate::harness::FORM, &form("kept", b"old"))
         .await;
     assert_eq!(status, StatusCode::OK);
     for size in [300 << 10, 3 << 20] {
         let body = form("kept", &vec![b'x'; size]);
-        let (status, answer) = running.call("/upload", super::harness::FORM, &body).await;
+        let (status, answer) = running.call("/upload", crate::harness::FORM, &body).await;
         assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{answer}");
         let text = answer["message"].as_str().unwrap();
         let why = "File upload failed: [Errno 28] No space left on device: ";
