@@ -31,7 +31,7 @@ pub fn sandbox(pod_spec: PodSpecSchema) -> CustomResourceDefinition {
     add_rules(
         &mut spec,
         &[Rule {
-            rule: "has(self.volumeClaimTemplates) == has(oldSelf.volumeClaimTemplates) && \
+            expression: "has(self.volumeClaimTemplates) == has(oldSelf.volumeClaimTemplates) && \
                    (!has(self.volumeClaimTemplates) || \
                    self.volumeClaimTemplates == oldSelf.volumeClaimTemplates)",
             message: "volumeClaimTemplates is immutable",
@@ -63,13 +63,13 @@ pub fn claim() -> CustomResourceDefinition {
         &mut spec,
         &[
             Rule {
-                rule: "has(self.warmPoolRef) != has(self.sandboxTemplateRef)",
+                expression: "has(self.warmPoolRef) != has(self.sandboxTemplateRef)",
                 message: "exactly one of warmPoolRef and sandboxTemplateRef must be set",
                 field: None,
             },
             // The default is let pass: an update through v1alpha1 fills it in for every claim.
             Rule {
-                rule: "has(self.sandboxTemplateRef) || !has(self.warmpool) || \
+                expression: "has(self.sandboxTemplateRef) || !has(self.warmpool) || \
                        self.warmpool in ['', 'default']",
                 message: "warmpool may only be set together with sandboxTemplateRef",
                 field: Some(".warmpool"),
@@ -85,7 +85,7 @@ pub fn claim() -> CustomResourceDefinition {
         &mut schema,
         &[
             Rule {
-                rule: &format!(
+                expression: &format!(
                     "{UNBOUND} || \
                      (has(self.spec.warmPoolRef) && has(oldSelf.spec.warmPoolRef) && \
                      self.spec.warmPoolRef.name == oldSelf.spec.warmPoolRef.name) || \
@@ -98,12 +98,12 @@ pub fn claim() -> CustomResourceDefinition {
                 field: Some(".spec"),
             },
             Rule {
-                rule: &format!("{UNBOUND} || {}", unchanged("env")),
+                expression: &format!("{UNBOUND} || {}", unchanged("env")),
                 message: "env is immutable once the claim has a sandbox",
                 field: Some(".spec.env"),
             },
             Rule {
-                rule: &format!("{UNBOUND} || {}", unchanged("volumeClaimTemplates")),
+                expression: &format!("{UNBOUND} || {}", unchanged("volumeClaimTemplates")),
                 message: "volumeClaimTemplates is immutable once the claim has a sandbox",
                 field: Some(".spec.volumeClaimTemplates"),
             },
@@ -179,7 +179,7 @@ struct Version {
 
 /// A validation rule in the Common Expression Language.
 struct Rule<'a> {
-    rule: &'a str,
+    expression: &'a str,
     message: &'a str,
     /// The field at fault, below where the rule stands, if it is one field.
     field: Option<&'a str>,
@@ -261,11 +261,11 @@ fn add_rules(schema: &mut Value, rules: &[Rule<'_>]) {
         .iter()
         .map(
             |Rule {
-                 rule,
+                 expression,
                  message,
                  field,
              }| {
-                let mut printed = json!({ "rule": rule, "message": message });
+                let mut printed = json!({ "rule": expression, "message": message });
                 if let Some(field) = field {
                     insert(&mut printed, "fieldPath", json!(field));
                 }
