@@ -95,25 +95,23 @@ impl ListOptions {
             }
         }
         match self.version_match {
-            None => Ok(()),
             Some(_) if watch && self.initial_events.is_none() => forbid(
                 field,
                 "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
             ),
-            Some(_) if watch => Ok(()),
-            Some(_) if self.token.is_some() => forbid(
+            Some(_) if !watch && self.token.is_some() => forbid(
                 field,
                 "resourceVersionMatch is forbidden when continue is provided",
             ),
-            Some(_) if self.revision.is_none() => forbid(
+            Some(_) if !watch && self.revision.is_none() => forbid(
                 field,
                 "resourceVersionMatch is forbidden unless resourceVersion is provided",
             ),
-            Some(VersionMatch::Exact) if self.revision == Some(Revision::ZERO) => forbid(
+            Some(VersionMatch::Exact) if !watch && self.revision == Some(Revision::ZERO) => forbid(
                 field,
                 "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
             ),
-            Some(_) => Ok(()),
+            None | Some(_) => Ok(()),
         }
     }
 

@@ -47,9 +47,9 @@ pub(super) fn answer(
         Route::CoreVersions | Route::Groups => Ok(groups(&snapshot, route, headers)),
         Route::Group(group) => found(legacy::group(&snapshot, group)),
         Route::Resources { group, version } => found(legacy::resources(&snapshot, group, version)),
-        Route::OpenApiIndex => Ok(document(openapi::index(&snapshot), headers)),
+        Route::OpenApiIndex => Ok(document(&openapi::index(&snapshot), headers)),
         Route::OpenApi(path) => openapi::document(&snapshot, path)
-            .map(|text| document(text, headers))
+            .map(|text| document(&text, headers))
             .ok_or_else(ApiError::no_such_path),
         Route::Resource(_) | Route::Unknown => Err(ApiError::no_such_path()),
     }
@@ -102,8 +102,8 @@ fn groups(snapshot: &Snapshot, route: &Route, headers: &HeaderMap) -> Response<B
     })
 }
 
-fn document(text: bytes::Bytes, headers: &HeaderMap) -> Response<Body> {
-    tagged(headers, &text.clone(), || {
+fn document(text: &bytes::Bytes, headers: &HeaderMap) -> Response<Body> {
+    tagged(headers, text, || {
         respond::json_text(StatusCode::OK, text.clone())
     })
 }

@@ -1,5 +1,6 @@
 //! GET of one object and of a collection.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -171,14 +172,11 @@ pub(super) fn answer(
     let mut chunks = chunks.peekable();
     // A list that fits one chunk gets a length instead of chunked encoding.
     let first = chunks.next().unwrap_or_default();
-    let body = match chunks.peek() {
-        None => Body::from(first),
-        Some(_) => {
-            let all = std::iter::once(first)
-                .chain(chunks)
-                .map(Ok::<_, std::convert::Infallible>);
-            Body::from_stream(futures::stream::iter(all))
-        }
+    let body = if chunks.peek().is_none() {
+        Body::from(first)
+    } else {
+        let all = std::iter::once(first).chain(chunks);
+        Body::from_stream(futures::stream::iter(all.map(Ok::<_, Infallible>)))
     };
     respond::json_text(StatusCode::OK, body)
 }

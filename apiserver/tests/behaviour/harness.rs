@@ -16,13 +16,13 @@ use tower::ServiceExt;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Where objects of [`definition`] live.
-pub const THINGS: &str = "/apis/example.org/v1/namespaces/default/things";
+pub(crate) const THINGS: &str = "/apis/example.org/v1/namespaces/default/things";
 /// Config maps of the default namespace.
-pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// A running server that ends with the test.
-pub struct Api {
-    pub server: Server,
+pub(crate) struct Api {
+    pub(crate) server: Server,
     shutdown: Shutdown,
 }
 
@@ -34,23 +34,23 @@ impl Drop for Api {
 
 /// An answer, read completely.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Answer {
     /// Asserts success and returns the body.
     #[track_caller]
-    pub fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert!(self.status.is_success(), "{}: {}", self.status, self.body);
         self.body
     }
 
     /// Asserts a failure with this code and reason, and returns its message.
     #[track_caller]
-    pub fn refused(self, code: u16, reason: &str) -> String {
+    pub(crate) fn refused(self, code: u16, reason: &str) -> String {
         assert_eq!(self.status, code, "{}", self.body);
         assert_eq!(self.body["kind"], "Status", "{}", self.body);
         assert_eq!(self.body["status"], "Failure", "{}", self.body);
@@ -60,7 +60,7 @@ impl Answer {
     }
 
     /// Texts of the `Warning` headers.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let values = self.headers.get_all("warning").iter();
         values
             .map(|value| value.to_str().unwrap().to_owned())
@@ -69,25 +69,25 @@ impl Answer {
 }
 
 impl Api {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with(Server::builder())
     }
 
-    pub fn with(builder: Builder) -> Self {
+    pub(crate) fn with(builder: Builder) -> Self {
         let shutdown = Shutdown::new();
         let server = builder.start(&shutdown).unwrap();
         Self { server, shutdown }
     }
 
     /// A server that knows [`definition`].
-    pub async fn with_things() -> Self {
+    pub(crate) async fn with_things() -> Self {
         let api = Self::start();
         api.define(&definition()).await;
         api
     }
 
     /// Creates a definition and waits until it is established.
-    pub async fn define(&self, definition: &Value) {
+    pub(crate) async fn define(&self, definition: &Value) {
         let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
         self.post(path, definition).await.ok();
         let name = definition["metadata"]["name"].as_str().unwrap();
@@ -100,16 +100,16 @@ impl Api {
     }
 
     /// Ends the server and waits for that.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.trigger();
         self.server.stop(DEADLINE).await;
     }
 
-    pub fn trigger_shutdown(&self) {
+    pub(crate) fn trigger_shutdown(&self) {
         self.shutdown.trigger();
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.server.router().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -133,65 +133,65 @@ impl Api {
         self.send(request).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Request::get(path).body(Body::empty()).unwrap())
             .await
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         self.typed(Method::POST, path, "application/json", body)
             .await
     }
 
-    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
         self.typed(Method::PUT, path, "application/json", body)
             .await
     }
 
-    pub async fn merge(&self, path: &str, patch: &Value) -> Answer {
+    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Answer {
         self.typed(Method::PATCH, path, "application/merge-patch+json", patch)
             .await
     }
 
-    pub async fn patch(&self, path: &str, media_type: &str, patch: &Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, media_type: &str, patch: &Value) -> Answer {
         self.typed(Method::PATCH, path, media_type, patch).await
     }
 
     /// Server-side apply; `query` starts with the manager.
-    pub async fn apply(&self, path: &str, query: &str, body: &Value) -> Answer {
+    pub(crate) async fn apply(&self, path: &str, query: &str, body: &Value) -> Answer {
         let path = format!("{path}?fieldManager={query}");
         self.typed(Method::PATCH, &path, "application/apply-patch+yaml", body)
             .await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(Request::delete(path).body(Body::empty()).unwrap())
             .await
     }
 
-    pub async fn delete_with(&self, path: &str, options: &Value) -> Answer {
+    pub(crate) async fn delete_with(&self, path: &str, options: &Value) -> Answer {
         self.typed(Method::DELETE, path, "application/json", options)
             .await
     }
 
     /// Whether the object at a path exists.
-    pub async fn exists(&self, path: &str) -> bool {
+    pub(crate) async fn exists(&self, path: &str) -> bool {
         self.get(path).await.status != StatusCode::NOT_FOUND
     }
 
     /// Waits until the object at a path is gone.
-    pub async fn gone(&self, path: &str) {
+    pub(crate) async fn gone(&self, path: &str) {
         let what = format!("{path} is gone");
         eventually(&what, || async { !self.exists(path).await }).await;
     }
 
     /// The latest revision.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.server.engine().store.revision().get()
     }
 
     /// Starts a watch; `path` has a query.
-    pub async fn watch(&self, path: &str) -> Watch {
+    pub(crate) async fn watch(&self, path: &str) -> Watch {
         let request = Request::get(format!("{path}&watch=true"))
             .body(Body::empty())
             .unwrap();
@@ -200,25 +200,33 @@ impl Api {
         Watch {
             stream: response.into_body().into_data_stream(),
             buffer: Vec::new(),
+            deadline: DEADLINE,
         }
     }
 }
 
 /// A running watch.
-pub struct Watch {
+pub(crate) struct Watch {
     stream: BodyDataStream,
     buffer: Vec<u8>,
+    deadline: Duration,
 }
 
 impl Watch {
+    /// Waits long for each event, for tests that pause the time.
+    pub(crate) fn patient(mut self) -> Self {
+        self.deadline = Duration::from_secs(3600);
+        self
+    }
+
     /// The next event; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let chunk = tokio::time::timeout(DEADLINE, self.stream.next())
+            let chunk = tokio::time::timeout(self.deadline, self.stream.next())
                 .await
                 .expect("the watch delivers or ends in time")?;
             self.buffer.extend_from_slice(&chunk.unwrap());
@@ -226,7 +234,7 @@ impl Watch {
     }
 
     /// The next event as type and name.
-    pub async fn step(&mut self) -> (String, String) {
+    pub(crate) async fn step(&mut self) -> (String, String) {
         let event = self.next().await.expect("the watch goes on");
         let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
         (
@@ -237,7 +245,7 @@ impl Watch {
 }
 
 /// Waits until a condition holds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -250,7 +258,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
 }
 
 /// The status of a condition.
-pub fn condition(conditions: &Value, kind: &str) -> Option<String> {
+pub(crate) fn condition(conditions: &Value, kind: &str) -> Option<String> {
     let found = conditions
         .as_array()?
         .iter()
@@ -259,13 +267,13 @@ pub fn condition(conditions: &Value, kind: &str) -> Option<String> {
 }
 
 /// Shorthand for an expected event.
-pub fn step(kind: &str, name: &str) -> (String, String) {
+pub(crate) fn step(kind: &str, name: &str) -> (String, String) {
     (kind.to_owned(), name.to_owned())
 }
 
 /// A namespaced kind with status, scale, defaults, rules, columns and a selectable field, in two
 /// versions with one schema.
-pub fn definition() -> Value {
+pub(crate) fn definition() -> Value {
     let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {
         "spec": {
             "type": "object",
@@ -312,7 +320,7 @@ pub fn definition() -> Value {
 }
 
 /// An object of [`definition`].
-pub fn thing(name: &str, size: i64) -> Value {
+pub(crate) fn thing(name: &str, size: i64) -> Value {
     json!({
         "apiVersion": "example.org/v1", "kind": "Thing",
         "metadata": {"name": name}, "spec": {"size": size},
@@ -320,19 +328,19 @@ pub fn thing(name: &str, size: i64) -> Value {
 }
 
 /// A config map.
-pub fn config_map(name: &str) -> Value {
+pub(crate) fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
 }
 
 /// A config map with labels.
-pub fn labelled(name: &str, labels: Value) -> Value {
+pub(crate) fn labelled(name: &str, labels: Value) -> Value {
     let mut object = config_map(name);
     object["metadata"]["labels"] = labels;
     object
 }
 
 /// A pod.
-pub fn pod(name: &str) -> Value {
+pub(crate) fn pod(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"containers": [{"name": "main", "image": "busybox:1"}]},
@@ -340,7 +348,7 @@ pub fn pod(name: &str) -> Value {
 }
 
 /// The names in a list.
-pub fn names(list: &Value) -> Vec<&str> {
+pub(crate) fn names(list: &Value) -> Vec<&str> {
     let items = list["items"].as_array().unwrap();
     items
         .iter()

@@ -56,7 +56,7 @@ impl Collector {
     }
 
     pub(super) async fn run(self, shutdown: Shutdown) {
-        let mut changes = self.engine.registry.changes();
+        let mut registry = self.engine.registry.changes();
         loop {
             tokio::select! {
                 () = shutdown.triggered() => return,
@@ -65,8 +65,8 @@ impl Collector {
                     // Long cascades must not keep requests waiting.
                     tokio::task::yield_now().await;
                 }
-                changed = changes.changed() => {
-                    if changed.is_err() {
+                published = registry.changed() => {
+                    if published.is_err() {
                         return;
                     }
                     // Owners of kinds that were unknown can be judged now.
@@ -188,7 +188,7 @@ impl Collector {
             return Ok(());
         };
         self.amend(descriptor, uid, node, |object| {
-            meta::remove_finalizer(object, finalizer)
+            meta::remove_finalizer(object, finalizer);
         })
     }
 
