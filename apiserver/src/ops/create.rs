@@ -106,7 +106,6 @@ impl Engine {
         }
         warnings.extend(strategy.warnings(&object, None));
         if ownership == Ownership::Record {
-            meta::remove(&mut object, "managedFields");
             record_update(
                 UpdateInput {
                     schema: &target.version.schema,

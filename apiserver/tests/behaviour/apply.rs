@@ -164,14 +164,17 @@ async fn ordinary_writes_own_what_they_change() {
     api.apply(&path(), "one", &applied(json!({"color": "green"})))
         .await
         .refused(409, "Conflict");
-    api.merge(&path(), &json!({"metadata": {"managedFields": [{}]}}))
-        .await
-        .ok();
-    api.apply(
-        &path(),
-        "one",
-        &applied(json!({"size": 1, "color": "green"})),
-    )
-    .await
-    .ok();
+    // Emptied, the record starts anew, and what is there belongs to nobody in particular.
+    let reset = json!({"metadata": {"managedFields": [{}]}});
+    let object = api.merge(&path(), &reset).await.ok();
+    assert!(object["metadata"].get("managedFields").is_none());
+    let answer = api
+        .apply(
+            &path(),
+            "one",
+            &applied(json!({"size": 1, "color": "green"})),
+        )
+        .await;
+    let message = answer.refused(409, "Conflict");
+    assert!(message.contains("before-first-apply"), "{message}");
 }

@@ -68,7 +68,10 @@ fn recorded_sequences() {
                         .unwrap()
                         .iter()
                         .map(|cause| Conflict {
-                            owner: cause["message"].as_str().unwrap().trim_start_matches("conflict with ")
+                            owner: cause["message"]
+                                .as_str()
+                                .unwrap()
+                                .trim_start_matches("conflict with ")
                                 .to_owned(),
                             field: cause["field"].as_str().unwrap().to_owned(),
                         })
