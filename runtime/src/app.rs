@@ -88,6 +88,7 @@ impl Builder {
                 environment: Environment::new(variables),
                 max_processes: config.max_processes,
                 journal_bytes: JOURNAL_BYTES,
+                open_files: config.command_open_files,
             })?,
             metrics: RuntimeMetrics::register(&metrics)?,
             config: Arc::new(config),

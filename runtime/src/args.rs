@@ -261,6 +261,7 @@ impl Args {
                 .map(TokenSource::File)
                 .or_else(|| token.map(TokenSource::Value)),
             environment: environment.into_iter().collect(),
+            command_open_files: None,
             metadata_prefix: metadata_env_prefix,
             shutdown_timeout: shutdown_timeout_seconds,
         };

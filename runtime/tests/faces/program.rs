@@ -151,6 +151,34 @@ async fn only_the_three_standard_descriptors_are_inherited() {
 }
 
 #[tokio::test]
+async fn the_programs_own_limit_of_open_files_is_not_the_commands() {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "ulimit -Sn 256; ulimit -Hn 4096; exec \"$0\" \"$@\"",
+            PROGRAM,
+        ])
+        .args(["--address", "127.0.0.1", "--port", "0"])
+        .env("SANDBOX_BASE_DIR", root.path())
+        .env("AGENT_SANDBOX_LOG", "info");
+    let running = start(command);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.child.id())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers, ["4096", "4096"]);
+    // It is set a moment after the start.
+    let answer = running
+        .execute(&sh("sleep 0.5; ulimit -Sn; ulimit -Hn"))
+        .await;
+    assert_eq!(answer["stdout"], "256\n4096\n");
+}
+
+#[tokio::test]
 async fn a_senseless_environment_means_the_defaults_with_a_warning() {
     for seconds in ["soon", "0", "-3", "nan", "inf", ""] {
         let output = Command::new(PROGRAM)

@@ -27,10 +27,14 @@ pub(super) fn file(failure: &FileError) -> Response<Body> {
     let (status, code) = match failure {
         FileError::Escapes => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
         FileError::Nul | FileError::Special => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
-        failure if failure.is_too_long() => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
-        failure if failure.is_absent() => (StatusCode::NOT_FOUND, "NOT_FOUND"),
-        failure if failure.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "INSUFFICIENT_STORAGE"),
-        failure @ FileError::System { .. } => match failure.errno() {
+        FileError::System { .. } if failure.is_too_long() => {
+            (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
+        }
+        FileError::System { .. } if failure.is_absent() => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+        FileError::System { .. } if failure.is_full() => {
+            (StatusCode::INSUFFICIENT_STORAGE, "INSUFFICIENT_STORAGE")
+        }
+        FileError::System { .. } => match failure.errno() {
             Some(Errno::ISDIR) => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
             Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
                 (StatusCode::FORBIDDEN, "PERMISSION_DENIED")

@@ -233,6 +233,51 @@ async fn a_disconnected_client_ends_the_whole_tree() {
 }
 
 #[tokio::test]
+async fn a_cancelled_http2_stream_ends_its_command_and_no_other() {
+    let server = start().await;
+    let stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let run = |script: &str| {
+        let body = json!({"command": sh(script)}).to_string();
+        let mut sender = sender.clone();
+        let request = http_request(&server, body);
+        tokio::spawn(async move { sender.send_request(request).await })
+    };
+    let cancelled = run("echo $$ > cancelled.pid; exec sleep 1000");
+    let kept = run("echo $$ > kept.pid; until [ -e go ]; do sleep 0.01; done; echo done");
+    let gone = written_pid(&server.root().join("cancelled.pid")).await;
+    written_pid(&server.root().join("kept.pid")).await;
+    cancelled.abort();
+    eventually("the cancelled one is gone", || !runs(gone)).await;
+    fs::write(server.root().join("go"), "").unwrap();
+    let answer = kept.await.unwrap().unwrap();
+    let body = http_body_util::BodyExt::collect(answer.into_body())
+        .await
+        .unwrap()
+        .to_bytes();
+    let outcome: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(outcome, succeeded("done\n"));
+}
+
+/// With the absolute address HTTP/2 asks for.
+fn http_request(
+    server: &crate::harness::Server,
+    body: String,
+) -> hyper::Request<http_body_util::Full<hyper::body::Bytes>> {
+    hyper::Request::post(format!("http://{}/execute", server.address))
+        .header("content-type", "application/json")
+        .body(http_body_util::Full::new(body.into()))
+        .unwrap()
+}
+
+#[tokio::test]
 async fn a_background_child_holds_nobody_and_lives_on() {
     let server = start().await;
     let script = "echo started; (while :; do echo tick; sleep 0.01; done) & echo $! > child.pid";
@@ -367,7 +412,7 @@ async fn invalid_requests_are_described_as_the_framework_does() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_commands_at_once_keep_their_outputs_apart() {
     let server = start().await;
     let server = &server;

@@ -290,6 +290,29 @@ async fn readers_see_the_old_or_the_new_file_whole() {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_for_permission_to_send_gets_it() {
+    let server = start().await;
+    let body = form("file", b"data");
+    let head = format!(
+        "POST /upload HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {FORM}\r\n\
+         content-length: {}\r\nexpect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 25];
+    tokio::time::timeout(PATIENCE, client.read_exact(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(&body).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[tokio::test]
 async fn the_last_of_several_files_counts_and_chunked_bodies_work() {
     let server = start().await;
     let mut body = form("first", b"1");
