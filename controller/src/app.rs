@@ -1,0 +1,561 @@
+//! Wiring: which parts there are, in which order they start, and how they stop. [`Controller`] is the
+//! whole operator; it takes clients and settings, touches no globals, and ends when it is told to or
+//! when it loses the lease.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_sandbox_crds::labels;
+use agent_sandbox_service::clock::Clock;
+use agent_sandbox_service::readiness::{Gate, Readiness};
+use agent_sandbox_service::shutdown::Shutdown;
+use agent_sandbox_service::tasks::Tasks;
+use futures::FutureExt;
+use kube::Client;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::api::{
+    self, Api, CLAIMS, NODES, PODS, POLICIES, POOLS, RateLimit, SANDBOXES, SERVICES, TEMPLATES,
+    VOLUME_CLAIMS,
+};
+use crate::claim::Claims;
+use crate::config::Config;
+use crate::context::Context;
+use crate::events::{Events, Recorder};
+use crate::expiry::{Deadlines, Target};
+use crate::fence::Fence;
+use crate::ident::Key;
+use crate::lanes::Lanes;
+use crate::lease::{Lease, Standing};
+use crate::metrics::Metrics;
+use crate::objects::{
+    ClaimRow, NodeRow, PodRow, PolicyRow, PoolRow, Row, SandboxRow, ServiceRow, TemplateRow,
+    VolumeClaimRow,
+};
+use crate::queue::{Next, Priority, Queue};
+use crate::sandbox::Sandboxes;
+use crate::store::{Queues, Store, Stored};
+use crate::template::Templates;
+use crate::warm_pool::{Pools, Staleness};
+use crate::watch::{Handle, Scope, Watch};
+
+/// How long passes in progress may take to finish at shutdown.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the operator could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The metrics registry already has metrics of these names: two operators share one registry.
+    #[error("metrics could not be registered; give each operator a registry of its own")]
+    Metrics(#[from] prometheus::Error),
+    /// Another replica leads, or the lease could not be renewed in time.
+    #[error("the lease was lost; restart to stand by")]
+    LostLease,
+}
+
+/// The operator, ready to run.
+#[derive(Debug)]
+pub struct Controller {
+    cx: Arc<Context>,
+    queues: Queues,
+    deadlines: Deadlines,
+    recorder: Recorder,
+    caches: Gate,
+    leadership: Gate,
+    fence: Fence,
+}
+
+/// What an operator is made from.
+#[derive(Debug)]
+pub struct Builder {
+    client: ClientHandle,
+    more_writers: Vec<ClientHandle>,
+    watcher: Option<ClientHandle>,
+    config: Config,
+    clock: Clock,
+    metrics: agent_sandbox_service::metrics::Metrics,
+    readiness: Readiness,
+}
+
+/// A client that prints as nothing but itself.
+#[derive(Clone)]
+struct ClientHandle(Client);
+
+impl std::fmt::Debug for ClientHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+impl Builder {
+    /// Watches through a client, and so a connection, of their own.
+    #[must_use]
+    pub fn watch_client(mut self, client: Client) -> Self {
+        self.watcher = Some(ClientHandle(client));
+        self
+    }
+
+    /// One more client, and so connection, for writes.
+    #[must_use]
+    pub fn write_client(mut self, client: Client) -> Self {
+        self.more_writers.push(ClientHandle(client));
+        self
+    }
+
+    /// Where the time comes from; the system's clock unless set.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where metrics are registered; a registry of its own unless set.
+    #[must_use]
+    pub fn metrics(mut self, metrics: &agent_sandbox_service::metrics::Metrics) -> Self {
+        self.metrics = metrics.clone();
+        self
+    }
+
+    /// Where readiness is reported; nowhere unless set.
+    #[must_use]
+    pub fn readiness(mut self, readiness: &Readiness) -> Self {
+        self.readiness = readiness.clone();
+        self
+    }
+
+    /// The operator.
+    ///
+    /// # Errors
+    /// When the metrics registry already belongs to another operator.
+    pub fn build(self) -> Result<Controller, ControllerError> {
+        let Self {
+            client,
+            more_writers,
+            watcher,
+            config,
+            clock,
+            metrics: exposed,
+            readiness,
+        } = self;
+        let metrics = Metrics::register(exposed.registry())?;
+        let fence = if config.leader_election.is_some() {
+            Fence::closed()
+        } else {
+            Fence::open()
+        };
+        let watcher = watcher.unwrap_or_else(|| client.clone()).0;
+        let writers = std::iter::once(client)
+            .chain(more_writers)
+            .map(|handle| handle.0)
+            .collect();
+        let queues = Queues::default();
+        let deadlines = Deadlines::new();
+        let store = Store::new(queues.clone(), deadlines.clone());
+        Metrics::register_computed(
+            exposed.registry(),
+            store.clone(),
+            queues.clone(),
+            deadlines.clone(),
+        )?;
+        let (events, recorder) = Events::new(metrics.events_dropped.clone());
+        let settings = api::Settings {
+            fence: fence.clone(),
+            limit: RateLimit::new(config.api_qps, config.api_burst),
+            metrics: metrics.api.clone(),
+            timeout: config.api_timeout,
+        };
+        let api = Api::new(writers, watcher, settings);
+        let cx = Arc::new(Context {
+            api,
+            store,
+            lanes: Lanes::new(config.background_writes, config.background_patience),
+            clock,
+            config: Arc::new(config),
+            events,
+            metrics,
+        });
+        Ok(Controller {
+            cx,
+            queues,
+            deadlines,
+            recorder,
+            caches: readiness.register("caches"),
+            leadership: readiness.register("leadership"),
+            fence,
+        })
+    }
+}
+
+impl Controller {
+    /// An operator that talks through `client`.
+    pub fn builder(client: Client, config: Config) -> Builder {
+        Builder {
+            client: ClientHandle(client),
+            more_writers: Vec::new(),
+            watcher: None,
+            config,
+            clock: Clock::system(),
+            metrics: agent_sandbox_service::metrics::Metrics::new(),
+            readiness: Readiness::new(),
+        }
+    }
+
+    /// The operator's store, for tests and diagnostics.
+    pub fn store(&self) -> Store {
+        self.cx.store.clone()
+    }
+
+    /// Runs until `shutdown`, finishing what is in progress, or until the lease is lost.
+    ///
+    /// # Errors
+    /// [`ControllerError::LostLease`].
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), ControllerError> {
+        let background = Background {
+            tasks: Tasks::new("controller"),
+            halt: Shutdown::new(),
+        };
+        let result = self.run_in(&background, &shutdown).await;
+        background.halt.trigger();
+        background.tasks.shutdown(DRAIN).await;
+        result
+    }
+
+    async fn run_in(
+        self,
+        background: &Background,
+        shutdown: &Shutdown,
+    ) -> Result<(), ControllerError> {
+        let Self {
+            cx,
+            queues,
+            deadlines,
+            recorder,
+            caches,
+            leadership,
+            fence,
+        } = self;
+        let mut lease = cx
+            .config
+            .leader_election
+            .clone()
+            .map(|settings| Lease::new(cx.api.clone(), settings, fence, cx.clock.clone()));
+        let lease_name = cx
+            .config
+            .leader_election
+            .as_ref()
+            .map_or("none", |settings| settings.name.as_str())
+            .to_owned();
+
+        // The lease is tried before the first list. If it is won, everything listed afterwards is newer
+        // than any write of an earlier leader, and nothing needs to be listed twice.
+        let mut leads = match &mut lease {
+            None => true,
+            Some(lease) => matches!(lease.try_once().await, Ok(Standing::Leader)),
+        };
+        cx.metrics.set_leader(&lease_name, leads);
+        let watches = start_watches(&cx, background);
+        start_timers(&cx, &queues, &deadlines, recorder, background);
+
+        tokio::select! {
+            () = wait_for_sync(&watches, &caches) => {}
+            () = shutdown.triggered() => {
+                release(lease.as_mut()).await;
+                return Ok(());
+            }
+        }
+        if let (false, Some(lease)) = (leads, &mut lease) {
+            // A standby is as ready as it can be: its caches are warm.
+            leadership.set_ready();
+            tracing::info!("standing by for the lease");
+            tokio::select! {
+                () = lease.acquire() => {}
+                () = shutdown.triggered() => return Ok(()),
+            }
+            leads = true;
+            cx.metrics.set_leader(&lease_name, leads);
+            // What the last leader wrote may not have arrived here yet.
+            futures::future::join_all(watches.iter().map(|(_, watch)| watch.refresh())).await;
+        }
+        leadership.set_ready();
+        tracing::info!(leads, "reconciling");
+        cx.store.queue_all();
+        let workers = Tasks::new("controller-workers");
+        let stop = shutdown.child();
+        start_workers(&cx, &queues, &workers, &stop);
+
+        let lost = async {
+            match &mut lease {
+                Some(lease) => lease.hold().await,
+                None => std::future::pending().await,
+            }
+        };
+        let result = tokio::select! {
+            () = shutdown.triggered() => Ok(()),
+            () = lost => Err(ControllerError::LostLease),
+        };
+        if result.is_err() {
+            leadership.set_not_ready("the lease was lost");
+            cx.metrics.set_leader(&lease_name, false);
+        }
+        stop.trigger();
+        // Passes in progress still write; the lease must last until they are done.
+        workers.shutdown(DRAIN).await;
+        if result.is_ok() {
+            release(lease.as_mut()).await;
+        }
+        result
+    }
+}
+
+/// Tasks that run as long as the operator does and end when it is over.
+#[derive(Debug)]
+struct Background {
+    tasks: Tasks,
+    halt: Shutdown,
+}
+
+impl Background {
+    fn spawn(&self, task: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let halt = self.halt.clone();
+        self.tasks.spawn(task, async move {
+            tokio::select! {
+                () = halt.triggered() => {}
+                () = future => {}
+            }
+        });
+    }
+}
+
+async fn release(lease: Option<&mut Lease>) {
+    if let Some(lease) = lease {
+        lease.release().await;
+    }
+}
+
+/// Selects what the operator itself labels: a cluster has many more pods than sandboxes.
+const TRACKED: &str = labels::SANDBOX_NAME_HASH;
+
+/// Starts the watches and returns the handles of those whose freshness matters to a new leader.
+fn start_watches(cx: &Arc<Context>, background: &Background) -> Vec<(&'static str, Handle)> {
+    let plain = |resource| Scope {
+        resource,
+        selector: None,
+        optional: false,
+    };
+    let tracked = |resource| Scope {
+        selector: Some(TRACKED),
+        ..plain(resource)
+    };
+    let mut handles = vec![
+        start_watch::<SandboxRow>(cx, background, plain(&SANDBOXES)),
+        start_watch::<PodRow>(cx, background, tracked(&PODS)),
+        start_watch::<ServiceRow>(cx, background, tracked(&SERVICES)),
+        start_watch::<VolumeClaimRow>(cx, background, tracked(&VOLUME_CLAIMS)),
+    ];
+    if cx.config.extensions {
+        handles.push(start_watch::<ClaimRow>(cx, background, plain(&CLAIMS)));
+        handles.push(start_watch::<TemplateRow>(
+            cx,
+            background,
+            plain(&TEMPLATES),
+        ));
+        handles.push(start_watch::<PoolRow>(cx, background, plain(&POOLS)));
+        handles.push(start_watch::<PolicyRow>(cx, background, plain(&POLICIES)));
+        if cx.config.watch_nodes {
+            let scope = Scope {
+                optional: true,
+                ..plain(&NODES)
+            };
+            start_watch::<NodeRow>(cx, background, scope);
+        }
+    }
+    handles
+}
+
+fn start_watch<R: Stored>(
+    cx: &Arc<Context>,
+    background: &Background,
+    scope: Scope,
+) -> (&'static str, Handle) {
+    let namespace = cx
+        .config
+        .namespace
+        .clone()
+        .filter(|_| R::KIND != NodeRow::KIND);
+    let (watch, handle) = Watch::<R>::new(
+        cx.api.clone(),
+        cx.store.clone(),
+        cx.metrics.clone(),
+        scope,
+        namespace,
+    );
+    background.spawn(R::KIND, watch.run());
+    (R::KIND, handle)
+}
+
+fn start_timers(
+    cx: &Arc<Context>,
+    queues: &Queues,
+    deadlines: &Deadlines,
+    recorder: Recorder,
+    background: &Background,
+) {
+    for queue in [
+        &queues.sandboxes,
+        &queues.claims,
+        &queues.templates,
+        &queues.pools,
+    ] {
+        let queue = queue.clone();
+        background.spawn("queue-timers", async move { queue.run_timers().await });
+    }
+    let (deadlines, clock, targets) = (deadlines.clone(), cx.clock.clone(), queues.clone());
+    background.spawn("deadlines", async move {
+        let fire = move |target| {
+            let (queue, key) = match target {
+                Target::Claim(key) => (&targets.claims, key),
+                Target::Sandbox(key) => (&targets.sandboxes, key),
+            };
+            // It expires now, however often it failed before.
+            queue.forgive(&key);
+            queue.add(key, Priority::High);
+        };
+        deadlines.run(clock, fire).await;
+    });
+    let instance = cx.config.leader_election.as_ref().map_or_else(
+        || "agent-sandbox-controller".to_owned(),
+        |settings| settings.identity.clone(),
+    );
+    let recording = recorder.run(cx.api.clone(), cx.lanes.clone(), cx.clock.clone(), instance);
+    background.spawn("events", recording);
+}
+
+async fn wait_for_sync(watches: &[(&'static str, Handle)], gate: &Gate) {
+    for (kind, watch) in watches {
+        gate.set_not_ready(format!("waiting for the first list of {kind}"));
+        watch.synced().await;
+    }
+    gate.set_ready();
+}
+
+/// A controller: what its queue's workers run.
+trait Reconcile: Send + Sync + 'static {
+    /// Its name in metrics and logs.
+    const NAME: &'static str;
+
+    /// One pass over one object.
+    fn pass(&self, key: &Key) -> impl Future<Output = Next> + Send;
+}
+
+impl Reconcile for Sandboxes {
+    const NAME: &'static str = "sandbox";
+
+    async fn pass(&self, key: &Key) -> Next {
+        self.reconcile(key).await
+    }
+}
+
+impl Reconcile for Claims {
+    const NAME: &'static str = "sandboxclaim";
+
+    async fn pass(&self, key: &Key) -> Next {
+        self.reconcile(key).await
+    }
+}
+
+impl Reconcile for Templates {
+    const NAME: &'static str = "sandboxtemplate";
+
+    async fn pass(&self, key: &Key) -> Next {
+        self.reconcile(key).await
+    }
+}
+
+impl Reconcile for Pools {
+    const NAME: &'static str = "sandboxwarmpool";
+
+    async fn pass(&self, key: &Key) -> Next {
+        self.reconcile(key).await
+    }
+}
+
+fn start_workers(cx: &Arc<Context>, queues: &Queues, tasks: &Tasks, stop: &Shutdown) {
+    let counts = cx.config.workers;
+    let crew = Crew { cx, tasks, stop };
+    crew.start(
+        Sandboxes::new(cx.clone()),
+        &queues.sandboxes,
+        counts.sandboxes,
+    );
+    if !cx.config.extensions {
+        return;
+    }
+    let staleness = Arc::new(Staleness::new(cx.config.policy.resolvers.clone()));
+    let claims = Claims::new(cx.clone(), staleness.clone());
+    crew.start(claims, &queues.claims, counts.claims);
+    crew.start(
+        Templates::new(cx.clone()),
+        &queues.templates,
+        counts.templates,
+    );
+    crew.start(
+        Pools::new(cx.clone(), staleness),
+        &queues.pools,
+        counts.pools,
+    );
+}
+
+/// Those who work off the queues.
+struct Crew<'a> {
+    cx: &'a Arc<Context>,
+    tasks: &'a Tasks,
+    stop: &'a Shutdown,
+}
+
+impl Crew<'_> {
+    fn start<R: Reconcile>(&self, reconciler: R, queue: &Queue, count: usize) {
+        let reconciler = Arc::new(reconciler);
+        for _ in 0..count {
+            let worker = work(
+                reconciler.clone(),
+                queue.clone(),
+                self.cx.metrics.clone(),
+                self.stop.clone(),
+            );
+            self.tasks.spawn(R::NAME, worker);
+        }
+    }
+}
+
+async fn work<R: Reconcile>(
+    reconciler: Arc<R>,
+    queue: Queue,
+    metrics: Arc<Metrics>,
+    stop: Shutdown,
+) {
+    loop {
+        let key = tokio::select! {
+            biased;
+            () = stop.triggered() => return,
+            key = queue.take() => key,
+        };
+        let started = Instant::now();
+        let span = tracing::debug_span!("reconcile", controller = R::NAME, object = %key);
+        // A defect in one pass must not take the worker, and with it all other objects, along.
+        let guarded = AssertUnwindSafe(reconciler.pass(&key).instrument(span)).catch_unwind();
+        let next = guarded.await.unwrap_or_else(|_| {
+            tracing::error!(controller = R::NAME, object = %key, "a pass panicked; it is retried");
+            Next::Retry
+        });
+        let result = match next {
+            Next::Done => "success",
+            Next::After(_) => "requeue_after",
+            Next::Retry | Next::RetryAfter(_) => "error",
+        };
+        metrics.pass(R::NAME, result, started.elapsed());
+        queue.finish(&key, next);
+    }
+}

@@ -1,0 +1,276 @@
+//! The only file of this kind that writes.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::api::{ApiError, CLAIMS, Delete, Deleted, Fields, POOLS, Part, SANDBOXES, TEMPLATES};
+use crate::context::Context;
+use crate::error::Fault;
+use crate::ident::{Key, Uid};
+use crate::objects::{ClaimRow, PoolRow, Row, SandboxRow, TemplateRow};
+use crate::store::{Stored, Work};
+
+/// How an attempt to bind a member, or to create a sandbox, ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Attempt {
+    /// The claim controls the sandbox now.
+    Won,
+    /// It does not, and the store knows the sandbox as it is.
+    Lost,
+}
+
+/// Commits a binding.
+///
+/// When the answer is lost, or says that the member has changed, the API server is asked who controls
+/// it now: the claim must neither take a second member while the first patch may have landed, nor
+/// give up a member it has.
+pub async fn bind(
+    cx: &Context,
+    by: &Work,
+    claim: &ClaimRow,
+    member: &Key,
+    patch: &Value,
+) -> Result<Attempt, Fault> {
+    match cx.api.patch(&SANDBOXES, member, Part::Object, patch).await {
+        Ok(wire) => {
+            assume::<SandboxRow>(cx, by, wire);
+            Ok(Attempt::Won)
+        }
+        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => whose(cx, by, claim, member).await,
+        Err(error) if error.outcome_unknown() => {
+            tracing::info!(%member, %error, "the answer to a binding was lost; asking who controls the member");
+            match whose(cx, by, claim, member).await? {
+                Attempt::Won => Ok(Attempt::Won),
+                // The patch may still be on its way. The reservation stays, so that the next pass
+                // tries this very member again: its own earlier patch either wins or has lost.
+                Attempt::Lost => Err(Fault::of(
+                    &format!("binding Sandbox {:?}", &*member.name),
+                    &error,
+                )),
+            }
+        }
+        Err(error) => Err(Fault::of(
+            &format!("binding Sandbox {:?}", &*member.name),
+            &error,
+        )),
+    }
+}
+
+/// Creates the claim's own sandbox.
+pub async fn create(
+    cx: &Context,
+    by: &Work,
+    claim: &ClaimRow,
+    sandbox: &Value,
+) -> Result<Attempt, Fault> {
+    let key = &claim.head.key;
+    match cx
+        .api
+        .create(&SANDBOXES, &key.namespace, sandbox, Fields::Strict)
+        .await
+    {
+        Ok(wire) => {
+            assume::<SandboxRow>(cx, by, wire);
+            Ok(Attempt::Won)
+        }
+        Err(ApiError::AlreadyExists(_)) => whose(cx, by, claim, key).await,
+        Err(error) if error.outcome_unknown() => match whose(cx, by, claim, key).await? {
+            Attempt::Won => Ok(Attempt::Won),
+            Attempt::Lost => Err(Fault::of("creating Sandbox", &error)),
+        },
+        Err(error) => Err(Fault::of("creating Sandbox", &error)),
+    }
+}
+
+/// Asks the API server for a sandbox and tells the store; says whether the claim controls it.
+async fn whose(cx: &Context, by: &Work, claim: &ClaimRow, key: &Key) -> Result<Attempt, Fault> {
+    let known = cx.store.read(|state| state.sandbox(key));
+    match cx
+        .api
+        .get::<<SandboxRow as Row>::Wire>(&SANDBOXES, key)
+        .await
+    {
+        Ok(Some(wire)) => {
+            let row = cx.store.assume::<SandboxRow>(wire, Some(by));
+            let ours = row.is_ok_and(|row| row.head.is_controlled_by(claim.head.uid));
+            Ok(if ours { Attempt::Won } else { Attempt::Lost })
+        }
+        Ok(None) => {
+            if let Some(row) = known {
+                cx.store
+                    .assume_deleted::<SandboxRow>(key, row.head.uid, Some(by));
+            }
+            Ok(Attempt::Lost)
+        }
+        Err(error) => Err(Fault::of(
+            &format!("reading Sandbox {:?}", &*key.name),
+            &error,
+        )),
+    }
+}
+
+/// Asks the API server for a pool; `true` when it exists, and then the store knows it.
+pub async fn confirm_pool(cx: &Context, by: &Work, key: &Key) -> Result<bool, Fault> {
+    let wire = cx.api.get::<<PoolRow as Row>::Wire>(&POOLS, key).await;
+    confirm::<PoolRow>(cx, by, key, wire)
+}
+
+/// Asks the API server for a template; `true` when it exists, and then the store knows it.
+pub async fn confirm_template(cx: &Context, by: &Work, key: &Key) -> Result<bool, Fault> {
+    let wire = cx
+        .api
+        .get::<<TemplateRow as Row>::Wire>(&TEMPLATES, key)
+        .await;
+    confirm::<TemplateRow>(cx, by, key, wire)
+}
+
+fn confirm<R: Stored>(
+    cx: &Context,
+    by: &Work,
+    key: &Key,
+    wire: crate::api::Result<Option<R::Wire>>,
+) -> Result<bool, Fault> {
+    match wire {
+        Ok(Some(wire)) => {
+            assume::<R>(cx, by, wire);
+            Ok(true)
+        }
+        Ok(None) => Ok(false),
+        Err(error) => Err(Fault::of(
+            &format!("reading {} {:?}", R::KIND, &*key.name),
+            &error,
+        )),
+    }
+}
+
+/// Asks the API server for the claim itself, and tells the store. `None` when it is gone or another
+/// one has its name.
+pub async fn confirm_claim(
+    cx: &Context,
+    by: &Work,
+    claim: &ClaimRow,
+) -> Result<Option<Arc<ClaimRow>>, Fault> {
+    let key = &claim.head.key;
+    match cx.api.get::<<ClaimRow as Row>::Wire>(&CLAIMS, key).await {
+        Ok(Some(wire)) => {
+            let row = cx.store.assume::<ClaimRow>(wire, Some(by));
+            Ok(row.ok().filter(|row| row.head.uid == claim.head.uid))
+        }
+        Ok(None) => Ok(None),
+        Err(error) => Err(Fault::of("reading the claim", &error)),
+    }
+}
+
+/// Brings a bound sandbox's metadata in line.
+pub async fn update(cx: &Context, by: &Work, sandbox: &Key, patch: &Value) -> Result<(), Fault> {
+    match cx.api.patch(&SANDBOXES, sandbox, Part::Object, patch).await {
+        Ok(wire) => {
+            assume::<SandboxRow>(cx, by, wire);
+            Ok(())
+        }
+        Err(ApiError::NotFound(_)) => Ok(()),
+        Err(error) => Err(Fault::of(
+            &format!("updating Sandbox {:?}", &*sandbox.name),
+            &error,
+        )),
+    }
+}
+
+/// Deletes a sandbox the claim controls.
+pub async fn delete_sandbox(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Result<(), Fault> {
+    match cx
+        .api
+        .delete::<<SandboxRow as Row>::Wire>(&SANDBOXES, key, Delete::of(uid))
+        .await
+    {
+        Ok(Deleted::Gone) => {
+            cx.store.assume_deleted::<SandboxRow>(key, uid, Some(by));
+            Ok(())
+        }
+        Ok(Deleted::Pending(wire)) => {
+            assume::<SandboxRow>(cx, by, *wire);
+            Ok(())
+        }
+        Err(error) => Err(Fault::of(
+            &format!("deleting Sandbox {:?}", &*key.name),
+            &error,
+        )),
+    }
+}
+
+/// Deletes an expired claim, provided it is still as it was when it was found expired.
+pub async fn delete_claim(
+    cx: &Context,
+    by: &Work,
+    claim: &ClaimRow,
+    foreground: bool,
+) -> Result<(), Fault> {
+    let delete = Delete {
+        foreground,
+        ..Delete::as_seen(claim.head.uid, claim.head.revision)
+    };
+    match cx
+        .api
+        .delete::<<ClaimRow as Row>::Wire>(&CLAIMS, &claim.head.key, delete)
+        .await
+    {
+        Ok(Deleted::Gone) => {
+            cx.store
+                .assume_deleted::<ClaimRow>(&claim.head.key, claim.head.uid, Some(by));
+            Ok(())
+        }
+        Ok(Deleted::Pending(wire)) => {
+            assume::<ClaimRow>(cx, by, *wire);
+            Ok(())
+        }
+        Err(error) => Err(Fault::of("deleting the expired claim", &error)),
+    }
+}
+
+/// How a status write ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Published {
+    /// It was written.
+    Written,
+    /// The claim has changed since it was seen; the change itself brings the next pass.
+    Stale,
+    /// The claim is gone.
+    Gone,
+}
+
+/// Writes the status.
+pub async fn publish(
+    cx: &Context,
+    by: &Work,
+    key: &Key,
+    patch: &Value,
+) -> Result<Published, Fault> {
+    match cx.api.patch(&CLAIMS, key, Part::Status, patch).await {
+        Ok(wire) => {
+            assume::<ClaimRow>(cx, by, wire);
+            Ok(Published::Written)
+        }
+        Err(ApiError::Conflict(_)) => Ok(Published::Stale),
+        Err(ApiError::NotFound(_)) => Ok(Published::Gone),
+        Err(error) => Err(Fault::of("writing the claim's status", &error)),
+    }
+}
+
+/// Writes annotations on the claim.
+pub async fn annotate(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
+    match cx.api.patch(&CLAIMS, key, Part::Object, patch).await {
+        Ok(wire) => {
+            assume::<ClaimRow>(cx, by, wire);
+            Ok(())
+        }
+        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
+        Err(error) => Err(Fault::of("annotating the claim", &error)),
+    }
+}
+
+fn assume<R: Stored>(cx: &Context, by: &Work, wire: R::Wire) {
+    if let Err(error) = cx.store.assume::<R>(wire, Some(by)) {
+        tracing::debug!(%error, "the result of a write was not stored");
+    }
+}

@@ -1,0 +1,21 @@
+//! Names and keys that only the operator uses. Everything other programs or clients read is in
+//! `agent_sandbox_crds`.
+
+/// On a claimed Sandbox: the generation that the binding itself produced. Binding edits the pod
+/// template's metadata, which bumps the generation; nobody asked for that change, so the status need
+/// not be rewritten to acknowledge it, and the pool's conditions stay as they are.
+pub const BINDING_GENERATION: &str = "agents.x-k8s.io/binding-generation";
+/// On a managed NetworkPolicy: the template it belongs to. The policy has no owner reference, because
+/// it must outlive its template for as long as pods of the template run.
+pub const POLICY_TEMPLATE: &str = "agents.x-k8s.io/policy-of-template";
+/// On a managed NetworkPolicy: the UID of that template.
+pub const POLICY_TEMPLATE_UID: &str = "agents.x-k8s.io/policy-of-template-uid";
+
+/// `reportingController` of events on Sandboxes.
+pub const SANDBOX_REPORTER: &str = "sandbox-controller";
+/// `reportingController` of events on claims.
+pub const CLAIM_REPORTER: &str = "sandboxclaim-controller";
+/// `reportingController` of events on templates.
+pub const TEMPLATE_REPORTER: &str = "sandboxtemplate-controller";
+/// `reportingController` of events on pools.
+pub const POOL_REPORTER: &str = "sandboxwarmpool-controller";

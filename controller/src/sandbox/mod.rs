@@ -1,0 +1,644 @@
+//! Sandbox -> Pod, headless Service and volume claims.
+//!
+//! A pass is *observe -> plan -> act -> status*: [`plan`] decides from what was observed, [`act`]
+//! makes the calls, [`status`] says what came of it. The pass may run again in place when a call
+//! revealed something (a name held by an object the watch does not select). What is remembered
+//! between passes is only what cannot be read from objects: rejections that must not be repeated,
+//! and since when a write that can wait has been waiting.
+
+pub mod act;
+pub mod desired;
+pub mod plan;
+pub mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_sandbox_crds::condition::{self, reason};
+use agent_sandbox_crds::{labels, names};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use self::act::Created;
+use self::plan::{
+    Converge, Holder, Observed, Plan, PodStep, Policy, Rejected, ServiceStep, TearDown, VolumeStep,
+};
+use self::status::{Outcome, Urgency};
+use crate::context::Context;
+use crate::error::Fault;
+use crate::events::{Event, Importance, Regarding};
+use crate::ident::{Key, Uid};
+use crate::objects::{OwnerKind, PodRow, SandboxRow, SandboxStatus, ServiceRow, VolumeClaimRow};
+use crate::queue::{Next, Priority};
+use crate::store::{State, Work};
+
+/// Details nobody waits for are collected this long before they are written.
+const SETTLE: Duration = Duration::from_secs(1);
+/// The longest a pod's metadata may lag behind: a claimed pod must not be taken for an idle one by an
+/// autoscaler.
+const LONGEST_WRITE_BEHIND: Duration = Duration::from_secs(1);
+/// How soon to look again while claims have right of way.
+const YIELD: Duration = Duration::from_millis(20);
+/// In-place repetitions of a pass; each needs a new revelation.
+const ROUNDS: usize = 4;
+
+/// Reconciles sandboxes.
+#[derive(Debug)]
+pub struct Sandboxes {
+    cx: Arc<Context>,
+    memory: Mutex<BTreeMap<Uid, Memory>>,
+}
+
+/// What is remembered of a sandbox between passes.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    key: Option<Key>,
+    generation: i64,
+    rejected: Rejected,
+    /// Since when a write to the pod's metadata waits.
+    metadata_waits: Option<Instant>,
+    /// Since when a status write waits.
+    status_waits: Option<Instant>,
+    /// Since when low-priority work yields to claims.
+    yields: Option<Instant>,
+}
+
+impl Memory {
+    fn is_blank(&self) -> bool {
+        self.rejected == Rejected::default()
+            && self.metadata_waits.is_none()
+            && self.status_waits.is_none()
+            && self.yields.is_none()
+    }
+}
+
+/// What was learned from the API server during a pass.
+#[derive(Debug, Default)]
+struct Learned {
+    pod_name: Option<Holder<PodRow>>,
+    service: Option<Holder<ServiceRow>>,
+    volume_claims: BTreeMap<String, Holder<VolumeClaimRow>>,
+}
+
+/// What a round of steps led to.
+enum Round {
+    /// Something was revealed: plan again.
+    Again,
+    /// All steps were taken.
+    Settled {
+        outcome: Outcome,
+        wait: Option<Duration>,
+    },
+}
+
+impl Sandboxes {
+    /// A reconciler with an empty memory.
+    pub fn new(cx: Arc<Context>) -> Self {
+        Self {
+            cx,
+            memory: Mutex::default(),
+        }
+    }
+
+    /// Brings one sandbox to its desired state, as far as possible now.
+    pub async fn reconcile(&self, key: &Key) -> Next {
+        let mut learned = Learned::default();
+        for _ in 0..ROUNDS {
+            let Some(observed) = self.observe(key, &learned) else {
+                self.forget(key);
+                return Next::Done;
+            };
+            if let Some(delay) = self.yields(&observed.sandbox) {
+                return Next::After(delay);
+            }
+            let now = self.cx.clock.now();
+            let by = work(&observed.sandbox);
+            match plan::plan(&observed, now) {
+                Plan::Leave => return Next::Done,
+                Plan::MarkExpired => {
+                    let status = status::marked_expired(&observed.sandbox, now);
+                    if let Err(fault) = self.publish(&by, &observed.sandbox, &status).await {
+                        return next_after(&[fault]);
+                    }
+                    self.announce_expiry(&observed.sandbox);
+                }
+                Plan::TearDown(steps) => {
+                    return self.tear_down(&by, &observed.sandbox, steps).await;
+                }
+                Plan::Converge(steps) => {
+                    match self.converge(&by, &observed, steps, &mut learned).await {
+                        Round::Again => {}
+                        Round::Settled { outcome, wait } => {
+                            return self.settle(key, &by, &learned, outcome, wait).await;
+                        }
+                    }
+                }
+            }
+        }
+        Next::Retry
+    }
+
+    /// Reads everything a plan depends on, in one look.
+    fn observe(&self, key: &Key, learned: &Learned) -> Option<Observed> {
+        let mut observed = self.cx.store.read(|state| {
+            let sandbox = state.sandbox(key)?;
+            let pods: Vec<Arc<PodRow>> = state.pods_of(sandbox.head.uid).cloned().collect();
+            let pod_name = match state.pod(&plan::tracked_pod(&sandbox)) {
+                Some(pod) => Holder::Held(pod),
+                None => Holder::Unseen,
+            };
+            let service = match state.service(key) {
+                Some(service) => Holder::Held(service),
+                None => Holder::Unseen,
+            };
+            let templates = desired::volume_claim_templates(&sandbox).unwrap_or_default();
+            let volume_claims = templates
+                .iter()
+                .map(|template| {
+                    let name = names::volume_claim(template.name(), &key.name);
+                    let holder = state
+                        .volume_claim(&key.sibling(name.as_str()))
+                        .map_or(Holder::Unseen, Holder::Held);
+                    (name, holder)
+                })
+                .collect();
+            let policy = if self.cx.config.extensions {
+                policy(state, &sandbox)
+            } else {
+                Policy::InPlace
+            };
+            Some(Observed {
+                sandbox,
+                pods,
+                pod_name,
+                service,
+                volume_claims,
+                policy,
+                rejected: Rejected::default(),
+            })
+        })?;
+        if let (Holder::Unseen, Some(known)) = (&observed.pod_name, &learned.pod_name) {
+            observed.pod_name = known.clone();
+        }
+        if let (Holder::Unseen, Some(known)) = (&observed.service, &learned.service) {
+            observed.service = known.clone();
+        }
+        for (name, holder) in &mut observed.volume_claims {
+            if let (Holder::Unseen, Some(known)) = (&*holder, learned.volume_claims.get(name)) {
+                *holder = known.clone();
+            }
+        }
+        let head = &observed.sandbox.head;
+        if let Some(memory) = self.memory.lock().get(&head.uid)
+            && memory.generation == head.generation
+        {
+            observed.rejected = memory.rejected.clone();
+        }
+        Some(observed)
+    }
+
+    /// Whether low-priority work should let claims pass, and for how long.
+    fn yields(&self, row: &SandboxRow) -> Option<Duration> {
+        let low = is_unclaimed_member(row);
+        self.remember(row, |memory| {
+            if low && self.cx.lanes.is_busy() {
+                let since = *memory.yields.get_or_insert_with(Instant::now);
+                if since.elapsed() < self.cx.lanes.patience() {
+                    return Some(YIELD);
+                }
+            } else {
+                memory.yields = None;
+            }
+            None
+        })
+    }
+
+    /// Takes the steps of a normal pass, one after the other; a failure does not stop the later ones.
+    async fn converge(
+        &self,
+        by: &Work,
+        observed: &Observed,
+        steps: Converge,
+        learned: &mut Learned,
+    ) -> Round {
+        let cx = &*self.cx;
+        let row = &*observed.sandbox;
+        let key = &row.head.key;
+        let mut outcome = Outcome::default();
+        let mut wait = None;
+        let mut revealed = false;
+        let _lane = if is_unclaimed_member(row) {
+            Some(cx.lanes.background().await)
+        } else {
+            None
+        };
+
+        for step in steps.volumes {
+            let done = match step {
+                VolumeStep::Create(name, claim) => {
+                    match act::create_volume_claim(cx, by, &name, &claim).await {
+                        Ok(Created::Done) => Ok(()),
+                        Ok(Created::Taken(holder)) => {
+                            learned.volume_claims.insert(name.name.to_string(), holder);
+                            revealed = true;
+                            Ok(())
+                        }
+                        Err(fault) => Err(fault),
+                    }
+                }
+                VolumeStep::Adopt(name, patch) => {
+                    act::adopt_volume_claim(cx, by, &name, &patch).await
+                }
+                VolumeStep::Fail(fault) => Err(fault),
+            };
+            if let Err(fault) = done {
+                self.note_rejection(row, &fault, |rejected| &mut rejected.volumes);
+                outcome.faults.push(fault);
+            }
+        }
+
+        match self.pod_step(by, row, steps.pod, learned).await {
+            Ok(PodDone::Settled { wait: longer }) => wait = longer,
+            Ok(PodDone::Revealed) => revealed = true,
+            Ok(PodDone::TooMany(count)) => outcome.too_many_pods = Some(count),
+            Err(fault) => {
+                self.note_rejection(row, &fault, |rejected| &mut rejected.pod);
+                outcome.pod_failed = true;
+                outcome.faults.push(fault);
+            }
+        }
+        if steps.forget_pod_name
+            && let Err(fault) = act::forget_pod_name(cx, by, row).await
+        {
+            outcome.faults.push(fault);
+        }
+
+        let done = match steps.service {
+            ServiceStep::None => Ok(()),
+            ServiceStep::Create(service) => {
+                match act::create_service(cx, by, key, &service).await {
+                    Ok(Created::Done) => Ok(()),
+                    Ok(Created::Taken(holder)) => {
+                        learned.service = Some(holder);
+                        revealed = true;
+                        Ok(())
+                    }
+                    Err(fault) => Err(fault),
+                }
+            }
+            ServiceStep::Patch(name, patch) => act::patch_service(cx, by, &name, &patch).await,
+            ServiceStep::Delete(name, uid) => act::delete_service(cx, by, &name, uid).await,
+            ServiceStep::Fail(fault) => Err(fault),
+        };
+        if let Err(fault) = done {
+            self.note_rejection(row, &fault, |rejected| &mut rejected.service);
+            outcome.faults.push(fault);
+        }
+
+        if revealed && outcome.faults.is_empty() {
+            Round::Again
+        } else {
+            Round::Settled { outcome, wait }
+        }
+    }
+
+    async fn pod_step(
+        &self,
+        by: &Work,
+        row: &SandboxRow,
+        step: PodStep,
+        learned: &mut Learned,
+    ) -> Result<PodDone, Fault> {
+        let cx = &*self.cx;
+        let key = &row.head.key;
+        let settled = PodDone::Settled { wait: None };
+        let patches_metadata = matches!(&step, PodStep::Patch { adopts: false, .. });
+        if !patches_metadata {
+            self.remember(row, |memory| memory.metadata_waits = None);
+        }
+        match step {
+            PodStep::None | PodStep::AwaitPolicy => Ok(settled),
+            PodStep::Multiple(count) => Ok(PodDone::TooMany(count)),
+            PodStep::Fail(fault) => {
+                if let Some(Holder::Nobody) = learned.pod_name {
+                    learned.pod_name = None;
+                }
+                Err(fault)
+            }
+            PodStep::LookUp(name) => {
+                learned.pod_name = Some(act::look_up_pod(cx, &name).await?);
+                Ok(PodDone::Revealed)
+            }
+            PodStep::Create(pod) => match act::create_pod(cx, by, key, &pod).await {
+                Ok(Created::Done) => {
+                    self.announce(
+                        row,
+                        Importance::Normal,
+                        "SandboxPodCreated",
+                        "PodCreation",
+                        || format!("Created Pod {:?}", &*key.name),
+                    );
+                    Ok(settled)
+                }
+                Ok(Created::Taken(holder)) => {
+                    learned.pod_name = Some(holder);
+                    Ok(PodDone::Revealed)
+                }
+                Err(fault) => {
+                    self.announce(
+                        row,
+                        Importance::Warning,
+                        "SandboxPodCreateFailed",
+                        "PodCreation",
+                        || fault.to_string(),
+                    );
+                    Err(fault)
+                }
+            },
+            PodStep::Patch {
+                key: name,
+                patch,
+                adopts,
+            } => {
+                if !adopts && let Some(left) = self.write_behind(row) {
+                    return Ok(PodDone::Settled { wait: Some(left) });
+                }
+                let _lane = if adopts {
+                    None
+                } else {
+                    Some(cx.lanes.background().await)
+                };
+                act::patch_pod(cx, by, &name, &patch).await?;
+                self.remember(row, |memory| memory.metadata_waits = None);
+                Ok(settled)
+            }
+            PodStep::Delete(name, uid) => {
+                act::delete_pod(cx, by, &name, uid).await?;
+                Ok(settled)
+            }
+        }
+    }
+
+    /// How much longer a pod's metadata may lag: for the configured window, and while claims have
+    /// right of way; never longer than [`LONGEST_WRITE_BEHIND`].
+    fn write_behind(&self, row: &SandboxRow) -> Option<Duration> {
+        let busy = self.cx.lanes.is_busy();
+        let window = self.cx.config.write_behind.min(LONGEST_WRITE_BEHIND);
+        self.remember(row, |memory| {
+            let since = *memory.metadata_waits.get_or_insert_with(Instant::now);
+            let waited = since.elapsed();
+            if waited < window {
+                return Some(window.saturating_sub(waited));
+            }
+            (busy && waited < LONGEST_WRITE_BEHIND).then_some(YIELD)
+        })
+    }
+
+    /// Computes the status after the steps, and writes it now, later, or not at all.
+    async fn settle(
+        &self,
+        key: &Key,
+        by: &Work,
+        learned: &Learned,
+        outcome: Outcome,
+        wait: Option<Duration>,
+    ) -> Next {
+        let Some(after) = self.observe(key, learned) else {
+            return Next::Done;
+        };
+        let row = &*after.sandbox;
+        let now = self.cx.clock.now();
+        if plan::is_expired(row, now) {
+            // It expired during the pass; the next one says so.
+            return Next::After(Duration::ZERO);
+        }
+        let new = status::converged(&after, &outcome, now, &self.cx.config.cluster_domain);
+        let mut faults = outcome.faults.clone();
+        let mut wait = wait;
+        match status::urgency(row, &new) {
+            Urgency::None => self.remember(row, |memory| memory.status_waits = None),
+            Urgency::Later => {
+                let left = self.remember(row, |memory| {
+                    let since = *memory.status_waits.get_or_insert_with(Instant::now);
+                    SETTLE.saturating_sub(since.elapsed())
+                });
+                if left.is_zero() {
+                    faults.extend(self.publish(by, row, &new).await.err());
+                } else {
+                    wait = Some(wait.map_or(left, |wait| wait.min(left)));
+                }
+            }
+            Urgency::Now => {
+                let published = self.publish(by, row, &new).await;
+                if published.is_ok() {
+                    self.announce_changes(row, &new, &outcome);
+                }
+                faults.extend(published.err());
+            }
+        }
+        if faults.iter().any(Fault::is_retried) {
+            return next_after(&faults);
+        }
+        wait.map_or(Next::Done, Next::After)
+    }
+
+    async fn publish(&self, by: &Work, row: &SandboxRow, new: &SandboxStatus) -> Result<(), Fault> {
+        self.remember(row, |memory| memory.status_waits = None);
+        let Some(patch) = status::patch(row, new) else {
+            return Ok(());
+        };
+        act::publish(&self.cx, by, &row.head.key, &patch).await
+    }
+
+    /// Takes down an expired sandbox: children first, then, as the policy says, the sandbox itself or
+    /// all of its status but the conditions.
+    async fn tear_down(&self, by: &Work, row: &SandboxRow, steps: TearDown) -> Next {
+        let cx = &*self.cx;
+        let mut faults = Vec::new();
+        for (pod, uid) in &steps.pods {
+            faults.extend(act::delete_pod(cx, by, pod, *uid).await.err());
+        }
+        if let Some((service, uid)) = &steps.service {
+            faults.extend(act::delete_service(cx, by, service, *uid).await.err());
+        }
+        if steps.sandbox {
+            // Garbage collection finishes what failed above.
+            faults.clear();
+            faults.extend(act::delete_sandbox(cx, by, row).await.err());
+        } else if faults.is_empty() {
+            let status = status::torn_down(row, cx.clock.now());
+            faults.extend(self.publish(by, row, &status).await.err());
+        }
+        if faults.is_empty() {
+            Next::Done
+        } else {
+            next_after(&faults)
+        }
+    }
+
+    fn announce_expiry(&self, row: &SandboxRow) {
+        if row.shutdown_policy == crate::objects::ShutdownPolicy::Retain {
+            self.announce(row, Importance::Normal, "SandboxExpired", "Expiry", || {
+                "Sandbox has expired".to_owned()
+            });
+        }
+    }
+
+    fn announce_changes(&self, row: &SandboxRow, new: &SandboxStatus, outcome: &Outcome) {
+        let old = &row.status.conditions;
+        let became = |kind: &str, why: &str| {
+            new.conditions.reason(kind) == Some(why) && old.reason(kind) != Some(why)
+        };
+        if let Some(count) = outcome.too_many_pods
+            && became(condition::READY, reason::MULTIPLE_PODS)
+        {
+            self.announce(
+                row,
+                Importance::Warning,
+                "MultiplePods",
+                "Reconciling",
+                || status::multiple_pods(count),
+            );
+        }
+        if new.conditions.is_true(condition::READY) && !old.is_true(condition::READY) {
+            self.announce(
+                row,
+                Importance::Normal,
+                "SandboxReady",
+                "Reconciling",
+                || "Sandbox is ready".to_owned(),
+            );
+        }
+        if became(condition::SUSPENDED, reason::POD_TERMINATED) {
+            self.announce(
+                row,
+                Importance::Normal,
+                "SandboxSuspended",
+                "Reconciling",
+                || "Sandbox is suspended".to_owned(),
+            );
+        }
+        if became(condition::FINISHED, reason::POD_SUCCEEDED) {
+            self.announce(
+                row,
+                Importance::Normal,
+                "PodSucceeded",
+                "Reconciling",
+                || "Pod completed successfully".to_owned(),
+            );
+        }
+        if became(condition::FINISHED, reason::POD_FAILED) {
+            self.announce(row, Importance::Warning, "PodFailed", "Reconciling", || {
+                "Pod failed".to_owned()
+            });
+        }
+    }
+
+    /// Records an event. Ordinary events of unclaimed pool members are not worth a write each: the
+    /// pool's status says the same.
+    fn announce(
+        &self,
+        row: &SandboxRow,
+        importance: Importance,
+        why: &'static str,
+        action: &'static str,
+        note: impl FnOnce() -> String,
+    ) {
+        if importance == Importance::Normal && is_unclaimed_member(row) {
+            return;
+        }
+        self.cx.events.record(Event {
+            regarding: Regarding::sandbox(&row.head),
+            importance,
+            reason: why,
+            action,
+            note: note(),
+        });
+    }
+
+    fn note_rejection(
+        &self,
+        row: &SandboxRow,
+        fault: &Fault,
+        slot: impl FnOnce(&mut Rejected) -> &mut Option<Fault>,
+    ) {
+        if matches!(fault, Fault::Invalid(_)) {
+            self.remember(row, |memory| {
+                *slot(&mut memory.rejected) = Some(fault.clone());
+            });
+        }
+    }
+
+    fn remember<T>(&self, row: &SandboxRow, edit: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memory.lock();
+        let entry = memory.entry(row.head.uid).or_default();
+        if entry.generation != row.head.generation {
+            entry.generation = row.head.generation;
+            entry.rejected = Rejected::default();
+        }
+        entry.key = Some(row.head.key.clone());
+        let result = edit(entry);
+        if entry.is_blank() {
+            memory.remove(&row.head.uid);
+        }
+        result
+    }
+
+    fn forget(&self, key: &Key) {
+        self.memory
+            .lock()
+            .retain(|_, memory| memory.key.as_ref() != Some(key));
+    }
+}
+
+/// What became of the pod's step.
+enum PodDone {
+    Settled { wait: Option<Duration> },
+    Revealed,
+    TooMany(usize),
+}
+
+fn next_after(faults: &[Fault]) -> Next {
+    match faults.iter().filter_map(Fault::retry_after).max() {
+        Some(delay) => Next::RetryAfter(delay),
+        None => Next::Retry,
+    }
+}
+
+fn work(row: &SandboxRow) -> Work {
+    let priority = if is_unclaimed_member(row) {
+        Priority::Low
+    } else {
+        Priority::High
+    };
+    Work::Sandbox(row.head.key.clone(), priority)
+}
+
+fn is_unclaimed_member(row: &SandboxRow) -> bool {
+    row.head
+        .owner
+        .as_ref()
+        .is_some_and(|owner| owner.kind == OwnerKind::Pool)
+}
+
+/// Whether the policy that protects the pods of the sandbox's template is in place. Sandboxes nobody
+/// made from a template have none.
+fn policy(state: &State, row: &SandboxRow) -> Policy {
+    let from_template = row
+        .head
+        .owner
+        .as_ref()
+        .is_some_and(|owner| owner.kind.is_extension())
+        && row.labels.contains(labels::SANDBOX_TEMPLATE_REF_HASH);
+    let (true, Some(name)) = (from_template, row.template_name()) else {
+        return Policy::InPlace;
+    };
+    let Some(template) = state.template(&row.head.key.sibling(name.clone())) else {
+        return Policy::InPlace;
+    };
+    crate::template::policy_of(state, &template)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,450 @@
+//! Everything the operator knows, in one place: a [`Table`] per kind, the indexes derived from the
+//! tables, and the routing of every change to the work it causes. Watches and successful writes feed
+//! it; reconcilers read it. One lock, held for microseconds and never across an await. It does no
+//! I/O.
+
+mod availability;
+mod routes;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::expiry::{Deadlines, Target};
+use crate::ident::{Key, Revision, Text, Uid};
+use crate::intern::Interner;
+use crate::objects::{
+    ClaimRow, DecodeError, NodeRow, PodRow, PolicyRow, PoolRow, Row, SandboxRow, ServiceRow,
+    TemplateRow, VolumeClaimRow,
+};
+use crate::queue::{Priority, Queue};
+
+pub use availability::{Availability, Class, Pick};
+pub use routes::Stored;
+pub use table::{Delta, Seen, Table};
+
+/// A key with the queue it belongs to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Work {
+    /// Reconcile a sandbox.
+    Sandbox(Key, Priority),
+    /// Reconcile a claim.
+    Claim(Key),
+    /// Reconcile a template.
+    Template(Key),
+    /// Reconcile a pool.
+    Pool(Key),
+}
+
+/// The queues of all kinds.
+#[derive(Clone, Debug, Default)]
+pub struct Queues {
+    /// Sandboxes.
+    pub sandboxes: Queue,
+    /// Claims.
+    pub claims: Queue,
+    /// Templates.
+    pub templates: Queue,
+    /// Pools.
+    pub pools: Queue,
+}
+
+impl Queues {
+    /// Queues a piece of work now.
+    pub fn add(&self, work: Work) {
+        match work {
+            Work::Sandbox(key, priority) => self.sandboxes.add(key, priority),
+            Work::Claim(key) => self.claims.add(key, Priority::High),
+            Work::Template(key) => self.templates.add(key, Priority::High),
+            Work::Pool(key) => self.pools.add(key, Priority::High),
+        }
+    }
+}
+
+/// The store. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: RwLock<State>,
+    interner: Interner,
+    queues: Queues,
+    deadlines: Deadlines,
+}
+
+/// The tables and the indexes over them.
+#[derive(Debug, Default)]
+pub struct State {
+    sandboxes: Table<SandboxRow>,
+    pods: Table<PodRow>,
+    services: Table<ServiceRow>,
+    volume_claims: Table<VolumeClaimRow>,
+    claims: Table<ClaimRow>,
+    templates: Table<TemplateRow>,
+    pools: Table<PoolRow>,
+    policies: Table<PolicyRow>,
+    nodes: Table<NodeRow>,
+    sandboxes_by_owner: BTreeMap<Uid, BTreeSet<Key>>,
+    pods_by_owner: BTreeMap<Uid, BTreeSet<Key>>,
+    pools_by_template: BTreeMap<Key, BTreeSet<Key>>,
+    claims_by_pool: BTreeMap<Key, BTreeSet<Key>>,
+    claims_by_template: BTreeMap<Key, BTreeSet<Key>>,
+    /// How many sandboxes and pods carry a template's hash, by namespace and hash.
+    template_users: BTreeMap<(Text, Text), usize>,
+    availability: Availability,
+    /// Claims that wait for a member of a pool to get its address.
+    waiting_claims: BTreeMap<Uid, BTreeSet<Key>>,
+}
+
+impl Store {
+    /// An empty store that feeds `queues` and `deadlines`.
+    pub fn new(queues: Queues, deadlines: Deadlines) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: RwLock::new(State::default()),
+                interner: Interner::default(),
+                queues,
+                deadlines,
+            }),
+        }
+    }
+
+    /// The interner that decoders use.
+    pub fn interner(&self) -> &Interner {
+        &self.shared.interner
+    }
+
+    /// Takes an object from the watch or a list.
+    ///
+    /// # Errors
+    /// When the object cannot be understood; the store is unchanged.
+    pub fn observe<R: Stored>(
+        &self,
+        wire: R::Wire,
+        seen: Seen,
+    ) -> Result<(Key, Revision), DecodeError> {
+        let row = R::from_wire(wire, &self.shared.interner)?;
+        let key = row.head().key.clone();
+        let revision = row.head().revision;
+        self.change(None, |state| R::table(state).observe(row, seen));
+        Ok((key, revision))
+    }
+
+    /// Takes a deletion from the watch.
+    ///
+    /// # Errors
+    /// When the object cannot be understood; the store is unchanged.
+    pub fn observe_deleted<R: Stored>(&self, wire: R::Wire) -> Result<Revision, DecodeError> {
+        let row = R::from_wire(wire, &self.shared.interner)?;
+        let head = row.head();
+        self.change(None, |state| {
+            R::table(state).observe_deleted(&head.key, head.uid, head.revision)
+        });
+        Ok(head.revision)
+    }
+
+    /// Takes a bookmark of the watch.
+    pub fn observe_progress<R: Stored>(&self, revision: Revision) {
+        R::table(&mut self.shared.state.write()).observe_progress(revision);
+    }
+
+    /// Ends a list; see [`Table::finish_list`].
+    pub fn finish_list<R: Stored>(&self, revision: Revision, listed: &BTreeSet<Key>) {
+        let gone = R::table(&mut self.shared.state.write()).finish_list(revision, listed);
+        for row in gone {
+            self.route::<R>(None, Some(&row), None);
+        }
+    }
+
+    /// Takes the object that a successful write of ours, or an uncached read, returned. `by` is the
+    /// work that made the write: it is not queued again for its own doing.
+    ///
+    /// # Errors
+    /// When the object cannot be understood; the watch will deliver it again.
+    pub fn assume<R: Stored>(
+        &self,
+        wire: R::Wire,
+        by: Option<&Work>,
+    ) -> Result<Arc<R>, DecodeError> {
+        let row = R::from_wire(wire, &self.shared.interner)?;
+        let key = row.head().key.clone();
+        let uid = row.head().uid;
+        // What the write returned is what the caller goes on with, even when the watch was faster.
+        let mut returned = None;
+        self.change(by, |state| {
+            let delta = R::table(state).assume(row);
+            returned = R::table(state).get(&key).cloned();
+            delta
+        });
+        returned
+            .filter(|row: &Arc<R>| row.head().uid == uid)
+            .ok_or_else(|| DecodeError::Member {
+                kind: R::KIND,
+                key,
+                reason: "it was deleted meanwhile".to_owned(),
+            })
+    }
+
+    /// Takes the news that a delete of ours removed an object at once.
+    pub fn assume_deleted<R: Stored>(&self, key: &Key, uid: Uid, by: Option<&Work>) {
+        self.change(by, |state| R::table(state).assume_deleted(key, uid));
+    }
+
+    /// Reads the state under the lock. Rows are shared; take what is needed and let go.
+    pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.shared.state.read())
+    }
+
+    /// Reserves a member for a claim; see [`Availability::pick`]. `eligible` judges rows.
+    pub fn pick(
+        &self,
+        pool: Uid,
+        claim: Uid,
+        mut eligible: impl FnMut(&SandboxRow) -> bool,
+    ) -> Option<Arc<SandboxRow>> {
+        let mut state = self.shared.state.write();
+        let State {
+            sandboxes,
+            availability,
+            ..
+        } = &mut *state;
+        if let Some(pick) = availability.reserved_for(claim)
+            && let Some(row) = sandboxes.get(&pick.key)
+            && row.head.uid == pick.uid
+        {
+            if eligible(row) {
+                return Some(row.clone());
+            }
+            availability.release(claim);
+        }
+        let pick = availability.pick(pool, claim, |key| {
+            sandboxes.get(key).is_some_and(|row| eligible(row))
+        })?;
+        sandboxes.get(&pick.key).cloned()
+    }
+
+    /// Ends a claim's reservation.
+    pub fn release(&self, claim: Uid) {
+        self.shared.state.write().availability.release(claim);
+    }
+
+    /// Registers a claim as waiting for a member of `pool`; it is queued when one turns up.
+    pub fn wait_for_member(&self, pool: Uid, claim: &Key) {
+        self.shared
+            .state
+            .write()
+            .waiting_claims
+            .entry(pool)
+            .or_default()
+            .insert(claim.clone());
+    }
+
+    /// Queues everything once, as after a restart or a change of leadership: claims first.
+    pub fn queue_all(&self) {
+        let work: Vec<Work> = {
+            let state = self.shared.state.read();
+            let claims = state
+                .claims
+                .iter()
+                .map(|row| Work::Claim(row.head.key.clone()));
+            let templates = state
+                .templates
+                .iter()
+                .map(|row| Work::Template(row.head.key.clone()))
+                .chain(state.policies.iter().filter_map(|row| {
+                    let (template, _) = row.template.as_ref()?;
+                    Some(Work::Template(row.head.key.sibling(template.clone())))
+                }));
+            let pools = state
+                .pools
+                .iter()
+                .map(|row| Work::Pool(row.head.key.clone()));
+            let sandboxes = state
+                .sandboxes
+                .iter()
+                .map(|row| Work::Sandbox(row.head.key.clone(), routes::priority(row)));
+            claims
+                .chain(templates)
+                .chain(pools)
+                .chain(sandboxes)
+                .collect()
+        };
+        for piece in work {
+            self.shared.queues.add(piece);
+        }
+    }
+
+    fn change<R: Stored>(&self, by: Option<&Work>, change: impl FnOnce(&mut State) -> Delta<R>) {
+        let mut state = self.shared.state.write();
+        match change(&mut state) {
+            Delta::None => {}
+            Delta::Set { old, new } => {
+                let routed = routes::route(&mut state, Some(&*new), old.as_deref());
+                drop(state);
+                self.dispatch(routed, by);
+            }
+            Delta::Removed(old) => {
+                let routed = routes::route::<R>(&mut state, None, Some(&*old));
+                drop(state);
+                self.dispatch(routed, by);
+            }
+        }
+    }
+
+    fn route<R: Stored>(&self, new: Option<&R>, old: Option<&R>, by: Option<&Work>) {
+        let routed = routes::route(&mut self.shared.state.write(), new, old);
+        self.dispatch(routed, by);
+    }
+
+    fn dispatch(&self, routed: routes::Routed, by: Option<&Work>) {
+        for (target, at) in routed.deadlines {
+            self.shared.deadlines.set(target, at);
+        }
+        for piece in routed.work {
+            let own = match (&piece, by) {
+                (Work::Sandbox(key, _), Some(Work::Sandbox(own, _)))
+                | (Work::Claim(key), Some(Work::Claim(own)))
+                | (Work::Template(key), Some(Work::Template(own)))
+                | (Work::Pool(key), Some(Work::Pool(own))) => key == own,
+                _ => false,
+            };
+            if !own {
+                self.shared.queues.add(piece);
+            }
+        }
+    }
+}
+
+impl State {
+    /// A sandbox.
+    pub fn sandbox(&self, key: &Key) -> Option<Arc<SandboxRow>> {
+        self.sandboxes.get(key).cloned()
+    }
+
+    /// All sandboxes.
+    pub fn sandboxes(&self) -> impl Iterator<Item = &Arc<SandboxRow>> {
+        self.sandboxes.iter()
+    }
+
+    /// The sandboxes controlled by the object with this UID.
+    pub fn sandboxes_of(&self, owner: Uid) -> impl Iterator<Item = &Arc<SandboxRow>> {
+        self.sandboxes_by_owner
+            .get(&owner)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.sandboxes.get(key))
+    }
+
+    /// A pod.
+    pub fn pod(&self, key: &Key) -> Option<Arc<PodRow>> {
+        self.pods.get(key).cloned()
+    }
+
+    /// The pods controlled by the object with this UID.
+    pub fn pods_of(&self, owner: Uid) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.pods_by_owner
+            .get(&owner)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.pods.get(key))
+    }
+
+    /// A Service.
+    pub fn service(&self, key: &Key) -> Option<Arc<ServiceRow>> {
+        self.services.get(key).cloned()
+    }
+
+    /// A volume claim.
+    pub fn volume_claim(&self, key: &Key) -> Option<Arc<VolumeClaimRow>> {
+        self.volume_claims.get(key).cloned()
+    }
+
+    /// A claim.
+    pub fn claim(&self, key: &Key) -> Option<Arc<ClaimRow>> {
+        self.claims.get(key).cloned()
+    }
+
+    /// All claims.
+    pub fn claims(&self) -> impl Iterator<Item = &Arc<ClaimRow>> {
+        self.claims.iter()
+    }
+
+    /// A template.
+    pub fn template(&self, key: &Key) -> Option<Arc<TemplateRow>> {
+        self.templates.get(key).cloned()
+    }
+
+    /// A pool.
+    pub fn pool(&self, key: &Key) -> Option<Arc<PoolRow>> {
+        self.pools.get(key).cloned()
+    }
+
+    /// The pools that use a template.
+    pub fn pools_of_template(&self, template: &Key) -> Vec<Arc<PoolRow>> {
+        self.pools_by_template
+            .get(template)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.pool(key))
+            .collect()
+    }
+
+    /// A network policy.
+    pub fn policy(&self, key: &Key) -> Option<Arc<PolicyRow>> {
+        self.policies.get(key).cloned()
+    }
+
+    /// Whether a sandbox or a pod in the namespace carries a template's hash.
+    pub fn template_is_used(&self, namespace: &Text, ref_hash: &Text) -> bool {
+        self.template_users
+            .contains_key(&(namespace.clone(), ref_hash.clone()))
+    }
+
+    /// Whether a node is fine; an unknown one is.
+    pub fn node_is_healthy(&self, node: Option<&Text>) -> bool {
+        node.and_then(|name| self.nodes.get(&Key::new("", name.clone())))
+            .is_none_or(|row| row.healthy)
+    }
+
+    /// The availability index.
+    pub fn availability(&self) -> &Availability {
+        &self.availability
+    }
+
+    /// Whether every kind the operator needs has been listed once.
+    pub fn is_synced(&self, extensions: bool) -> bool {
+        self.unsynced(extensions).is_empty()
+    }
+
+    /// The kinds that have not been listed yet.
+    pub fn unsynced(&self, extensions: bool) -> Vec<&'static str> {
+        let core = [
+            (SandboxRow::KIND, self.sandboxes.is_synced()),
+            (PodRow::KIND, self.pods.is_synced()),
+            (ServiceRow::KIND, self.services.is_synced()),
+            (VolumeClaimRow::KIND, self.volume_claims.is_synced()),
+        ];
+        let extra = [
+            (ClaimRow::KIND, self.claims.is_synced()),
+            (TemplateRow::KIND, self.templates.is_synced()),
+            (PoolRow::KIND, self.pools.is_synced()),
+            (PolicyRow::KIND, self.policies.is_synced()),
+        ];
+        core.into_iter()
+            .chain(extra.into_iter().filter(|_| extensions))
+            .filter(|(_, synced)| !synced)
+            .map(|(kind, _)| kind)
+            .collect()
+    }
+}
+
+/// A deadline to set or clear.
+type Deadline = (Target, Option<jiff::Timestamp>);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! The only file of this kind that writes.
+
+use serde_json::Value;
+
+use crate::api::{ApiError, Delete, Deleted, Fields, POLICIES, Part, TEMPLATES};
+use crate::context::Context;
+use crate::error::Fault;
+use crate::ident::{Key, Revision, Uid};
+use crate::objects::{PolicyRow, Row, TemplateRow};
+use crate::store::Work;
+
+/// Labels a template.
+pub async fn label(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
+    match cx.api.patch(&TEMPLATES, key, Part::Object, patch).await {
+        Ok(wire) => {
+            store::<TemplateRow>(cx, by, wire);
+            Ok(())
+        }
+        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
+        Err(error) => Err(Fault::of(
+            &format!("labelling SandboxTemplate {:?}", &*key.name),
+            &error,
+        )),
+    }
+}
+
+/// Creates a policy.
+pub async fn create_policy(
+    cx: &Context,
+    by: &Work,
+    namespace: &str,
+    policy: &Value,
+) -> Result<(), Fault> {
+    match cx
+        .api
+        .create(&POLICIES, namespace, policy, Fields::Strict)
+        .await
+    {
+        Ok(wire) => {
+            store::<PolicyRow>(cx, by, wire);
+            Ok(())
+        }
+        Err(error) => Err(Fault::of("creating NetworkPolicy", &error)),
+    }
+}
+
+/// Brings a policy in line.
+pub async fn patch_policy(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
+    match cx.api.patch(&POLICIES, key, Part::Object, patch).await {
+        Ok(wire) => {
+            store::<PolicyRow>(cx, by, wire);
+            Ok(())
+        }
+        Err(error) => Err(Fault::of(
+            &format!("updating NetworkPolicy {:?}", &*key.name),
+            &error,
+        )),
+    }
+}
+
+/// Deletes a policy as it was seen.
+pub async fn delete_policy(
+    cx: &Context,
+    by: &Work,
+    key: &Key,
+    uid: Uid,
+    revision: Revision,
+) -> Result<(), Fault> {
+    let deleted = cx
+        .api
+        .delete::<<PolicyRow as Row>::Wire>(&POLICIES, key, Delete::as_seen(uid, revision))
+        .await;
+    match deleted {
+        Ok(Deleted::Gone) => {
+            cx.store.assume_deleted::<PolicyRow>(key, uid, Some(by));
+            Ok(())
+        }
+        Ok(Deleted::Pending(wire)) => {
+            store::<PolicyRow>(cx, by, *wire);
+            Ok(())
+        }
+        Err(error) => Err(Fault::of(
+            &format!("deleting NetworkPolicy {:?}", &*key.name),
+            &error,
+        )),
+    }
+}
+
+fn store<R: crate::store::Stored>(cx: &Context, by: &Work, wire: R::Wire) {
+    if let Err(error) = cx.store.assume::<R>(wire, Some(by)) {
+        tracing::debug!(%error, "the result of a write was not stored");
+    }
+}

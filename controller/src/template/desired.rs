@@ -1,0 +1,125 @@
+//! The network policy of a template. Pure.
+
+use std::net::IpAddr;
+
+use agent_sandbox_crds::{annotations, labels, names};
+use serde_json::{Value, json};
+
+use crate::config::PolicySettings;
+use crate::names as own;
+use crate::objects::TemplateRow;
+
+/// Ranges a sandbox must not reach under the default policy: private and link-local networks.
+const BLOCKED_V4: [&str; 4] = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+];
+/// More of the same: shared address space (pods and nodes of some providers, and a metadata service
+/// at 100.100.100.200), protocol assignments, benchmarking.
+const BLOCKED_V4_MORE: [&str; 3] = ["100.64.0.0/10", "192.0.0.0/24", "198.18.0.0/15"];
+/// Unique-local and link-local networks.
+const BLOCKED_V6: [&str; 2] = ["fc00::/7", "fe80::/10"];
+/// Ranges that embed IPv4 addresses and so lead back to the private ones: NAT64, 6to4.
+const BLOCKED_V6_MORE: [&str; 3] = ["64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"];
+
+/// The policy object for a template.
+pub fn policy(template: &TemplateRow, settings: &PolicySettings) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": names::network_policy(&template.head.key.name),
+            "namespace": &*template.head.key.namespace,
+            "labels": {labels::SANDBOX_TEMPLATE_REF_HASH: &*template.ref_hash},
+            "annotations": policy_annotations(template),
+        },
+        "spec": policy_spec(template, settings),
+    })
+}
+
+/// The annotations that tie a policy to its template.
+pub fn policy_annotations(template: &TemplateRow) -> Value {
+    json!({
+        own::POLICY_TEMPLATE: &*template.head.key.name,
+        own::POLICY_TEMPLATE_UID: template.head.uid.to_string(),
+        annotations::SANDBOX_TEMPLATE_REF: &*template.head.key.name,
+    })
+}
+
+/// The policy's spec: the template's own rules, or the default ones.
+pub fn policy_spec(template: &TemplateRow, settings: &PolicySettings) -> Value {
+    let (ingress, egress) = match &template.spec.network_policy {
+        Some(rules) => (
+            json!(rules.ingress.as_deref().unwrap_or_default()),
+            json!(rules.egress.as_deref().unwrap_or_default()),
+        ),
+        None => (default_ingress(settings), default_egress(settings)),
+    };
+    json!({
+        "podSelector": {"matchLabels": {
+            labels::SANDBOX_TEMPLATE_REF_HASH: &*template.ref_hash,
+        }},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": ingress,
+        "egress": egress,
+    })
+}
+
+/// From the router and nobody else.
+fn default_ingress(settings: &PolicySettings) -> Value {
+    json!([{"from": [{
+        "namespaceSelector": {"matchLabels": {
+            "kubernetes.io/metadata.name": settings.router_namespace,
+        }},
+        "podSelector": {"matchLabels": {"app": settings.router_app}},
+    }]}])
+}
+
+/// To the public internet, and to the configured resolvers where those are not public.
+fn default_egress(settings: &PolicySettings) -> Value {
+    let list = |base: &[&str], more: &[&str], v6: bool| {
+        let mut ranges: Vec<String> = base.iter().map(ToString::to_string).collect();
+        if !settings.legacy_ranges {
+            ranges.extend(more.iter().map(ToString::to_string));
+        }
+        let configured = settings
+            .blocked
+            .iter()
+            .filter(|range| range.contains(':') == v6);
+        ranges.extend(configured.cloned());
+        ranges
+    };
+    let mut rules = vec![json!({"to": [
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(&BLOCKED_V4, &BLOCKED_V4_MORE, false)}},
+        {"ipBlock": {"cidr": "::/0", "except": list(&BLOCKED_V6, &BLOCKED_V6_MORE, true)}},
+    ]})];
+    let inside: Vec<Value> = settings
+        .resolvers
+        .iter()
+        .filter(|address| !is_public(address))
+        .map(|address| {
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            json!({"ipBlock": {"cidr": format!("{address}/{bits}")}})
+        })
+        .collect();
+    if !inside.is_empty() {
+        rules.push(json!({
+            "to": inside,
+            "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
+        }));
+    }
+    Value::Array(rules)
+}
+
+fn is_public(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            !(v4.is_private() || v4.is_link_local() || v4.is_loopback() || shared)
+        }
+        IpAddr::V6(v6) => !(v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback()),
+    }
+}

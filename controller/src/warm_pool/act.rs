@@ -1,0 +1,169 @@
+//! The only file of this kind that writes.
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use serde_json::Value;
+
+use super::desired;
+use super::plan::Doomed;
+use crate::api::{ApiError, Delete, Deleted, Fields, POOLS, Part, SANDBOXES};
+use crate::context::Context;
+use crate::error::Fault;
+use crate::ident::Key;
+use crate::objects::{PoolRow, Row, SandboxRow, TemplateRow};
+use crate::store::Work;
+
+/// How a number of creations or deletions went.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Those that succeeded.
+    pub done: usize,
+    /// Those that were not tried because earlier ones failed.
+    pub untried: usize,
+    /// Why the others failed.
+    pub faults: Vec<Fault>,
+}
+
+/// Creates members: one, two, four, ... at a time, stopping at the first batch with a failure, so that
+/// a quota or a bad template costs one call and not three hundred.
+pub async fn create_members(
+    cx: &Context,
+    by: &Work,
+    pool: &PoolRow,
+    template: &TemplateRow,
+    count: usize,
+) -> Tally {
+    let mut tally = Tally::default();
+    let mut batch = 1;
+    let mut left = count;
+    while left > 0 && tally.faults.is_empty() {
+        let size = batch.min(left);
+        let mut running: FuturesUnordered<_> = (0..size)
+            .map(|_| create_member(cx, by, pool, template))
+            .collect();
+        while let Some(result) = running.next().await {
+            match result {
+                Ok(()) => tally.done += 1,
+                Err(fault) => tally.faults.push(fault),
+            }
+        }
+        left -= size;
+        batch *= 2;
+    }
+    tally.untried = left;
+    tally
+}
+
+async fn create_member(
+    cx: &Context,
+    by: &Work,
+    pool: &PoolRow,
+    template: &TemplateRow,
+) -> Result<(), Fault> {
+    let _lane = cx.lanes.background().await;
+    let name = desired::member_name(&pool.head.key.name);
+    let member = desired::member(
+        pool,
+        template,
+        &name,
+        cx.config.pools.eviction,
+        &cx.config.policy.resolvers,
+    );
+    let namespace = &pool.head.key.namespace;
+    match cx
+        .api
+        .create(&SANDBOXES, namespace, &member, Fields::Strict)
+        .await
+    {
+        Ok(wire) => {
+            assume(cx, by, wire);
+            Ok(())
+        }
+        Err(error) if error.outcome_unknown() => {
+            // It may exist; if so it must be known before the pool is counted again.
+            let key = pool.head.key.sibling(name);
+            match cx.api.get(&SANDBOXES, &key).await {
+                Ok(Some(wire)) => {
+                    assume(cx, by, wire);
+                    Ok(())
+                }
+                _ => Err(Fault::of("creating Sandbox", &error)),
+            }
+        }
+        Err(error) => Err(Fault::of("creating Sandbox", &error)),
+    }
+}
+
+/// Deletes members, a batch at a time as [`create_members`] creates them. A member that is gone, or
+/// has changed since it was chosen, is no failure: it is somebody's now, or will be judged again.
+pub async fn delete_members(cx: &Context, by: &Work, doomed: &[Doomed]) -> Tally {
+    let mut tally = Tally::default();
+    let mut batch = 1;
+    let mut rest = doomed;
+    while !rest.is_empty() && tally.faults.is_empty() {
+        let (now, later) = rest.split_at(batch.min(rest.len()));
+        let mut running: FuturesUnordered<_> = now
+            .iter()
+            .map(|member| delete_member(cx, by, member))
+            .collect();
+        while let Some(result) = running.next().await {
+            match result {
+                Ok(()) => tally.done += 1,
+                Err(fault) => tally.faults.push(fault),
+            }
+        }
+        rest = later;
+        batch *= 2;
+    }
+    tally.untried = rest.len();
+    tally
+}
+
+async fn delete_member(cx: &Context, by: &Work, doomed: &Doomed) -> Result<(), Fault> {
+    let _lane = cx.lanes.background().await;
+    tracing::debug!(member = %doomed.key, why = ?doomed.why, "deleting pool member");
+    let deleted = cx
+        .api
+        .delete::<<SandboxRow as Row>::Wire>(
+            &SANDBOXES,
+            &doomed.key,
+            Delete::as_seen(doomed.uid, doomed.revision),
+        )
+        .await;
+    match deleted {
+        Ok(Deleted::Gone) => {
+            cx.store
+                .assume_deleted::<SandboxRow>(&doomed.key, doomed.uid, Some(by));
+            Ok(())
+        }
+        Ok(Deleted::Pending(wire)) => {
+            assume(cx, by, *wire);
+            Ok(())
+        }
+        Err(ApiError::Conflict(_)) => Ok(()),
+        Err(error) => Err(Fault::of(
+            &format!("deleting Sandbox {:?}", &*doomed.key.name),
+            &error,
+        )),
+    }
+}
+
+/// Writes the status.
+pub async fn publish(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
+    match cx.api.patch(&POOLS, key, Part::Status, patch).await {
+        Ok(wire) => {
+            if let Err(error) = cx.store.assume::<PoolRow>(wire, Some(by)) {
+                tracing::debug!(%error, "the result of a write was not stored");
+            }
+            Ok(())
+        }
+        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
+        Err(error) => Err(Fault::of("writing the pool's status", &error)),
+    }
+}
+
+fn assume(cx: &Context, by: &Work, wire: <SandboxRow as Row>::Wire) {
+    if let Err(error) = cx.store.assume::<SandboxRow>(wire, Some(by)) {
+        tracing::debug!(%error, "the result of a write was not stored");
+    }
+}

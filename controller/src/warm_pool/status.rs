@@ -1,0 +1,168 @@
+//! What a pool's status should say. Pure.
+
+use agent_sandbox_crds::names;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::plan::{Observed, is_unschedulable};
+use crate::config::PoolSettings;
+use crate::error::Fault;
+use crate::objects::{Condition, PoolRow, PoolStatus, Truth};
+use crate::sandbox::plan::Policy;
+
+/// Whether the pool gets to its size.
+pub const PROGRESSING: &str = "Progressing";
+/// It does, or is there.
+pub const WARM_POOL_PROGRESSING: &str = "WarmPoolProgressing";
+/// It does not.
+pub const WARM_POOL_NOT_PROGRESSING: &str = "WarmPoolNotProgressing";
+/// Its template is missing or cannot be used.
+pub const SANDBOX_TEMPLATE_ERROR: &str = "SandboxTemplateError";
+
+/// The status for what was observed after the steps, given what went wrong in them.
+pub fn status(
+    observed: &Observed,
+    faults: &[Fault],
+    settings: &PoolSettings,
+    now: Timestamp,
+) -> PoolStatus {
+    let pool = &*observed.pool;
+    let active = || {
+        observed
+            .members
+            .iter()
+            .filter(|member| !member.row.head.is_deleting())
+    };
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let (truth, reason, message) = progress(observed, faults, settings, now);
+    PoolStatus {
+        replicas: count(active().count()),
+        ready_replicas: count(active().filter(|member| member.row.is_ready()).count()),
+        selector: Some(names::warm_pool_selector(&pool.head.key.name).into()),
+        observed_generation: pool.head.generation,
+        conditions: pool.status.conditions.with(Condition {
+            kind: PROGRESSING.into(),
+            status: truth,
+            reason: reason.into(),
+            message: message.into(),
+            observed_generation: pool.head.generation,
+            since: now,
+        }),
+    }
+}
+
+/// Messages leave out whatever changes by itself, so that an unchanged situation is not written again.
+fn progress(
+    observed: &Observed,
+    faults: &[Fault],
+    settings: &PoolSettings,
+    now: Timestamp,
+) -> (Truth, &'static str, String) {
+    let pool = &*observed.pool;
+    if observed.template.is_none() {
+        let message = format!("SandboxTemplate {:?} not found", &*pool.template);
+        return (Truth::False, SANDBOX_TEMPLATE_ERROR, message);
+    }
+    if let Policy::Missing { name, .. } = &observed.policy {
+        // Normal for a moment after the template was created; told only when it lasts.
+        let waiting = observed.members.iter().any(|member| {
+            member.pod.is_none()
+                && now.duration_since(member.row.head.created) > jiff::SignedDuration::from_secs(10)
+        });
+        if waiting {
+            let message = format!("waiting for NetworkPolicy {name:?}");
+            return (Truth::False, SANDBOX_TEMPLATE_ERROR, message);
+        }
+    }
+    if let Some(fault) = faults.first() {
+        return (Truth::False, WARM_POOL_NOT_PROGRESSING, fault.to_string());
+    }
+    if pool.replicas > settings.replica_cap {
+        let message = format!(
+            "spec.replicas is above the limit of {}; the pool stops there",
+            settings.replica_cap
+        );
+        return (Truth::False, WARM_POOL_NOT_PROGRESSING, message);
+    }
+    let unschedulable = observed.members.iter().any(|member| {
+        let pod = member.pod.as_ref().filter(|pod| !pod.head.is_deleting());
+        let scheduled = pod.and_then(|pod| pod.scheduled.as_ref());
+        scheduled
+            .is_some_and(|it| is_unschedulable(it) && past(it.since, settings.readiness_grace, now))
+    });
+    if unschedulable {
+        let message =
+            "sandboxes are unschedulable past the readiness grace period; see their pods' events"
+                .to_owned();
+        return (Truth::False, WARM_POOL_NOT_PROGRESSING, message);
+    }
+    let finished = observed
+        .members
+        .iter()
+        .find(|member| member.row.is_finished() && !member.row.head.is_deleting());
+    if finished.is_some() {
+        let message =
+            "sandboxes run to their end while they wait; a template for a pool must keep running"
+                .to_owned();
+        return (Truth::False, WARM_POOL_NOT_PROGRESSING, message);
+    }
+    let message = "The pool has its size or is on its way there".to_owned();
+    (Truth::True, WARM_POOL_PROGRESSING, message)
+}
+
+fn past(since: Timestamp, grace: std::time::Duration, now: Timestamp) -> bool {
+    let grace = jiff::SignedDuration::try_from(grace).unwrap_or(jiff::SignedDuration::MAX);
+    now.duration_since(since) > grace
+}
+
+/// Whether somebody waits for the difference: a spec to be acknowledged, or trouble that began or
+/// ended. Mere counts can share a write.
+pub fn is_urgent(pool: &PoolRow, new: &PoolStatus) -> bool {
+    let old = &pool.status;
+    let said = |status: &PoolStatus| status.conditions.get(PROGRESSING).map(|it| it.status);
+    old.observed_generation != new.observed_generation || said(old) != said(new)
+}
+
+/// The merge patch that publishes `new`; `None` when there is nothing to say.
+pub fn patch(pool: &PoolRow, new: &PoolStatus) -> Option<Value> {
+    let old = &pool.status;
+    let mut status = Map::new();
+    // Zero is absent in the API, so it is written as null.
+    let count = |n: i32| if n == 0 { Value::Null } else { json!(n) };
+    if old.replicas != new.replicas {
+        status.insert("replicas".to_owned(), count(new.replicas));
+    }
+    if old.ready_replicas != new.ready_replicas {
+        status.insert("readyReplicas".to_owned(), count(new.ready_replicas));
+    }
+    if old.selector != new.selector {
+        status.insert("selector".to_owned(), json!(new.selector.as_deref()));
+    }
+    if old.observed_generation != new.observed_generation {
+        status.insert(
+            "observedGeneration".to_owned(),
+            json!(new.observed_generation),
+        );
+    }
+    if old.conditions != new.conditions {
+        status.insert("conditions".to_owned(), new.conditions.to_value());
+    }
+    (!status.is_empty())
+        .then(|| json!({"metadata": {"uid": pool.head.uid.to_string()}, "status": status}))
+}
+
+/// Whether the condition says that the pool is stuck.
+pub fn is_stuck(status: &PoolStatus) -> bool {
+    status
+        .conditions
+        .get(PROGRESSING)
+        .is_some_and(|it| it.status == Truth::False)
+}
+
+/// The condition's message.
+pub fn progress_message(status: &PoolStatus) -> String {
+    status
+        .conditions
+        .get(PROGRESSING)
+        .map_or_else(String::new, |it| it.message.to_string())
+}

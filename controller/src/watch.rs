@@ -1,0 +1,280 @@
+//! Keeps one kind's table in step with the API server: a paged list, then a watch from the list's
+//! revision, and again from the last revision seen when the watch ends. A revision that is too old
+//! leads to a new list, which the table merges with what it knows. Knows nothing about what the rows
+//! mean.
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+
+use crate::api::{Api, ApiError, Resource, WatchEvent};
+use crate::ident::Revision;
+use crate::metrics::Metrics;
+use crate::store::{Seen, Store, Stored};
+
+/// Objects per page of a list: enough to be quick, few enough not to hold a whole cluster in memory.
+const PAGE: usize = 500;
+/// How long the server is asked to keep a watch open; spread, so that watches do not end together.
+const WATCH_SECONDS: std::ops::Range<u64> = 240..300;
+/// Silence beyond the server's own timeout that means a dead connection.
+const DEAD_AFTER: Duration = Duration::from_secs(15);
+/// Delay after the first failure; it doubles up to the longest one.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+
+/// What to watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// The resource.
+    pub resource: &'static Resource,
+    /// Which objects of it.
+    pub selector: Option<&'static str>,
+    /// Whether the operator can do without: a refusal is reported and then lived with.
+    pub optional: bool,
+}
+
+/// A handle on a running watch.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    relist: Arc<Notify>,
+    lists: watch::Receiver<u64>,
+}
+
+impl Handle {
+    /// Waits until everything has been listed once.
+    pub async fn synced(&self) {
+        self.listed_more_than(0).await;
+    }
+
+    /// Lists everything anew and waits until it is done: afterwards the table is at least as new as
+    /// the moment of this call.
+    pub async fn refresh(&self) {
+        let before = *self.lists.borrow();
+        self.relist.notify_one();
+        self.listed_more_than(before).await;
+    }
+
+    async fn listed_more_than(&self, times: u64) {
+        let mut lists = self.lists.clone();
+        if lists.wait_for(|done| *done > times).await.is_err() {
+            // The watch is gone, and whoever waits for it is about to go too.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The watch of one kind.
+#[derive(Debug)]
+pub struct Watch<R> {
+    api: Api,
+    store: Store,
+    metrics: Arc<Metrics>,
+    scope: Scope,
+    namespace: Option<String>,
+    relist: Arc<Notify>,
+    lists: watch::Sender<u64>,
+    kind: PhantomData<R>,
+}
+
+/// Why a watch ended.
+enum End {
+    /// The server closed it, or the connection broke: go on from here.
+    Closed,
+    /// The revision is too old, or somebody asked for a new list.
+    Relist,
+}
+
+impl<R: Stored> Watch<R> {
+    /// A watch that has not begun, and its handle.
+    pub fn new(
+        api: Api,
+        store: Store,
+        metrics: Arc<Metrics>,
+        scope: Scope,
+        namespace: Option<String>,
+    ) -> (Self, Handle) {
+        let relist = Arc::new(Notify::new());
+        let (sender, lists) = watch::channel(0);
+        let handle = Handle {
+            relist: relist.clone(),
+            lists,
+        };
+        let watch = Self {
+            api,
+            store,
+            metrics,
+            scope,
+            namespace,
+            relist,
+            lists: sender,
+            kind: PhantomData,
+        };
+        (watch, handle)
+    }
+
+    /// Lists and watches until dropped.
+    pub async fn run(self) {
+        let mut delay = FIRST_DELAY;
+        let mut since = None;
+        loop {
+            let result = match since {
+                None => self.list().await.map(|revision| since = Some(revision)),
+                Some(revision) => self.follow(revision).await.map(|(end, reached)| {
+                    since = match end {
+                        End::Closed => Some(reached),
+                        End::Relist => None,
+                    };
+                }),
+            };
+            match result {
+                Ok(()) => delay = FIRST_DELAY,
+                Err(error) => {
+                    if let ApiError::Expired(_) = error {
+                        self.restarted("expired");
+                        since = None;
+                    } else {
+                        self.report(&error);
+                    }
+                    let pause = error.retry_after().unwrap_or(delay);
+                    tokio::time::sleep(pause.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
+                    delay = (delay * 2).min(LONGEST_DELAY);
+                }
+            }
+        }
+    }
+
+    fn report(&self, error: &ApiError) {
+        self.restarted(error.class());
+        let kind = R::KIND;
+        match error {
+            ApiError::NotFound(_) => tracing::warn!(
+                kind,
+                %error,
+                "the API server does not know this kind; install the CustomResourceDefinitions"
+            ),
+            ApiError::Forbidden(_) if self.scope.optional => {
+                tracing::info!(kind, %error, "not allowed to watch this kind; going on without");
+            }
+            ApiError::Forbidden(_) => {
+                tracing::error!(kind, %error, "not allowed to watch this kind; grant list and watch");
+            }
+            _ => tracing::warn!(kind, %error, "list or watch failed; trying again"),
+        }
+    }
+
+    fn restarted(&self, cause: &str) {
+        self.metrics
+            .watch_restarts
+            .with_label_values(&[R::KIND, cause])
+            .inc();
+    }
+
+    /// Lists everything and returns the list's revision.
+    async fn list(&self) -> Result<Revision, ApiError> {
+        let mut listed = BTreeSet::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = self
+                .api
+                .list::<R::Wire>(
+                    self.scope.resource,
+                    self.namespace.as_deref(),
+                    self.scope.selector,
+                    PAGE,
+                    token.as_deref(),
+                )
+                .await?;
+            let revision = page.revision()?;
+            let next = page.next().map(ToOwned::to_owned);
+            for wire in page.items {
+                match self.store.observe::<R>(wire, Seen::InList) {
+                    Ok((key, _)) => {
+                        listed.insert(key);
+                    }
+                    Err(error) => tracing::error!(%error, "an object was skipped"),
+                }
+            }
+            if next.is_none() {
+                self.store.finish_list::<R>(revision, &listed);
+                self.lists.send_modify(|done| *done += 1);
+                tracing::debug!(kind = R::KIND, objects = listed.len(), %revision, "listed");
+                return Ok(revision);
+            }
+            token = next;
+        }
+    }
+
+    /// Watches from `revision` until the watch ends, and returns the revision reached.
+    async fn follow(&self, mut revision: Revision) -> Result<(End, Revision), ApiError> {
+        let timeout = Duration::from_secs(fastrand::u64(WATCH_SECONDS));
+        let events = self
+            .api
+            .watch::<R::Wire>(
+                self.scope.resource,
+                self.namespace.as_deref(),
+                self.scope.selector,
+                revision,
+                timeout,
+            )
+            .await?;
+        tokio::pin!(events);
+        loop {
+            let event = tokio::select! {
+                event = tokio::time::timeout(timeout + DEAD_AFTER, events.next()) => event,
+                () = self.relist.notified() => return Ok((End::Relist, revision)),
+            };
+            let event = match event {
+                Ok(Some(Ok(event))) => event,
+                Ok(None) => return Ok((End::Closed, revision)),
+                Ok(Some(Err(ApiError::Unreadable(error)))) => {
+                    // One object that does not decode must not stop all others.
+                    tracing::error!(kind = R::KIND, error, "a watch event was skipped");
+                    continue;
+                }
+                // What was seen so far counts: go on from there.
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(kind = R::KIND, %error, "watch broke off");
+                    self.restarted(error.class());
+                    return Ok((End::Closed, revision));
+                }
+                Err(_) => {
+                    self.restarted("silent");
+                    return Ok((End::Closed, revision));
+                }
+            };
+            let taken = match event {
+                WatchEvent::Added(wire) | WatchEvent::Modified(wire) => self
+                    .store
+                    .observe::<R>(wire, Seen::InWatch)
+                    .map(|(_, at)| at),
+                WatchEvent::Deleted(wire) => self.store.observe_deleted::<R>(wire),
+                WatchEvent::Bookmark(bookmark) => {
+                    if let Some(at) = bookmark.revision() {
+                        self.store.observe_progress::<R>(at);
+                        revision = revision.max(at);
+                    }
+                    continue;
+                }
+                WatchEvent::Error(status) => return Err(watch_error(&status)),
+            };
+            match taken {
+                Ok(at) => revision = revision.max(at),
+                Err(error) => tracing::error!(%error, "a watch event was skipped"),
+            }
+        }
+    }
+}
+
+fn watch_error(status: &Value) -> ApiError {
+    let code = status
+        .get("code")
+        .and_then(Value::as_u64)
+        .and_then(|code| u16::try_from(code).ok())
+        .unwrap_or(500);
+    ApiError::from_answer(code, None, status.to_string().as_bytes())
+}
