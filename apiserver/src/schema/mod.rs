@@ -15,8 +15,6 @@ mod embedded;
 mod error;
 mod field_path;
 mod format;
-#[cfg(test)]
-mod golden;
 mod intern;
 mod lists;
 mod meta;
@@ -31,7 +29,7 @@ pub(crate) mod testing;
 mod validate;
 
 pub use cel::Rules;
-pub use default::{apply_defaults, normalize_numbers};
+pub use default::apply_defaults;
 pub use duplicates::duplicate_fields;
 pub use error::{FieldError, FieldReason, SchemaError};
 pub use intern::Interner;

@@ -1,7 +1,6 @@
-//! Reading request bodies: small ones whole within a limit, refused ones to their end.
+//! Reading a small request body whole, within a limit.
 
-use axum::body::{Body, BodyDataStream, Bytes};
-use futures::StreamExt;
+use axum::body::{Body, Bytes};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 /// Why a body was not read.
@@ -14,12 +13,6 @@ pub(crate) enum BodyError {
     },
     #[error("There was an error parsing the body")]
     Broken,
-}
-
-/// Reads and forgets what is left. Clients send a body whole before they look for an answer; cutting them
-/// off would cost them the answer.
-pub(crate) async fn drain(body: &mut BodyDataStream) {
-    while let Some(Ok(_)) = body.next().await {}
 }
 
 /// The whole body, if it is not larger than `limit` bytes.

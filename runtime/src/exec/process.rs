@@ -197,7 +197,7 @@ async fn pump(
             }
             Some(Ok(0)) => return None,
             Some(Ok(count)) => {
-                if count == size {
+                if count >= size {
                     size = (size * 4).min(BUFFER.1);
                 }
                 grace.received(count, gone);

@@ -116,8 +116,7 @@ fn unsupported(
             path.field("type"),
             "type cannot be set to null, use nullable as an alternative",
         ));
-    }
-    if !kind.is_empty() && !TYPES.contains(&kind) {
+    } else if !kind.is_empty() && !TYPES.contains(&kind) {
         errors.push(FieldError::not_supported(
             path.field("type"),
             &text(kind),

@@ -18,7 +18,6 @@ use super::shlex;
 use crate::api::App;
 use crate::api::body::{self, BodyError};
 use crate::exec::{Captured, Command, Exit, Limits, Outcome, SpawnError, run_to_end};
-use crate::files::FileError;
 
 /// A valid request.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +86,7 @@ async fn run(app: &App, request: &Request) -> Response<Body> {
         Err(error) => {
             let root = app.root.path().to_string_lossy();
             return failed(&match &error {
-                FileError::System { source, .. } => python::os_error(source, &root),
+                crate::files::FileError::System { source, .. } => python::os_error(source, &root),
                 other => other.to_string(),
             });
         }

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use super::files::describe;
 use super::reply::{self, Violation};
 use crate::api::App;
-use crate::api::body;
 use crate::api::multipart::{Event, Multipart, MultipartError, Part};
 use crate::files::{FileError, TreePath, Upload, UploadOptions};
 
@@ -39,7 +38,7 @@ pub(super) async fn upload(
         Some(Err(error)) => Refusal::Form(error),
         None => Refusal::Missing,
     };
-    body::drain(&mut body).await;
+    while let Some(Ok(_)) = body.next().await {}
     refusal.answer()
 }
 
@@ -119,7 +118,7 @@ async fn receive(
                 Current::Other => {}
             },
             Event::End => {
-                body::drain(body).await;
+                while let Some(Ok(_)) = body.next().await {}
                 return last;
             }
         }

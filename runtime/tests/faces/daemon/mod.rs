@@ -1,4 +1,0 @@
-//! The daemon API.
-
-mod files;
-mod service;

@@ -1,0 +1,19 @@
+//! The legacy face over real sockets: one server per test, in a directory of its own.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "this is a test: failing is its job, and it joins what it spawns"
+)]
+
+mod docs;
+mod execute;
+mod files;
+mod harness;
+mod lifecycle;
+mod limits;
+mod program;
+mod upload;
