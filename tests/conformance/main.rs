@@ -1,0 +1,15 @@
+//! What an API server must do, checked over the wire and without regard to which server it is.
+//!
+//! The same tests run against the embedded server and, when `AGENT_SANDBOX_TEST_KUBECONFIG` names a kubeconfig, against
+//! that cluster; they must agree.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "the whole program is a test"
+)]
+
+mod crds;
+mod scope;
