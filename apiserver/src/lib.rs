@@ -16,6 +16,7 @@
 //! control plane.
 
 pub mod auth;
+pub mod background;
 pub mod certificate;
 pub mod discovery;
 pub mod format;
@@ -26,6 +27,9 @@ pub mod patch;
 pub mod registry;
 pub mod schema;
 pub mod selector;
+mod server;
 pub mod status;
 pub mod store;
 pub mod wire;
+
+pub use server::{Builder, Server, StartError};

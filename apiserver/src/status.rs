@@ -236,9 +236,13 @@ impl ApiError {
         }
     }
 
-    /// 413
+    /// 413 for a body over the limit.
     pub fn too_large(limit: usize) -> Self {
-        let message = format!("Request entity too large: limit is {limit}");
+        Self::too_large_because(format!("Request entity too large: limit is {limit}"))
+    }
+
+    /// 413
+    pub fn too_large_because(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "RequestEntityTooLarge",

@@ -182,3 +182,72 @@ impl SandboxClaim {
         condition::find(&self.status.as_ref()?.conditions, type_)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(value: serde_json::Value) -> SandboxClaimSpec {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn the_source_is_read_in_both_styles() {
+        let template = |warmth| {
+            Some(ClaimSource::Template {
+                template: "t",
+                warmth,
+            })
+        };
+        let pool = |pool| Some(ClaimSource::Pool { pool });
+        for (value, expected) in [
+            (json!({}), None),
+            (json!({ "warmPoolRef": { "name": "p" } }), pool("p")),
+            (
+                json!({ "warmPoolRef": { "name": "p" }, "warmpool": "default" }),
+                pool("p"),
+            ),
+            (
+                json!({ "sandboxTemplateRef": { "name": "t" } }),
+                template(Warmth::AnyPool),
+            ),
+            (
+                json!({ "sandboxTemplateRef": { "name": "t" }, "warmpool": "" }),
+                template(Warmth::AnyPool),
+            ),
+            (
+                json!({ "sandboxTemplateRef": { "name": "t" }, "warmpool": "default" }),
+                template(Warmth::AnyPool),
+            ),
+            (
+                json!({ "sandboxTemplateRef": { "name": "t" }, "warmpool": "none" }),
+                template(Warmth::Cold),
+            ),
+            (
+                json!({ "sandboxTemplateRef": { "name": "t" }, "warmpool": "fast" }),
+                template(Warmth::Pool("fast")),
+            ),
+        ] {
+            assert_eq!(spec(value.clone()).source(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_policy_from_another_definition_is_kept_as_it_is() {
+        let value = json!({ "lifecycle": { "shutdownPolicy": "Archive" } });
+        let read = spec(value.clone());
+        let policy = read.lifecycle.clone().unwrap().shutdown_policy;
+        assert_eq!(policy, ClaimShutdownPolicy::Other("Archive".to_owned()));
+        assert_eq!(serde_json::to_value(read).unwrap(), value);
+    }
+
+    #[test]
+    fn a_lifecycle_without_a_policy_retains() {
+        let read = spec(json!({ "lifecycle": { "ttlSecondsAfterFinished": 0 } }));
+        let lifecycle = read.lifecycle.unwrap();
+        assert_eq!(lifecycle.shutdown_policy, ClaimShutdownPolicy::Retain);
+        assert_eq!(lifecycle.ttl_seconds_after_finished, Some(0));
+    }
+}

@@ -4,6 +4,8 @@
 //! Nothing here talks to a cluster, reads a clock or decides what to do; the programs do. The CRDs are built by
 //! [`crd`] from the types of this crate and written into the chart by [`generate`].
 //!
+//! `CustomResourceExt::crd` of the kinds, which the derive macro provides, has no schema; [`crd`] has the real ones.
+//!
 //! Both served versions, `v1beta1` and `v1alpha1`, share one schema that is a superset of the two, so one Rust type
 //! per kind reads every object and no conversion is needed.
 

@@ -138,3 +138,75 @@ impl Sandbox {
         condition::find(&self.status.as_ref()?.conditions, type_)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_sandbox_runs_only_if_neither_switch_says_otherwise() {
+        for (mode, replicas, expected) in [
+            (Value::Null, Value::Null, true),
+            (json!("Running"), json!(1), true),
+            (json!("Running"), json!(0), false),
+            (json!("Suspended"), Value::Null, false),
+            (json!("Suspended"), json!(1), false),
+            (json!("Suspended"), json!(0), false),
+        ] {
+            let mut value = json!({ "podTemplate": { "spec": { "containers": [] } } });
+            if !mode.is_null() {
+                value["operatingMode"] = mode;
+            }
+            if !replicas.is_null() {
+                value["replicas"] = replicas;
+            }
+            let spec: SandboxSpec = serde_json::from_value(value.clone()).unwrap();
+            assert_eq!(spec.wants_running(), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_object_survives_being_read_and_written() {
+        let value = json!({
+            "apiVersion": "agents.x-k8s.io/v1beta1",
+            "kind": "Sandbox",
+            "metadata": { "name": "a", "namespace": "n" },
+            "spec": {
+                "podTemplate": {
+                    "spec": { "containers": [{ "name": "c", "newer": { "x": [1] } }], "newer": true },
+                    "metadata": { "labels": { "l": "1" }, "annotations": { "a": "2" } },
+                },
+                "volumeClaimTemplates": [{ "metadata": { "name": "v" }, "spec": { "newer": 1 } }],
+                "service": false,
+                "operatingMode": "Suspended",
+                "replicas": 0,
+                "shutdownTime": "2030-01-02T03:04:05Z",
+                "shutdownPolicy": "Delete",
+            },
+            "status": {
+                "serviceFQDN": "a.n.svc.cluster.local",
+                "service": "a",
+                "conditions": [{
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                    "message": "",
+                    "reason": "PodTerminated",
+                    "status": "True",
+                    "type": "Suspended",
+                }],
+                "replicas": 0,
+                "selector": "s",
+                "podIPs": ["10.0.0.1", "fd00::1"],
+                "nodeName": "node",
+            },
+        });
+        let sandbox: Sandbox = serde_json::from_value(value.clone()).unwrap();
+        assert!(sandbox.condition(condition::SUSPENDED).is_some());
+        assert!(sandbox.condition(condition::READY).is_none());
+        assert_eq!(serde_json::to_value(&sandbox).unwrap(), value);
+        let made = SandboxSpec::from_blueprint(sandbox.spec.blueprint());
+        assert_eq!(made.blueprint(), sandbox.spec.blueprint());
+        assert!(made.wants_running() && made.shutdown_time.is_none());
+    }
+}

@@ -130,3 +130,50 @@ string_enum! {
     }
     default Disallowed
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rules_are_read_typed_and_kept_as_written() {
+        let value = json!({
+            "podTemplate": { "spec": { "containers": [] } },
+            "networkPolicy": {
+                "ingress": [{ "from": [{ "podSelector": {} }], "newer": 1 }],
+                "egress": [],
+            },
+            "networkPolicyManagement": "Managed",
+            "envVarsInjectionPolicy": "Overrides",
+            "volumeClaimTemplatesPolicy": "Disallowed",
+        });
+        let spec: SandboxTemplateSpec = serde_json::from_value(value.clone()).unwrap();
+        let rules = spec.network_policy.clone().unwrap();
+        assert_eq!(
+            rules.to_ingress_rules().unwrap()[0]
+                .from
+                .as_ref()
+                .unwrap()
+                .len(),
+            1
+        );
+        assert_eq!(rules.to_egress_rules().unwrap(), []);
+        assert_eq!(serde_json::to_value(spec).unwrap(), value);
+    }
+
+    /// A port beyond 32 bits passes the schema. It must not keep the template from being read.
+    #[test]
+    fn a_rule_that_cannot_be_typed_fails_alone() {
+        let spec: SandboxTemplateSpec = serde_json::from_value(json!({
+            "podTemplate": { "spec": { "containers": [] } },
+            "networkPolicy": { "egress": [{ "ports": [{ "port": 5_000_000_000_i64 }] }] },
+        }))
+        .unwrap();
+        let rules = spec.network_policy.unwrap();
+        assert_eq!(rules.to_ingress_rules().unwrap(), []);
+        let error = rules.to_egress_rules().unwrap_err();
+        assert_eq!(error.to_string(), "expected NetworkPolicyEgressRule");
+    }
+}

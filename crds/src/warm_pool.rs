@@ -95,3 +95,39 @@ pub struct SandboxWarmPoolStatus {
 fn is_zero(number: &i32) -> bool {
     *number == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_absent_has_a_meaning() {
+        let spec: SandboxWarmPoolSpec =
+            serde_json::from_value(json!({ "sandboxTemplateRef": { "name": "t" } })).unwrap();
+        assert_eq!(spec.desired(), 1);
+        assert_eq!(spec.strategy(), UpdateStrategyType::OnReplenish);
+        let spec: SandboxWarmPoolSpec = serde_json::from_value(json!({
+            "sandboxTemplateRef": { "name": "t" },
+            "replicas": 0,
+            "updateStrategy": { "type": "Recreate" },
+        }))
+        .unwrap();
+        assert_eq!(spec.desired(), 0);
+        assert_eq!(spec.strategy(), UpdateStrategyType::Recreate);
+    }
+
+    #[test]
+    fn zero_counts_are_omitted() {
+        let status = SandboxWarmPoolStatus {
+            replicas: 2,
+            observed_generation: Some(1),
+            ..SandboxWarmPoolStatus::default()
+        };
+        assert_eq!(
+            serde_json::to_value(status).unwrap(),
+            json!({ "replicas": 2, "observedGeneration": 1 })
+        );
+    }
+}

@@ -110,8 +110,10 @@ pub struct Time {
     pub response_header: Option<Duration>,
     /// One attempt to connect.
     pub connect: Duration,
-    /// No byte in either direction of a response, upload or upgraded connection.
+    /// No byte in either direction while a response streams.
     pub idle: Duration,
+    /// No byte in either direction of an upgraded connection.
+    pub upgrade_idle: Duration,
     /// The whole life of a streamed response, when set.
     pub stream: Option<Duration>,
     /// The whole life of an upgraded connection, when set.
@@ -129,6 +131,7 @@ impl Default for Time {
             response_header: None,
             connect: Duration::from_secs(5),
             idle: Duration::from_secs(3600),
+            upgrade_idle: Duration::from_secs(3600),
             stream: None,
             upgrade: Some(Duration::from_secs(86_400)),
             request_header: Duration::from_secs(10),

@@ -1,5 +1,171 @@
-//! Entry point of the router.
+//! Entry point of the router: reads the command line, connects to the cluster, binds every listener,
+//! serves, and drains on SIGTERM or SIGINT.
 
-use clap as _;
+use std::process::ExitCode;
 
-fn main() {}
+use agent_sandbox_router::args::{Args, ArgsError, BindAddress, Plan};
+use agent_sandbox_router::tls::Certificates;
+use agent_sandbox_router::{Listener, Router};
+use agent_sandbox_service::metrics::Metrics;
+use agent_sandbox_service::readiness::Readiness;
+use agent_sandbox_service::shutdown::{self, Shutdown};
+use agent_sandbox_service::tasks::Tasks;
+use agent_sandbox_service::{admin, listen, log, server};
+use anyhow::Context;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::net::TcpListener;
+
+/// How long the admin endpoints may take to stop.
+const ADMIN_DRAIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// Exit status for a command line or configuration that cannot be used.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let plan = match Args::read(std::env::args_os()).and_then(Args::plan) {
+        Ok(plan) => plan,
+        Err(error) => return refuse(&error),
+    };
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(run(plan)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is wrong with the command line. Help and version are no errors.
+#[expect(
+    clippy::print_stderr,
+    reason = "logging is configured by the very flags that cannot be used"
+)]
+fn refuse(error: &ArgsError) -> ExitCode {
+    if let ArgsError::Flags(error) = error {
+        return match error.print() {
+            Ok(()) if error.exit_code() == 0 => ExitCode::SUCCESS,
+            _ => ExitCode::from(USAGE),
+        };
+    }
+    let cause = std::error::Error::source(error)
+        .map(|cause| format!(": {cause}"))
+        .unwrap_or_default();
+    eprintln!("error: {error}{cause}");
+    ExitCode::from(USAGE)
+}
+
+async fn run(plan: Plan) -> anyhow::Result<()> {
+    let Plan {
+        listeners,
+        tls,
+        watch,
+        kubeconfig,
+        authz,
+        settings,
+        log,
+    } = plan;
+    log::init(&log)?;
+    let certificates = tls.map(Certificates::load).transpose()?;
+    let client = if watch || authz.needs_cluster() {
+        Some(connect(kubeconfig.as_deref()).await?)
+    } else {
+        None
+    };
+    let authorizer = authz
+        .authorizer(client.clone())
+        .context("the authorization mode needs a cluster")?;
+    if authorizer.is_open() {
+        tracing::warn!(
+            "every caller reaches every sandbox; choose another --authz-mode to change that"
+        );
+    }
+    let (metrics, readiness) = (Metrics::new(), Readiness::new());
+    let mut builder = Router::builder(settings.with(authorizer))
+        .metrics(&metrics)
+        .readiness(&readiness);
+    if let Some(client) = client.filter(|_| watch) {
+        builder = builder.client(client);
+    }
+    let router = builder.build()?;
+
+    // Every listener is bound before anything is served, so that a port in use is found at once.
+    let mut proxy = Vec::new();
+    if let Some(address) = listeners.http {
+        proxy.push(Listener::plain(bind(address)?));
+    }
+    if let (Some(address), Some(certificates)) = (listeners.https, certificates) {
+        proxy.push(Listener::tls(bind(address)?, certificates));
+    }
+    let metrics_listener = listeners.metrics.map(bind).transpose()?;
+    let probe_listener = listeners.probes.map(bind).transpose()?;
+
+    // Probes and metrics answer until the drain is over.
+    let (order, admin_order) = (Shutdown::new(), Shutdown::new());
+    let admin_tasks = Tasks::new("admin");
+    if let Some(listener) = metrics_listener {
+        let server = server::Server::new(admin::metrics_router(metrics));
+        let serving = server.serve(listener, admin_order.clone(), ADMIN_DRAIN);
+        admin_tasks.spawn("metrics", serving);
+    }
+    if let Some(listener) = probe_listener {
+        let server = server::Server::new(admin::health_router(readiness));
+        let serving = server.serve(listener, admin_order.clone(), ADMIN_DRAIN);
+        admin_tasks.spawn("probes", serving);
+    }
+    let signalled = order.clone();
+    admin_tasks.spawn("signals", async move {
+        match shutdown::signals(&signalled).await {
+            Ok(signal) => tracing::info!(signal, "draining"),
+            Err(error) => tracing::error!(%error, "cannot listen for signals"),
+        }
+    });
+    router.serve_all(proxy, order.clone()).await;
+    admin_order.trigger();
+    admin_tasks.shutdown(ADMIN_DRAIN).await;
+    Ok(())
+}
+
+fn bind(address: BindAddress) -> anyhow::Result<TcpListener> {
+    let mut candidates = address.candidates().into_iter();
+    let mut outcome = candidates
+        .next()
+        .context("no address to listen on")
+        .map(listen::bind)?;
+    // A machine without IPv6 has no `[::]`.
+    for address in candidates {
+        if let Err(error) = &outcome
+            && !matches!(
+                error.source.kind(),
+                std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied
+            )
+        {
+            outcome = listen::bind(address);
+        }
+    }
+    let listener = outcome?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "listening");
+    }
+    Ok(listener)
+}
+
+async fn connect(kubeconfig: Option<&std::path::Path>) -> anyhow::Result<Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path)
+                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?
+        }
+        None => kube::Config::infer().await.context(
+            "no cluster found: run in a pod, give --kubeconfig, or use --cache-enabled=false to resolve by DNS",
+        )?,
+    };
+    Client::try_from(config).context("cannot make a client for the cluster")
+}

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_sandbox_service::listen::{self, ListenError};
@@ -11,8 +12,8 @@ use agent_sandbox_service::server::Server;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use axum::Router;
-use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::api::App;
 use crate::api::auth::{Gate, TokenError};
@@ -87,9 +88,11 @@ impl Builder {
                 environment: Environment::new(variables),
                 max_processes: config.max_processes,
                 journal_bytes: JOURNAL_BYTES,
+                open_files: config.command_open_files,
             })?,
             metrics: RuntimeMetrics::register(&metrics)?,
             config: Arc::new(config),
+            began: Instant::now(),
         };
         let router = routes::router(&app, gate, metrics);
         Ok(Runtime { app, router })

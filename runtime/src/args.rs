@@ -12,7 +12,7 @@ use agent_sandbox_service::args::LogArgs;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
-use crate::config::{Config, DEFAULT_EXEC_TIMEOUT, TokenSource};
+use crate::config::{Config, DEFAULT_EXEC_TIMEOUT, DEFAULT_METADATA_PREFIX, TokenSource};
 
 /// Runs commands and serves files inside a sandbox
 #[derive(Clone, Debug, Parser)]
@@ -86,6 +86,15 @@ struct SandboxArgs {
         value_name = "SECONDS"
     )]
     exec_timeout_seconds: OsString,
+    /// Environment variables with this prefix appear in `/v1/metadata`, unless they look like
+    /// credentials
+    #[arg(
+        long,
+        env = "AGENT_SANDBOX_RUNTIME_METADATA_ENV_PREFIX",
+        default_value = DEFAULT_METADATA_PREFIX,
+        value_name = "PREFIX"
+    )]
+    metadata_env_prefix: String,
     /// How long requests in flight may take after SIGTERM
     #[arg(
         long,
@@ -192,6 +201,7 @@ impl Args {
                 SandboxArgs {
                     root_dir,
                     exec_timeout_seconds,
+                    metadata_env_prefix,
                     shutdown_timeout_seconds,
                 },
             limits:
@@ -251,6 +261,8 @@ impl Args {
                 .map(TokenSource::File)
                 .or_else(|| token.map(TokenSource::Value)),
             environment: environment.into_iter().collect(),
+            command_open_files: None,
+            metadata_prefix: metadata_env_prefix,
             shutdown_timeout: shutdown_timeout_seconds,
         };
         Ok(Parsed {

@@ -35,6 +35,11 @@ pub struct Config {
     pub token: Option<TokenSource>,
     /// What the environment of commands starts from. [`OWN_VARIABLES`] are taken out of it.
     pub environment: Vec<(OsString, OsString)>,
+    /// The soft limit of open files that commands get, if not that of this process.
+    pub command_open_files: Option<u64>,
+    /// Which variables of `environment` the daemon API tells about: those that begin with this and do
+    /// not look like credentials.
+    pub metadata_prefix: String,
     /// How long requests in flight may take after the order to stop.
     pub shutdown_timeout: Duration,
 }
@@ -55,6 +60,8 @@ impl Config {
             max_connections: 4096,
             token: None,
             environment: Vec::new(),
+            command_open_files: None,
+            metadata_prefix: DEFAULT_METADATA_PREFIX.to_owned(),
             shutdown_timeout: Duration::from_secs(10),
         }
     }
@@ -68,5 +75,6 @@ impl Config {
     }
 }
 
+pub(crate) const DEFAULT_METADATA_PREFIX: &str = "SANDBOX_";
 /// What the original runtime allows a command.
 pub(crate) const DEFAULT_EXEC_TIMEOUT: Duration = Duration::from_secs(300);

@@ -6,6 +6,7 @@
 //!   connection loop (service::server)
 //!     -> routes: access log, token, then one of the faces
 //!          api::legacy   /execute /upload /download /list /exists   (k8s-agent-sandbox SDKs)
+//!          api::daemon   /v1/files /v1/health /v1/metadata          (the daemon API)
 //!          api::health   /healthz /metrics
 //!     -> exec::Processes   one table of commands        -> sys (posix_spawn, /proc)
 //!        files::Root       one tree beneath a handle    -> cap-std (openat2)

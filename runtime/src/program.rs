@@ -48,7 +48,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(parsed: Parsed) -> anyhow::Result<()> {
     let Parsed {
         log,
-        config,
+        mut config,
         warnings,
     } = parsed;
     log::init(&log)?;
@@ -56,6 +56,7 @@ fn run(parsed: Parsed) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     protect();
+    config.command_open_files = raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -99,7 +100,7 @@ fn adopt_orphans(runtime: &Runtime, background: &Tasks) -> anyhow::Result<()> {
 }
 
 /// Commands run as the same user. They must not read this process's memory or environment, where a
-/// token may be, nor inherit what was left open; and many connections need many descriptors.
+/// token may be, nor inherit what was left open.
 fn protect() {
     if let Err(error) = crate::sys::descriptors::close_on_exec() {
         tracing::debug!(%error, "commands may inherit descriptors this process was started with");
@@ -107,12 +108,21 @@ fn protect() {
     if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "cannot hide this process from the commands it runs");
     }
+}
+
+/// Many connections and commands need many descriptors here, but not in the commands: some close, or
+/// wait on, as many as they may have. Returns the limit that commands get, if it is another.
+fn raise_open_files() -> Option<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         ..limit
     };
-    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "cannot raise the limit of open files");
+    match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.current.filter(|_| raised != limit),
+        Err(error) => {
+            tracing::debug!(%error, "cannot raise the limit of open files");
+            None
+        }
     }
 }

@@ -7,12 +7,13 @@ use axum::middleware::from_fn_with_state;
 
 use crate::api::auth::Gate;
 use crate::api::legacy::reply;
-use crate::api::{App, access, auth, health, legacy};
+use crate::api::{App, access, auth, daemon, health, legacy};
 
 /// All faces, ready to serve on any port.
 pub(crate) fn router(app: &App, gate: Gate, metrics: Metrics) -> Router {
     Router::new()
         .merge(legacy::routes())
+        .merge(daemon::routes())
         .merge(health::routes(metrics))
         .method_not_allowed_fallback(|| async {
             reply::detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")

@@ -106,7 +106,6 @@ impl Engine {
         }
         warnings.extend(strategy.warnings(&object, None));
         if ownership == Ownership::Record {
-            meta::remove(&mut object, "managedFields");
             record_update(
                 UpdateInput {
                     schema: &target.version.schema,
@@ -142,7 +141,7 @@ impl Engine {
             }
             return Ok(Arc::new(draft.at(Revision::ZERO)));
         }
-        let guard = self.guard(target);
+        let guard = Self::guard(target);
         self.store
             .commit(&resource, Change::Create(draft), guard)
             .map_err(|error| match error {
@@ -159,7 +158,7 @@ impl Engine {
     }
 
     /// The condition under which an object may appear in its namespace.
-    fn guard<'a>(&self, target: &'a Target) -> Option<Guard<'a>> {
+    fn guard(target: &Target) -> Option<Guard<'_>> {
         (!target.namespace.is_empty()).then_some(Guard {
             resource: "namespaces",
             name: &target.namespace,
@@ -168,7 +167,7 @@ impl Engine {
 
     /// Refuses early what the guard of the commit would refuse late, so that a dry run says it too.
     fn check_namespace(&self, target: &Target, name: &str) -> Result<(), ApiError> {
-        let Some(guard) = self.guard(target) else {
+        let Some(guard) = Self::guard(target) else {
             return Ok(());
         };
         match self.store.get(guard.resource, "", guard.name) {

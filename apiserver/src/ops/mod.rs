@@ -5,6 +5,7 @@
 //! object, computes the next one outside of any lock, and commits by compare-and-swap; whoever
 //! loses the race starts over from a fresh read, unless the client named the version it meant.
 
+mod amend;
 mod create;
 mod delete;
 mod identity;
@@ -14,14 +15,19 @@ mod patch;
 mod pod;
 mod scale;
 mod schema;
+mod token;
 mod update;
 mod view;
 
 pub use delete::{DeleteOptions, Deleted, Preconditions, Propagation};
+pub(crate) use delete::{FOREGROUND, ORPHAN};
 pub use identity::Ids;
 pub use options::{FieldValidation, WriteOptions};
 pub use patch::PatchKind;
+pub use scale::ScaleChange;
+pub use token::{TokenIssuer, TokenUser};
 pub use view::Encoder;
+pub(crate) use view::fields;
 
 use std::sync::Arc;
 
@@ -47,6 +53,8 @@ pub struct Engine {
     pub clock: Clock,
     /// Where UIDs and generated names come from.
     pub ids: Ids,
+    /// Who signs service-account tokens.
+    pub tokens: TokenIssuer,
 }
 
 /// One resource in one version, and for operations on single objects which one.
@@ -141,7 +149,7 @@ impl Engine {
     fn draft(&self, target: &Target, object: Value) -> Result<Draft, ApiError> {
         let stored = view::to_storage(target, object)?;
         let holder = self.registry.snapshot().holder(&target.descriptor);
-        let fields = view::fields(&holder, &stored);
+        let fields = fields(&holder, &stored);
         Ok(Draft::new(&stored, fields))
     }
 }

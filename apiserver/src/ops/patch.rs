@@ -167,6 +167,7 @@ pub(super) fn patched(
     outcome.map_err(|error| match error {
         PatchError::Malformed(message) => ApiError::bad_request(message),
         PatchError::Inapplicable(message) => ApiError::unprocessable(message),
+        PatchError::TooLarge(message) => ApiError::too_large_because(message),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The create-only subresources of Pods and ServiceAccounts: binding and eviction.
+//! The create-only subresources of pods: binding and eviction.
 
 use serde_json::{Value, json};
 

@@ -139,7 +139,7 @@ fn wanted_replicas(target: &Target, scale: &Value) -> Result<i64, ApiError> {
     match replicas {
         None | Some(Value::Null) => Ok(0),
         Some(value) => match value.as_i64() {
-            Some(number) if number < 0 => Err(refuse("should be a non-negative integer")),
+            Some(number) if number < 0 => Err(refuse("must be greater than or equal to 0")),
             Some(number) if i32::try_from(number).is_ok() => Ok(number),
             _ => Err(refuse("must be a 32-bit integer")),
         },

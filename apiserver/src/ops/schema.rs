@@ -5,7 +5,9 @@ use serde_json::Value;
 
 use super::{FieldValidation, Target, WriteOptions};
 use crate::registry::Origin;
-use crate::schema::{FieldError, apply_defaults, blocks_rules, prune, unknown_fields, validate};
+use crate::schema::{
+    FieldError, apply_defaults, blocks_rules, normalize_numbers, prune, unknown_fields, validate,
+};
 use crate::status::ApiError;
 use crate::wire::typed;
 
@@ -25,10 +27,7 @@ pub(super) fn strictness(target: &Target, options: &WriteOptions, object: &Value
     if options.validation == FieldValidation::Ignore {
         return Strictness::Clean;
     }
-    let mut problems: Vec<String> = unknown_fields(&target.version.schema, object)
-        .into_iter()
-        .map(|path| format!("unknown field \"{path}\""))
-        .collect();
+    let mut problems = unknown_fields(&target.version.schema, object);
     problems.extend(options.decoding.iter().cloned());
     if problems.is_empty() {
         return Strictness::Clean;
@@ -60,6 +59,7 @@ pub(super) fn normalise(target: &Target, object: &mut Value) -> Result<(), ApiEr
     })?;
     prune(&target.version.schema, object);
     apply_defaults(&target.version.schema, object);
+    normalize_numbers(object);
     Ok(())
 }
 

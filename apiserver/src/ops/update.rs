@@ -174,10 +174,6 @@ impl Engine {
         metadata::carry_over(target, &mut new, old)?;
         meta::copy(&mut new, old, "resourceVersion");
         normalise(target, &mut new)?;
-        let reset = resets_ownership(&new);
-        if ownership == Ownership::Record && !reset {
-            meta::copy(&mut new, old, "managedFields");
-        }
         new = confine(descriptor, &target.version, part, new, old);
 
         let context = self.context(target, &target.name, now);
@@ -203,9 +199,6 @@ impl Engine {
         }
         warnings.extend(descriptor.strategy.warnings(&new, Some(old)));
         if ownership == Ownership::Record {
-            if reset {
-                meta::remove(&mut new, "managedFields");
-            }
             record_update(
                 UpdateInput {
                     schema: &target.version.schema,
@@ -363,18 +356,6 @@ fn same_managers(new: &Value, old: &Value) -> bool {
     new.len() == old.len() && new.iter().zip(old).all(|(a, b)| timeless(a) == timeless(b))
 }
 
-/// Whether the client empties the managed fields, the documented way to drop all ownership.
-fn resets_ownership(new: &Value) -> bool {
-    match meta::get(new, "managedFields")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-    {
-        Some([]) => true,
-        Some([only]) => only.as_object().is_some_and(serde_json::Map::is_empty),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -394,14 +375,5 @@ mod tests {
         let reordered = json!({"spec": {"n": 1}, "metadata": {"managedFields":
             [{"time": "3", "manager": "m"}], "name": "a"}});
         assert!(same_but_for_times(&reordered, &old));
-    }
-
-    #[test]
-    fn empty_managed_fields_reset_ownership() {
-        let with = |fields: Value| json!({"metadata": {"managedFields": fields}});
-        assert!(resets_ownership(&with(json!([]))));
-        assert!(resets_ownership(&with(json!([{}]))));
-        assert!(!resets_ownership(&with(json!([{"manager": "m"}]))));
-        assert!(!resets_ownership(&json!({"metadata": {}})));
     }
 }

@@ -1,6 +1,6 @@
 //! Between the stored form of an object and the form of one version.
 //!
-//! Versions of one resource differ in `apiVersion` and in what their schemas prune and default;
+//! Versions of one resource differ in `apiVersion`, in what their schemas prune and in what they default on writes;
 //! there is no conversion beyond that, except for built-in views such as `events.k8s.io`. When the
 //! version's schema is the storage schema, the stored text is what readers get.
 
@@ -66,6 +66,14 @@ impl Encoder {
         debug_assert!(outcome.is_ok(), "values serialise");
     }
 
+    /// The selectable fields of an object in this version's form.
+    pub fn view_fields(&self, value: &Value) -> Fields {
+        let fields = self.version.selectable_fields.iter();
+        fields
+            .map(|field| (Arc::from(field.label.as_str()), field.value(value)))
+            .collect()
+    }
+
     /// The object as a value.
     pub fn value(&self, object: &Object) -> Value {
         let value = object.value(&self.api_version, &self.descriptor.kind);
@@ -74,8 +82,8 @@ impl Encoder {
         }
         let mut value = self.descriptor.strategy.view_form(value);
         if !shares_storage_schema(&self.descriptor, &self.version) {
+            // What is filled in on the way out is the storage version's, and the stored form has it already.
             prune(&self.version.schema, &mut value);
-            apply_defaults(&self.version.schema, &mut value);
         }
         value
     }

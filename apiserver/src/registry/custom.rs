@@ -332,13 +332,13 @@ fn selectable_fields(
     let mut fields = Vec::new();
     for (at, field) in list.into_iter().flatten().enumerate() {
         let json_path = text(field, "jsonPath");
-        match simple_path(json_path) {
-            Some(_) => fields.push(SelectableField::dotted(json_path.trim_start_matches('.'))),
-            None => {
-                let path = format!("{path}.selectableFields[{at}].jsonPath");
-                let problem = "must be a simple path like .spec.field";
-                errors.push(FieldError::invalid(path, &json!(json_path), problem));
-            }
+        if simple_path(json_path).is_some() {
+            let label = json_path.trim_start_matches('.');
+            fields.push(SelectableField::dotted(label));
+        } else {
+            let path = format!("{path}.selectableFields[{at}].jsonPath");
+            let problem = "must be a simple path like .spec.field";
+            errors.push(FieldError::invalid(path, &json!(json_path), problem));
         }
     }
     fields

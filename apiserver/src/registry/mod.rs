@@ -12,6 +12,7 @@ pub use resource::{
     Column, Deprecation, Descriptor, Origin, ScalePaths, Scope, SelectableField, Subresource,
     SubresourceAction, Verb, Version,
 };
+pub(crate) use strategy::definition::CLEANUP;
 pub use strategy::{Context, Deletion, NameRule, Plain, Strategy, strategy_for};
 
 use std::collections::HashMap;

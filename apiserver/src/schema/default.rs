@@ -13,6 +13,28 @@ pub fn apply_defaults(schema: &Structural, object: &mut Value) {
     walk(schema, object);
 }
 
+/// Writes whole floating-point numbers as integers, as they come back from a real server's storage:
+/// clients that expect an integer cannot read `1.0`.
+pub fn normalize_numbers(value: &mut Value) {
+    /// Below this, every whole number is exact as a float.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(float) = number.as_f64()
+                && float.fract() == 0.0
+                && float.abs() < EXACT
+            {
+                #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
+                let whole = float as i64;
+                *value = Value::from(whole);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(normalize_numbers),
+        Value::Object(map) => map.values_mut().for_each(normalize_numbers),
+        _ => {}
+    }
+}
+
 fn walk(schema: &Node, value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -131,6 +153,13 @@ mod tests {
         let mut object = json!({"metadata": {"name": "x", "creationTimestamp": null}});
         apply_defaults(&schema(), &mut object);
         assert_eq!(object, json!({"metadata": {"name": "x"}}));
+    }
+
+    #[test]
+    fn whole_floats_become_integers() {
+        let mut value = json!({"a": [1.0, 1.5, -0.0, 1e300, 3], "b": "1.0"});
+        normalize_numbers(&mut value);
+        assert_eq!(value, json!({"a": [1, 1.5, 0, 1e300, 3], "b": "1.0"}));
     }
 
     proptest! {

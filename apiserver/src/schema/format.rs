@@ -485,6 +485,7 @@ fn is_name_segment(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[expect(clippy::too_many_lines, reason = "a table")]
     #[test]
     fn formats_accept_and_refuse() {
         let cases: &[(Format, &[&str], &[&str])] = &[

@@ -15,6 +15,8 @@ mod embedded;
 mod error;
 mod field_path;
 mod format;
+#[cfg(test)]
+mod golden;
 mod intern;
 mod lists;
 mod meta;
@@ -29,7 +31,7 @@ pub(crate) mod testing;
 mod validate;
 
 pub use cel::Rules;
-pub use default::apply_defaults;
+pub use default::{apply_defaults, normalize_numbers};
 pub use duplicates::duplicate_fields;
 pub use error::{FieldError, FieldReason, SchemaError};
 pub use intern::Interner;

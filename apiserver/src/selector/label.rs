@@ -76,7 +76,7 @@ impl LabelSelector {
                 let value = value.as_str().unwrap_or_default();
                 requirements.push(Requirement::checked(
                     key.clone(),
-                    Operator::In,
+                    Operator::Equals,
                     BTreeSet::from([value.to_owned()]),
                 )?);
             }

@@ -258,7 +258,7 @@ impl Object {
 
     /// The same object with another revision, as a deletion event shows it.
     #[must_use]
-    pub(super) fn at(&self, revision: Revision) -> Self {
+    pub fn at(&self, revision: Revision) -> Self {
         Self {
             revision,
             content: self.content.clone(),

@@ -36,6 +36,8 @@ pub(super) struct Field {
     pub(super) name: Option<&'static str>,
     /// When JSON leaves it out.
     pub(super) omit: Omit,
+    /// Whether an object with an empty text here is refused.
+    pub(super) required: bool,
     /// Whether absence differs from zero.
     pub(super) optional: bool,
     /// The type of its value.
@@ -135,10 +137,12 @@ impl Field {
         let name = columns
             .next()
             .map(|name| if name == "." { None } else { Some(name) })?;
-        let omit = match columns.next()? {
-            "-" => Omit::Never,
-            "?" => Omit::Empty,
-            _ => Omit::Zero,
+        let (omit, required) = match columns.next()? {
+            "-" => (Omit::Never, false),
+            "!" => (Omit::Never, true),
+            "?" => (Omit::Empty, false),
+            "0" => (Omit::Zero, false),
+            _ => return None,
         };
         let notation = columns.next()?;
         let (optional, notation) = match notation.strip_prefix('*') {
@@ -150,6 +154,7 @@ impl Field {
             number,
             name,
             omit,
+            required,
             optional,
             r#type,
         })

@@ -31,13 +31,18 @@ pub fn sandbox(pod_spec: PodSpecSchema) -> CustomResourceDefinition {
     add_rules(
         &mut spec,
         &[Rule {
-            rule: "has(self.volumeClaimTemplates) == has(oldSelf.volumeClaimTemplates) && \
+            expression: "has(self.volumeClaimTemplates) == has(oldSelf.volumeClaimTemplates) && \
                    (!has(self.volumeClaimTemplates) || \
                    self.volumeClaimTemplates == oldSelf.volumeClaimTemplates)",
             message: "volumeClaimTemplates is immutable",
+            field: None,
         }],
     );
-    let schema = object(&spec, Some(&structural::<SandboxStatus>(pod_spec)));
+    let schema = object(
+        "One pod with a stable identity, its volumes and its headless Service.",
+        &spec,
+        Some(&structural::<SandboxStatus>(pod_spec)),
+    );
     let stored = Version {
         schema: schema.clone(),
         columns: vec![ready_column(), reason_column(), age_column()],
@@ -58,18 +63,21 @@ pub fn claim() -> CustomResourceDefinition {
         &mut spec,
         &[
             Rule {
-                rule: "has(self.warmPoolRef) != has(self.sandboxTemplateRef)",
+                expression: "has(self.warmPoolRef) != has(self.sandboxTemplateRef)",
                 message: "exactly one of warmPoolRef and sandboxTemplateRef must be set",
+                field: None,
             },
             // The default is let pass: an update through v1alpha1 fills it in for every claim.
             Rule {
-                rule: "has(self.sandboxTemplateRef) || !has(self.warmpool) || \
+                expression: "has(self.sandboxTemplateRef) || !has(self.warmpool) || \
                        self.warmpool in ['', 'default']",
                 message: "warmpool may only be set together with sandboxTemplateRef",
+                field: Some(".warmpool"),
             },
         ],
     );
     let mut schema = object(
+        "A request for one sandbox, out of a warm pool or made to order.",
         &spec,
         Some(&structural::<SandboxClaimStatus>(PodSpecSchema::Full)),
     );
@@ -77,7 +85,7 @@ pub fn claim() -> CustomResourceDefinition {
         &mut schema,
         &[
             Rule {
-                rule: &format!(
+                expression: &format!(
                     "{UNBOUND} || \
                      (has(self.spec.warmPoolRef) && has(oldSelf.spec.warmPoolRef) && \
                      self.spec.warmPoolRef.name == oldSelf.spec.warmPoolRef.name) || \
@@ -87,14 +95,17 @@ pub fn claim() -> CustomResourceDefinition {
                      (has(oldSelf.spec.warmpool) ? oldSelf.spec.warmpool : 'default'))"
                 ),
                 message: "warmPoolRef, sandboxTemplateRef and warmpool are immutable once the claim has a sandbox",
+                field: Some(".spec"),
             },
             Rule {
-                rule: &format!("{UNBOUND} || {}", unchanged("env")),
+                expression: &format!("{UNBOUND} || {}", unchanged("env")),
                 message: "env is immutable once the claim has a sandbox",
+                field: Some(".spec.env"),
             },
             Rule {
-                rule: &format!("{UNBOUND} || {}", unchanged("volumeClaimTemplates")),
+                expression: &format!("{UNBOUND} || {}", unchanged("volumeClaimTemplates")),
                 message: "volumeClaimTemplates is immutable once the claim has a sandbox",
+                field: Some(".spec.volumeClaimTemplates"),
             },
         ],
     );
@@ -127,6 +138,7 @@ pub fn claim() -> CustomResourceDefinition {
 /// The definition of SandboxTemplate.
 pub fn template() -> CustomResourceDefinition {
     let schema = object(
+        "What sandboxes are made of, and the rules for those who claim them.",
         &structural::<SandboxTemplateSpec>(PodSpecSchema::Full),
         None,
     );
@@ -141,6 +153,7 @@ pub fn template() -> CustomResourceDefinition {
 /// The definition of SandboxWarmPool.
 pub fn warm_pool() -> CustomResourceDefinition {
     let schema = object(
+        "Sandboxes of one template, started ahead of the claims that will take them.",
         &structural::<SandboxWarmPoolSpec>(PodSpecSchema::Full),
         Some(&structural::<SandboxWarmPoolStatus>(PodSpecSchema::Full)),
     );
@@ -166,8 +179,10 @@ struct Version {
 
 /// A validation rule in the Common Expression Language.
 struct Rule<'a> {
-    rule: &'a str,
+    expression: &'a str,
     message: &'a str,
+    /// The field at fault, below where the rule stands, if it is one field.
+    field: Option<&'a str>,
 }
 
 /// CEL: the claim had no sandbox before the update.
@@ -223,8 +238,9 @@ fn typed(schema: Value) -> JSONSchemaProps {
 }
 
 /// The schema of a whole object.
-fn object(spec: &Value, status: Option<&Value>) -> Value {
+fn object(description: &str, spec: &Value, status: Option<&Value>) -> Value {
     let mut schema = json!({
+        "description": description,
         "type": "object",
         "required": ["spec"],
         "properties": {
@@ -243,7 +259,19 @@ fn object(spec: &Value, status: Option<&Value>) -> Value {
 fn add_rules(schema: &mut Value, rules: &[Rule<'_>]) {
     let rules = rules
         .iter()
-        .map(|Rule { rule, message }| json!({ "rule": rule, "message": message }))
+        .map(
+            |Rule {
+                 expression,
+                 message,
+                 field,
+             }| {
+                let mut printed = json!({ "rule": expression, "message": message });
+                if let Some(field) = field {
+                    insert(&mut printed, "fieldPath", json!(field));
+                }
+                printed
+            },
+        )
         .collect();
     insert(schema, "x-kubernetes-validations", Value::Array(rules));
 }

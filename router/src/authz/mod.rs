@@ -10,9 +10,11 @@ use http::header::AUTHORIZATION;
 
 use crate::error::Error;
 
+pub mod review;
 pub mod scoped_token;
 pub mod static_token;
 
+use self::review::Reviews;
 use self::scoped_token::ScopedTokens;
 use self::static_token::StaticToken;
 
@@ -25,6 +27,8 @@ pub enum Authorizer {
     Static(StaticToken),
     /// A token names the one sandbox it opens.
     Scoped(ScopedTokens),
+    /// The cluster knows the caller, and possibly what it may reach.
+    Review(Box<Reviews>),
 }
 
 /// The sandbox a caller wants to reach.
@@ -41,14 +45,10 @@ impl Authorizer {
     ///
     /// # Errors
     /// When the caller is not known.
-    #[expect(
-        clippy::unused_async,
-        reason = "judging a caller may ask the API server"
-    )]
-    pub async fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
+    pub fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
         match self {
             Self::Static(token) => token.admit(headers),
-            Self::AllowAll | Self::Scoped(_) => Ok(()),
+            Self::AllowAll | Self::Scoped(_) | Self::Review(_) => Ok(()),
         }
     }
 
@@ -56,14 +56,11 @@ impl Authorizer {
     ///
     /// # Errors
     /// When the caller is not known, may not, or the question could not be answered.
-    #[expect(
-        clippy::unused_async,
-        reason = "judging a caller may ask the API server"
-    )]
     pub async fn authorize(&self, headers: &HeaderMap, subject: Subject<'_>) -> Result<(), Error> {
         match self {
             Self::AllowAll | Self::Static(_) => Ok(()),
             Self::Scoped(tokens) => tokens.authorize(headers, subject),
+            Self::Review(reviews) => reviews.authorize(headers, subject).await,
         }
     }
 

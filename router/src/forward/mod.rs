@@ -162,7 +162,7 @@ impl Proxy {
     ) -> Result<Answer, Error> {
         let Shared { config, limits, .. } = &*self.shared;
         headers::check(&request)?;
-        config.authorizer.admit(request.headers()).await?;
+        config.authorizer.admit(request.headers())?;
         let target = Target::parse(request.headers())?;
         self.authorize(
             request.headers(),
@@ -545,7 +545,7 @@ impl Proxy {
             parts.headers.insert(http::header::UPGRADE, named);
         }
         let limits = tunnel::Limits {
-            idle: self.shared.config.time.idle,
+            idle: self.shared.config.time.upgrade_idle,
             lifetime: self.shared.config.time.upgrade,
             closing: self.shared.closing.clone(),
         };

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 use crate::metrics::RuntimeMetrics;
 
+/// Asked every few seconds by machines.
+const PROBES: [&str; 4] = ["/", "/healthz", "/v1/health", "/metrics"];
+
 /// Measures a request until its answer begins.
 pub(crate) async fn record(
     State(metrics): State<RuntimeMetrics>,
@@ -25,6 +28,10 @@ pub(crate) async fn record(
     let status = response.status().as_u16();
     let seconds = began.elapsed().as_secs_f64();
     metrics.request(&route, &method, status, seconds);
-    tracing::info!(%method, route, status, seconds, "request");
+    if PROBES.contains(&route.as_str()) {
+        tracing::debug!(%method, route, status, seconds, "probe");
+    } else {
+        tracing::info!(%method, route, status, seconds, "request");
+    }
     response
 }

@@ -1,6 +1,7 @@
-//! Reading a small request body whole, within a limit.
+//! Reading request bodies: small ones whole within a limit, refused ones to their end.
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
+use futures::StreamExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 /// Why a body was not read.
@@ -13,6 +14,12 @@ pub(crate) enum BodyError {
     },
     #[error("There was an error parsing the body")]
     Broken,
+}
+
+/// Reads and forgets what is left. Clients send a body whole before they look for an answer; cutting them
+/// off would cost them the answer.
+pub(crate) async fn drain(body: &mut BodyDataStream) {
+    while let Some(Ok(_)) = body.next().await {}
 }
 
 /// The whole body, if it is not larger than `limit` bytes.

@@ -3,15 +3,19 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::config::Config;
 use crate::exec::Processes;
 use crate::files::Root;
 use crate::metrics::RuntimeMetrics;
 
 pub(crate) mod access;
+pub(crate) mod answer;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod content;
+pub(crate) mod daemon;
 pub(crate) mod health;
 pub(crate) mod legacy;
 pub(crate) mod multipart;
@@ -23,4 +27,6 @@ pub(crate) struct App {
     pub(crate) root: Root,
     pub(crate) processes: Processes,
     pub(crate) metrics: RuntimeMetrics,
+    /// When the runtime was set up.
+    pub(crate) began: Instant,
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
@@ -32,6 +32,8 @@ pub struct Settings {
     pub environment: Environment,
     /// How many commands may run at once.
     pub max_processes: usize,
+    /// The soft limit of open files a command gets, if not that of this process.
+    pub open_files: Option<u64>,
     /// How many bytes of output the journal of one command keeps.
     pub journal_bytes: usize,
 }
@@ -146,6 +148,11 @@ impl Processes {
         self.len() == 0
     }
 
+    /// Whether [`Self::shutdown`] has begun.
+    pub fn is_closing(&self) -> bool {
+        self.inner.closing.load(Ordering::Acquire)
+    }
+
     /// Takes the exit status of orphans that ended up with this process, which happens when it is
     /// process 1 or a subreaper. Exits of commands are never taken.
     pub fn reap_orphans(&self) -> usize {
@@ -211,6 +218,9 @@ impl Processes {
             .launch(command, program, &mark, &stdout_end, &stderr_end)
             .map_err(failed)?;
         drop((stdout_end, stderr_end));
+        if let Some(limit) = inner.settings.open_files {
+            limit_open_files(leader, limit);
+        }
         let journal = Arc::new(Journal::new(inner.settings.journal_bytes));
         let (exit, exits) = watch::channel(None);
         let attached = attach(&journal);
@@ -247,7 +257,7 @@ impl Inner {
         mark: &Mark,
         stdout: &OwnedFd,
         stderr: &OwnedFd,
-    ) -> io::Result<rustix::process::Pid> {
+    ) -> io::Result<Pid> {
         let overlaid;
         let environment = if command.variables().is_empty() {
             &self.settings.environment
@@ -268,6 +278,19 @@ impl Inner {
             directory: command.directory().as_fd(),
             stdio: [self.null.as_fd(), stdout.as_fd(), stderr.as_fd()],
         })
+    }
+}
+
+/// A moment after the start, because the call that starts a program cannot; programs that care look
+/// later than that.
+fn limit_open_files(leader: Pid, limit: u64) {
+    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let limits = Rlimit {
+        current: Some(limit),
+        maximum: hard,
+    };
+    if let Err(error) = rustix::process::prlimit(Some(leader), Resource::Nofile, limits) {
+        tracing::debug!(%error, "a command keeps this program's limit of open files");
     }
 }
 

@@ -51,6 +51,11 @@ impl FileError {
         )
     }
 
+    /// Whether a name or path is longer than the file system allows.
+    pub fn is_too_long(&self) -> bool {
+        self.errno() == Some(Errno::NAMETOOLONG)
+    }
+
     /// Whether the disk, or the owner's share of it, is full.
     pub fn is_full(&self) -> bool {
         matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))

@@ -1,5 +1,7 @@
 //! Paths as clients send them, parsed into names beneath the root.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::FileError;
@@ -16,8 +18,9 @@ impl TreePath {
     ///
     /// # Errors
     /// A NUL byte.
-    pub fn parse(text: &str) -> Result<Self, FileError> {
-        if text.contains('\0') {
+    pub fn parse(text: impl AsRef<OsStr>) -> Result<Self, FileError> {
+        let text = text.as_ref();
+        if text.as_bytes().contains(&0) {
             return Err(FileError::Nul);
         }
         let mut relative = PathBuf::new();

@@ -1,5 +1,6 @@
 //! The root directory's handle, and running operations beneath it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -104,6 +105,22 @@ impl Root {
     /// The path as configured.
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// A path that may also be absolute and name the root directory itself: with the root at
+    /// `/workspace`, `/workspace/a` and `/a` are the same, `/workspaces/a` is not.
+    ///
+    /// # Errors
+    /// A NUL byte, or a root that is gone.
+    pub fn parse_absolute(&self, text: &OsStr) -> Result<TreePath, FileError> {
+        // Several leading slashes are one.
+        let path: PathBuf = Path::new(text).components().collect();
+        let opened = self.current()?;
+        let inside = opened
+            .names
+            .iter()
+            .find_map(|name| path.strip_prefix(name).ok());
+        TreePath::parse(inside.unwrap_or(&path))
     }
 
     /// A handle of the root directory, for the working directory of commands.

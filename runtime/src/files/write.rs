@@ -23,13 +23,24 @@ use super::root::Root;
 /// How a file is stored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UploadOptions {
-    /// Permission bits of the result. Without, a file that is replaced keeps its bits, and a new one
-    /// gets 0666 as reduced by the process's umask.
-    pub mode: Option<u32>,
+    /// Permission bits of the result.
+    pub mode: FileMode,
     /// What a link that points to nothing means.
     pub dangling: Dangling,
     /// Whether the data must have reached the disk before the name does.
     pub sync: bool,
+}
+
+/// Which permission bits a stored file gets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum FileMode {
+    /// Those of the file it replaces; a new one gets 0666 as reduced by the process's umask.
+    #[default]
+    Kept,
+    /// Those of the file it replaces; a new one gets exactly these.
+    KeptOr(u32),
+    /// Exactly these.
+    Exactly(u32),
 }
 
 /// What writing to a link that points to nothing does.
@@ -197,7 +208,10 @@ impl Place {
         let temporary = OsString::from(format!("{PREFIX}{:016x}", fastrand::u64(..)));
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = options.mode.or(kept);
+        let mode = match (options.mode, kept) {
+            (FileMode::Exactly(mode), _) | (FileMode::KeptOr(mode), None) => Some(mode),
+            (FileMode::Kept | FileMode::KeptOr(_), kept) => kept,
+        };
         // The umask applies to new files only. Until an explicit mode is set, others see nothing.
         let creation = Mode::from_raw_mode(if mode.is_some() { 0o600 } else { 0o666 });
         let file = rustix::fs::openat(&directory, &temporary, flags, creation)

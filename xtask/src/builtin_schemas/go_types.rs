@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use super::Sources;
 
@@ -33,6 +34,8 @@ struct Field {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Omit {
     Never,
+    /// Never, and it must not be empty either.
+    Required,
     Empty,
     Zero,
 }
@@ -103,7 +106,11 @@ const SCALARS: &[(&str, &str, &str)] = &[
 ];
 
 /// The messages reachable from the definitions in `roots`, by OpenAPI definition name.
-pub(super) fn collect(sources: &Sources, roots: &[String]) -> Result<BTreeMap<String, Message>> {
+pub(super) fn collect(
+    sources: &Sources,
+    roots: &[String],
+    definitions: &BTreeMap<String, Value>,
+) -> Result<BTreeMap<String, Message>> {
     let mut packages: HashMap<String, Package> = HashMap::new();
     let mut messages = BTreeMap::new();
     let mut queue: Vec<(String, String)> = roots
@@ -121,6 +128,8 @@ pub(super) fn collect(sources: &Sources, roots: &[String]) -> Result<BTreeMap<St
         let Some(Declaration::Struct(lines)) = package.declarations.get(&name).cloned() else {
             bail!("{path}.{name} is not a struct");
         };
+        let openapi_name = openapi_name(&path, &name);
+        let definition = definitions.get(&openapi_name);
         let mut fields = Vec::new();
         for line in lines {
             let Some(raw) = RawField::parse(&line) else {
@@ -139,16 +148,29 @@ pub(super) fn collect(sources: &Sources, roots: &[String]) -> Result<BTreeMap<St
                 continue;
             }
             queue.append(&mut resolver.found);
+            let omit = match raw.omit {
+                Omit::Never if r#type == "string" && is_required(definition, &raw.name) => {
+                    Omit::Required
+                }
+                omit => omit,
+            };
             fields.push(Field {
                 number: raw.number,
                 name: raw.name,
-                omit: raw.omit,
+                omit,
                 r#type,
             });
         }
-        messages.insert(openapi_name(&path, &name), Message { fields });
+        messages.insert(openapi_name, Message { fields });
     }
     Ok(messages)
+}
+
+/// Whether a definition demands a property.
+fn is_required(definition: Option<&Value>, property: &str) -> bool {
+    let required = definition.and_then(|definition| definition.get("required"));
+    let mut names = required.and_then(Value::as_array).into_iter().flatten();
+    names.any(|name| name == property)
 }
 
 /// The data file: a header that explains the notation, then a block for each message.
@@ -156,11 +178,11 @@ pub(super) fn render(messages: &BTreeMap<String, Message>, release: &str) -> Str
     let mut text = format!(
         "// Fields of the built-in types of Kubernetes {release}; written by `cargo xtask generate \
          builtin-schemas`.\n\
-         // A block is a type. A line is a field: protobuf number, JSON name (`.`: inlined), `-` or \
-         `?` (left out\n\
-         // when empty) or `0` (left out when zero), and the type: `*` optional, `[]` list, `{{}}` \
-         map, `w` a list in a\n\
-         // message of its own, `#` another block.\n"
+         // A block is a type. A line is a field: protobuf number, JSON name (`.`: inlined), when it is \
+         left out (`-` never,\n\
+         // `!` never and it must not be empty, `?` when empty, `0` when zero), and the type: `*` \
+         optional, `[]` list,\n\
+         // `{{}}` map, `w` a list in a message of its own, `#` another block.\n"
     );
     for (name, message) in messages {
         let _infallible = writeln!(text, "#{name}");
@@ -173,6 +195,7 @@ pub(super) fn render(messages: &BTreeMap<String, Message>, release: &str) -> Str
         {
             let omit = match omit {
                 Omit::Never => '-',
+                Omit::Required => '!',
                 Omit::Empty => '?',
                 Omit::Zero => '0',
             };

@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args, root: &Path) -> Result<()> {
     report::step("generating the schemas of the built-in kinds");
     let sources = Sources::locate(args)?;
     let (definitions, roots) = openapi::collect(&sources, KINDS, EXTRA_DEFINITIONS)?;
-    let types = go_types::collect(&sources, &roots)?;
+    let types = go_types::collect(&sources, &roots, &definitions)?;
 
     let data = root.join("apiserver/data");
     std::fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;

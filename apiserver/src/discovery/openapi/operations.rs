@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::definitions::{Definitions, list_name, reference};
 use crate::registry::builtin::schemas;
-use crate::registry::{Descriptor, Subresource, Verb, Version};
+use crate::registry::{Descriptor, Origin, Subresource, Verb, Version};
 
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -142,8 +142,7 @@ impl Resource<'_> {
         });
         if let (Some((media, schema)), Some(operation)) = (request, operation.as_object_mut()) {
             let content: Map<String, Value> = if media.is_empty() {
-                PATCH_TYPES
-                    .iter()
+                self.patch_types(subresource)
                     .map(|media| ((*media).to_owned(), json!({ "schema": schema })))
                     .collect()
             } else {
@@ -152,6 +151,18 @@ impl Resource<'_> {
             operation.insert("requestBody".to_owned(), json!({ "content": content }));
         }
         operation
+    }
+
+    /// kubectl reads here whether it may send strategic merge patches; custom kinds take none.
+    fn patch_types(
+        &self,
+        subresource: Option<&Subresource>,
+    ) -> impl Iterator<Item = &'static &'static str> {
+        let strategic = self.descriptor.origin == Origin::BuiltIn
+            || subresource.is_some_and(|subresource| subresource.body.is_some());
+        PATCH_TYPES
+            .iter()
+            .filter(move |media| strategic || !media.contains("strategic"))
     }
 }
 

@@ -44,7 +44,7 @@ fn merge_map(
     if let Some(directive) = patch.get(PATCH) {
         match directive.as_str() {
             Some("replace") => {
-                *original = patch.clone();
+                original.clone_from(patch);
                 original.shift_remove(PATCH);
             }
             Some("delete") => original.clear(),

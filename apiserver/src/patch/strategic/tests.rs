@@ -258,3 +258,46 @@ proptest! {
         prop_assert_eq!(once, twice);
     }
 }
+
+/// Replays what a real API server answered (see `apiserver/golden/record.py`).
+#[test]
+fn recorded_patches() {
+    let recorded: Value =
+        serde_json::from_str(include_str!("../../../golden/strategic.json")).unwrap();
+    let definitions: Value =
+        serde_json::from_str(include_str!("../../../data/schemas.json")).unwrap();
+    let schema = Structural::resolve(&definitions, "io.k8s.api.apps.v1.Deployment").unwrap();
+    for case in recorded["cases"].as_array().unwrap() {
+        let (patch, answer) = (&case["patch"], &case["answer"]);
+        match apply(&schema, &recorded["object"], patch) {
+            Ok(mut object) => {
+                let mut expected = answer["object"].clone();
+                for object in [&mut object, &mut expected] {
+                    let Some(fields) = object.as_object_mut() else {
+                        continue;
+                    };
+                    // A controller of the recorded cluster was at work, too.
+                    fields.remove("status");
+                    let metadata = fields["metadata"].as_object_mut().unwrap();
+                    metadata.remove("annotations");
+                    // A decoded object has no empty maps.
+                    if metadata.get("labels") == Some(&json!({})) {
+                        metadata.remove("labels");
+                    }
+                }
+                if answer["code"] == 200 {
+                    assert_eq!(object, expected, "{patch}");
+                } else {
+                    // The patch applies; what comes out of it is refused by decoding or validation.
+                    assert!(
+                        matches!(answer["code"].as_u64(), Some(400 | 422)),
+                        "{case:#}"
+                    );
+                }
+            }
+            Err(error) => {
+                assert_ne!(answer["code"], 200, "{patch}: {error}");
+            }
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets: data that can be frozen.
+//! Config maps and secrets: data that can be frozen.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use crate::schema::FieldError;
 /// Keys and values of one object together.
 const MAX_BYTES: usize = 1 << 20;
 
-/// ConfigMaps.
+/// Config maps.
 #[derive(Debug)]
 pub(super) struct ConfigMap;
 
@@ -52,7 +52,10 @@ impl Strategy for Secret {
     fn validate(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = frozen(new, old, &["data"]);
         if let Some(old) = old.filter(|old| text(old, "type") != text(new, "type")) {
-            let kind = new.get("type").or(old.get("type")).unwrap_or(&Value::Null);
+            let kind = new
+                .get("type")
+                .or_else(|| old.get("type"))
+                .unwrap_or(&Value::Null);
             errors.push(FieldError::invalid("type", kind, "field is immutable"));
         }
         check_keys(new, "data", &mut errors);

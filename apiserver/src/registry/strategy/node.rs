@@ -1,7 +1,5 @@
 //! Nodes register themselves with the status they have.
 
-use serde_json::Value;
-
 use super::Strategy;
 
 #[derive(Debug)]
@@ -10,9 +8,5 @@ pub(super) struct Node;
 impl Strategy for Node {
     fn keeps_status_on_create(&self) -> bool {
         true
-    }
-
-    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        Vec::new()
     }
 }

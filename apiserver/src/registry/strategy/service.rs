@@ -24,23 +24,7 @@ impl Strategy for Service {
         if !subresource.is_empty() {
             return;
         }
-        // A client that leaves the allocated address out means to keep it.
-        let kept = ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"];
-        let stays = |object: &Value| {
-            object
-                .get("spec")
-                .is_some_and(|spec| text(spec, "type") != "ExternalName")
-        };
-        if stays(new) && stays(old) {
-            for field in kept {
-                let value = old.get("spec").and_then(|spec| spec.get(field)).cloned();
-                if let (Some(spec), Some(value)) = (new.get_mut("spec"), value)
-                    && text(spec, "clusterIP").is_empty() | (field != "clusterIP")
-                {
-                    default(spec, field, value);
-                }
-            }
-        }
+        keep_address(new, old);
         complete(new);
         allocate(ctx, new);
     }
@@ -120,6 +104,28 @@ fn complete(service: &mut Value) {
         default(port, "protocol", "TCP");
         if let Some(number) = port.get("port").cloned() {
             default(port, "targetPort", number);
+        }
+    }
+}
+
+/// A client that leaves the allocated address out means to keep it.
+fn keep_address(new: &mut Value, old: &Value) {
+    let (Some(new), Some(old)) = (new.get_mut("spec"), old.get("spec")) else {
+        return;
+    };
+    if [&*new, old]
+        .iter()
+        .any(|spec| text(spec, "type") == "ExternalName")
+    {
+        return;
+    }
+    if text(new, "clusterIP").is_empty() {
+        new.as_object_mut()
+            .map(|spec| spec.shift_remove("clusterIP"));
+    }
+    for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if let Some(value) = old.get(field) {
+            default(new, field, value.clone());
         }
     }
 }

@@ -18,7 +18,7 @@ fn with_context<T>(name: &str, body: impl FnOnce(&Context<'_>) -> T) -> T {
 
 fn created(group: &str, plural: &str, mut object: Value) -> Value {
     with_context("x", |ctx| {
-        strategy_for(group, plural).prepare_create(ctx, &mut object)
+        strategy_for(group, plural).prepare_create(ctx, &mut object);
     });
     object
 }
@@ -140,7 +140,7 @@ fn an_update_without_an_address_keeps_it() {
     let old = created("", "services", json!({"spec": {"ports": [{"port": 80}]}}));
     let mut new = json!({"spec": {"ports": [{"port": 81}]}});
     with_context("x", |ctx| {
-        strategy_for("", "services").prepare_update(ctx, "", &mut new, &old)
+        strategy_for("", "services").prepare_update(ctx, "", &mut new, &old);
     });
     assert_eq!(new["spec"]["clusterIP"], old["spec"]["clusterIP"]);
     assert_eq!(new["spec"]["ports"][0]["targetPort"], 81);
@@ -178,7 +178,7 @@ fn a_namespace_is_held_by_its_own_finalizers() {
     let mut update = namespace.clone();
     update["spec"]["finalizers"] = json!([]);
     with_context("x", |ctx| {
-        namespaces.prepare_update(ctx, "", &mut update, &namespace)
+        namespaces.prepare_update(ctx, "", &mut update, &namespace);
     });
     assert!(
         namespaces.holds(&update),
@@ -186,7 +186,7 @@ fn a_namespace_is_held_by_its_own_finalizers() {
     );
     update["spec"]["finalizers"] = json!([]);
     with_context("x", |ctx| {
-        namespaces.prepare_update(ctx, "finalize", &mut update, &namespace)
+        namespaces.prepare_update(ctx, "finalize", &mut update, &namespace);
     });
     assert!(!namespaces.holds(&update));
 }

@@ -60,7 +60,7 @@ workload!(ReplicationController, replication_controller, NOTHING);
 
 const NOTHING: [&str; 0] = [];
 
-/// CronJobs: the template of a template, and a name that leaves room for a time.
+/// Cron jobs: the template of a template, and a name that leaves room for a time.
 #[derive(Debug)]
 pub(super) struct CronJob;
 

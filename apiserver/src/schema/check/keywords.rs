@@ -116,7 +116,8 @@ fn unsupported(
             path.field("type"),
             "type cannot be set to null, use nullable as an alternative",
         ));
-    } else if !kind.is_empty() && !TYPES.contains(&kind) {
+    }
+    if !kind.is_empty() && !TYPES.contains(&kind) {
         errors.push(FieldError::not_supported(
             path.field("type"),
             &text(kind),

@@ -247,6 +247,11 @@ impl Node {
         }
     }
 
+    /// Whether entries may have any name and value (`additionalProperties: true`).
+    pub fn allows_any_field(&self) -> bool {
+        self.additional == Additional::Any
+    }
+
     /// The schema of the value at `key`: the property's, else that of map entries.
     pub fn child(&self, key: &str) -> Option<&Structural> {
         self.property(key).or_else(|| self.additional_properties())

@@ -310,7 +310,7 @@ impl Actual {
                 let integral = n
                     .as_f64()
                     .is_some_and(|f| f.fract() == 0.0 && f.abs() <= EXACT);
-                ("number", "double", integral)
+                ("number", "float64", integral)
             }
         };
         Self {

@@ -67,15 +67,16 @@ impl Walk {
     /// Whether a number fits its format.
     pub(super) fn range(&mut self, schema: &Node, number: &Number, path: &Path<'_>) {
         let fits = match (schema.kind, schema.format) {
-            (Kind::Integer, Format::Int32) => number.as_i64().map_or_else(
-                || {
-                    number
-                        .as_f64()
-                        .is_some_and(|f| (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&f))
-                },
-                |n| i32::try_from(n).is_ok(),
+            (Kind::Integer, Format::Int32) => {
+                fits_integer(number, f64::from(i32::MIN), 2_147_483_648.0)
+            }
+            // As a float, the largest 64-bit integers round up to the end of the range.
+            (Kind::Integer, _) if number.is_i64() => true,
+            (Kind::Integer, _) => fits_integer(
+                number,
+                -9_223_372_036_854_775_808.0,
+                9_223_372_036_854_775_808.0,
             ),
-            (Kind::Integer, _) => number.is_i64() || !number.is_u64(),
             (Kind::Number, Format::Float) => number
                 .as_f64()
                 .is_some_and(|f| f.abs() <= f64::from(f32::MAX)),
@@ -96,6 +97,13 @@ impl Walk {
         };
         self.whole(detail);
     }
+}
+
+/// Whether a number is an integer from `min` up to, but not including, `end`.
+fn fits_integer(number: &Number, min: f64, end: f64) -> bool {
+    number
+        .as_f64()
+        .is_some_and(|f| f.fract() == 0.0 && f >= min && f < end)
 }
 
 /// The first bound of a string that does not hold.

@@ -18,6 +18,7 @@ use super::shlex;
 use crate::api::App;
 use crate::api::body::{self, BodyError};
 use crate::exec::{Captured, Command, Exit, Limits, Outcome, SpawnError, run_to_end};
+use crate::files::FileError;
 
 /// A valid request.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,7 +87,7 @@ async fn run(app: &App, request: &Request) -> Response<Body> {
         Err(error) => {
             let root = app.root.path().to_string_lossy();
             return failed(&match &error {
-                crate::files::FileError::System { source, .. } => python::os_error(source, &root),
+                FileError::System { source, .. } => python::os_error(source, &root),
                 other => other.to_string(),
             });
         }

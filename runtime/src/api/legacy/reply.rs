@@ -1,27 +1,11 @@
 //! The bodies this face answers with.
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::http::{Response, StatusCode};
-use serde::Serialize;
 use serde_json::{Value, json};
 
-/// A JSON answer.
-pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    let (status, body) = match serde_json::to_vec(value) {
-        Ok(body) => (status, body),
-        Err(error) => {
-            tracing::error!(%error, "an answer could not be encoded");
-            (StatusCode::INTERNAL_SERVER_ERROR, b"{}".to_vec())
-        }
-    };
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
+pub(crate) use crate::api::answer::json;
 
 /// What an operation failed with.
 pub(crate) fn message(status: StatusCode, text: impl AsRef<str>) -> Response<Body> {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::files::describe;
 use super::reply::{self, Violation};
 use crate::api::App;
+use crate::api::body;
 use crate::api::multipart::{Event, Multipart, MultipartError, Part};
 use crate::files::{FileError, TreePath, Upload, UploadOptions};
 
@@ -38,7 +39,7 @@ pub(super) async fn upload(
         Some(Err(error)) => Refusal::Form(error),
         None => Refusal::Missing,
     };
-    while let Some(Ok(_)) = body.next().await {}
+    body::drain(&mut body).await;
     refusal.answer()
 }
 
@@ -118,7 +119,7 @@ async fn receive(
                 Current::Other => {}
             },
             Event::End => {
-                while let Some(Ok(_)) = body.next().await {}
+                body::drain(body).await;
                 return last;
             }
         }

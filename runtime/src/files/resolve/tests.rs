@@ -124,7 +124,7 @@ fn a_root_reached_through_a_link_knows_both_its_names() {
             root.path().join(format!("by-{name}")),
         )
         .unwrap();
-        let path = TreePath::parse(&format!("by-{name}")).unwrap();
+        let path = TreePath::parse(format!("by-{name}")).unwrap();
         assert_eq!(root.metadata(&path).unwrap().len(), 1, "{name}");
     }
 }

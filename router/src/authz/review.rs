@@ -1,0 +1,494 @@
+//! Callers judged by the cluster: who a token belongs to (`TokenReview`), and whether its owner may
+//! reach a sandbox (`SubjectAccessReview` for verb `connect` on `sandboxes/proxy`).
+//!
+//! Answers are kept for a short while under a hash of the question, so a busy client costs the API
+//! server a call per interval. Callers that ask the same at the same time share one call, and a caller
+//! that goes away in the middle neither fails the others nor leaves a wrong answer behind.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use indexmap::IndexMap;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::{Subject, bearer};
+use crate::error::Error;
+
+/// How long one question to the API server may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// The least time a failure is remembered, so that an API server in trouble is left alone.
+const MIN_FAILURE: Duration = Duration::from_secs(1);
+
+const GROUP: &str = "agents.x-k8s.io";
+const RESOURCE: &str = "sandboxes";
+const SUBRESOURCE: &str = "proxy";
+const VERB: &str = "connect";
+
+/// How callers are reviewed.
+#[derive(Clone, Debug)]
+pub struct ReviewSettings {
+    /// Audiences a token must be meant for; empty for the API server's own.
+    pub audiences: Vec<String>,
+    /// Whether requests without a token are refused.
+    pub require_token: bool,
+    /// Whether the caller must be allowed to reach the sandbox, beyond being known.
+    pub access: bool,
+    /// How long an answer is kept.
+    pub ttl: Duration,
+    /// How many answers are kept.
+    pub cache_size: usize,
+}
+
+/// Asks the cluster.
+pub struct Reviews {
+    client: Client,
+    settings: ReviewSettings,
+    callers: Cache<Option<Arc<UserInfo>>>,
+    access: Cache<bool>,
+}
+
+/// The API server could not be asked, or did not answer the question.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Failed;
+
+impl Reviews {
+    /// Reviews through this client.
+    pub fn new(client: Client, settings: ReviewSettings) -> Self {
+        Self {
+            client,
+            callers: Cache::new(settings.ttl, settings.cache_size),
+            access: Cache::new(settings.ttl, settings.cache_size),
+            settings,
+        }
+    }
+
+    pub(super) async fn authorize(
+        &self,
+        headers: &HeaderMap,
+        subject: Subject<'_>,
+    ) -> Result<(), Error> {
+        let unauthenticated = Error::Unauthenticated("unauthenticated");
+        let Some(token) = bearer(headers) else {
+            return if self.settings.require_token || self.settings.access {
+                Err(unauthenticated)
+            } else {
+                Ok(())
+            };
+        };
+        let caller = self
+            .callers
+            .get(hash(&[token]), || self.review_token(token))
+            .await
+            .map_err(|Failed| Error::Authorizer)?
+            .ok_or(unauthenticated)?;
+        if !self.settings.access {
+            return Ok(());
+        }
+        let allowed = self
+            .access
+            .get(hash(&[token, subject.namespace, subject.name]), || {
+                self.review_access(&caller, subject)
+            })
+            .await
+            .map_err(|Failed| Error::Authorizer)?;
+        if allowed {
+            Ok(())
+        } else {
+            Err(Error::Forbidden)
+        }
+    }
+
+    async fn review_token(&self, token: &str) -> Result<Option<Arc<UserInfo>>, Failed> {
+        let audiences = &self.settings.audiences;
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: token.to_owned(),
+                audiences: (!audiences.is_empty()).then(|| audiences.clone()),
+            },
+            ..TokenReview::default()
+        };
+        let reviewed = self.create("TokenReview", &review).await?;
+        let status = reviewed.status.ok_or(Failed)?;
+        if status.authenticated != Some(true) {
+            return Ok(None);
+        }
+        // A server that does not know audiences says nothing of them, which is no confirmation.
+        let confirmed = status.audiences.unwrap_or_default();
+        if !audiences.is_empty()
+            && !audiences
+                .iter()
+                .any(|audience| confirmed.contains(audience))
+        {
+            return Ok(None);
+        }
+        let user = status.user.unwrap_or_default();
+        tracing::debug!(user = user.username, "caller identified");
+        Ok(Some(Arc::new(user)))
+    }
+
+    async fn review_access(&self, caller: &UserInfo, subject: Subject<'_>) -> Result<bool, Failed> {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: caller.username.clone(),
+                uid: caller.uid.clone(),
+                groups: caller.groups.clone(),
+                extra: caller
+                    .extra
+                    .as_ref()
+                    .map(|extra| extra.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
+                    .filter(|extra: &BTreeMap<_, _>| !extra.is_empty()),
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some(GROUP.to_owned()),
+                    resource: Some(RESOURCE.to_owned()),
+                    subresource: Some(SUBRESOURCE.to_owned()),
+                    verb: Some(VERB.to_owned()),
+                    namespace: Some(subject.namespace.to_owned()),
+                    name: Some(subject.name.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let reviewed = self.create("SubjectAccessReview", &review).await?;
+        let status = reviewed.status.ok_or(Failed)?;
+        Ok(status.allowed && status.denied != Some(true))
+    }
+
+    async fn create<K>(&self, what: &'static str, review: &K) -> Result<K, Failed>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + Clone
+            + fmt::Debug,
+    {
+        let api: Api<K> = Api::all(self.client.clone());
+        let params = PostParams::default();
+        match tokio::time::timeout(CALL_TIMEOUT, api.create(&params, review)).await {
+            Ok(Ok(reviewed)) => Ok(reviewed),
+            Ok(Err(error)) => {
+                tracing::error!(what, %error, "the API server did not answer a review");
+                Err(Failed)
+            }
+            Err(_) => {
+                tracing::error!(what, timeout = ?CALL_TIMEOUT, "a review took too long");
+                Err(Failed)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Reviews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reviews")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A question, without the secret in it.
+type Question = [u8; 32];
+
+/// Each part is hashed with its length, so that no two questions look the same.
+fn hash(parts: &[&str]) -> Question {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+/// Answers for a while, and one caller at a time per question.
+struct Cache<T> {
+    ttl: Duration,
+    size: usize,
+    slots: Mutex<IndexMap<Question, Slot<T>>>,
+}
+
+struct Slot<T> {
+    answer: Arc<OnceCell<Result<T, Failed>>>,
+    until: Instant,
+}
+
+impl<T: Clone> Cache<T> {
+    fn new(ttl: Duration, size: usize) -> Self {
+        Self {
+            ttl,
+            size,
+            slots: Mutex::default(),
+        }
+    }
+
+    async fn get<F>(&self, question: Question, ask: impl FnOnce() -> F) -> Result<T, Failed>
+    where
+        F: Future<Output = Result<T, Failed>>,
+    {
+        let answer = self.slot(question);
+        // If the one who asks goes away, the next in line asks again.
+        let asked = || async {
+            let outcome = ask().await;
+            if outcome.is_err() {
+                self.shorten(&question, &answer);
+            }
+            outcome
+        };
+        answer.get_or_init(asked).await.clone()
+    }
+
+    fn slot(&self, question: Question) -> Arc<OnceCell<Result<T, Failed>>> {
+        let now = Instant::now();
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.get(&question)
+            && now < slot.until
+        {
+            return slot.answer.clone();
+        }
+        slots.shift_remove(&question);
+        if slots.len() >= self.size {
+            slots.retain(|_, slot| now < slot.until);
+        }
+        if slots.len() >= self.size {
+            slots.shift_remove_index(0);
+        }
+        let answer = Arc::new(OnceCell::new());
+        slots.insert(
+            question,
+            Slot {
+                answer: answer.clone(),
+                until: now + self.ttl,
+            },
+        );
+        answer
+    }
+
+    /// A failure is remembered for a shorter time than an answer.
+    fn shorten(&self, question: &Question, answer: &Arc<OnceCell<Result<T, Failed>>>) {
+        let until = Instant::now() + (self.ttl / 3).max(MIN_FAILURE);
+        if let Some(slot) = self.slots.lock().get_mut(question)
+            && Arc::ptr_eq(&slot.answer, answer)
+        {
+            slot.until = until;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::header::AUTHORIZATION;
+    use http::{HeaderValue, Request, Response, StatusCode};
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const BOX: Subject<'_> = Subject {
+        namespace: "ns",
+        name: "box",
+    };
+
+    /// An API server that answers reviews from a script and counts them.
+    fn cluster(
+        calls: Arc<AtomicUsize>,
+        answer: impl Fn(&str, &Value) -> (u16, Value) + Clone + Send + Sync + 'static,
+    ) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (calls, answer) = (calls.clone(), answer.clone());
+            async move {
+                calls.fetch_add(1, Ordering::SeqCst);
+                let path = request.uri().path().to_owned();
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let (status, value) = answer(&path, &serde_json::from_slice(&body).unwrap());
+                let response = Response::builder()
+                    .status(StatusCode::from_u16(status).unwrap())
+                    .body(Body::from(value.to_string().into_bytes()))
+                    .unwrap();
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    fn settings() -> ReviewSettings {
+        ReviewSettings {
+            audiences: Vec::new(),
+            require_token: true,
+            access: false,
+            ttl: Duration::from_secs(30),
+            cache_size: 2,
+        }
+    }
+
+    fn authenticated(_: &str, review: &Value) -> (u16, Value) {
+        let good = review["spec"]["token"]
+            .as_str()
+            .unwrap_or("good")
+            .starts_with("good");
+        let status = json!({"authenticated": good, "user": {"username": "ann"}});
+        (201, json!({"metadata": {}, "spec": {}, "status": status}))
+    }
+
+    fn bearing(token: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        headers.insert(AUTHORIZATION, value);
+        headers
+    }
+
+    #[tokio::test]
+    async fn answers_are_kept_by_token_and_given_to_all_who_ask_at_once() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let reviews = Reviews::new(cluster(calls.clone(), authenticated), settings());
+        let (good, bad) = (bearing("good"), bearing("bad"));
+        let (first, second) =
+            tokio::join!(reviews.authorize(&good, BOX), reviews.authorize(&good, BOX));
+        assert_eq!((first, second), (Ok(()), Ok(())));
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        let refused = Err(Error::Unauthenticated("unauthenticated"));
+        for _ in 0..2 {
+            assert_eq!(reviews.authorize(&bad, BOX).await, refused);
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+        assert_eq!(reviews.authorize(&HeaderMap::new(), BOX).await, refused);
+        assert_eq!(calls.load(Ordering::SeqCst), 2, "no call without a token");
+    }
+
+    #[tokio::test]
+    async fn tokenless_requests_pass_only_where_that_was_asked_for() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let open = ReviewSettings {
+            require_token: false,
+            ..settings()
+        };
+        let reviews = Reviews::new(cluster(calls.clone(), authenticated), open.clone());
+        assert_eq!(reviews.authorize(&HeaderMap::new(), BOX).await, Ok(()));
+        let strict = ReviewSettings {
+            access: true,
+            ..open
+        };
+        let reviews = Reviews::new(cluster(calls, authenticated), strict);
+        assert!(reviews.authorize(&HeaderMap::new(), BOX).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_nobodys_verdict_and_soon_forgotten() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let broken = |_: &str, _: &Value| (500, json!({"message": "secret detail"}));
+        let reviews = Reviews::new(cluster(calls.clone(), broken), settings());
+        let good = bearing("good");
+        let verdict = reviews.authorize(&good, BOX).await.unwrap_err();
+        assert_eq!(verdict, Error::Authorizer);
+        assert!(!verdict.to_string().contains("secret"));
+        let before = calls.load(Ordering::SeqCst);
+        assert!(reviews.authorize(&good, BOX).await.is_err());
+        assert_eq!(calls.load(Ordering::SeqCst), before, "kept for a while");
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert!(reviews.authorize(&good, BOX).await.is_err());
+        assert!(calls.load(Ordering::SeqCst) > before, "and asked again");
+    }
+
+    #[tokio::test]
+    async fn a_token_must_be_meant_for_the_audience() {
+        for (confirmed, allowed) in [
+            (json!(["router"]), true),
+            (json!(["other"]), false),
+            (json!(null), false),
+        ] {
+            let answer = move |_: &str, review: &Value| {
+                assert_eq!(review["spec"]["audiences"], json!(["router"]));
+                let status = json!({"authenticated": true, "audiences": confirmed});
+                (201, json!({"metadata": {}, "spec": {}, "status": status}))
+            };
+            let settings = ReviewSettings {
+                audiences: vec!["router".to_owned()],
+                ..settings()
+            };
+            let reviews = Reviews::new(cluster(Arc::default(), answer), settings);
+            assert_eq!(reviews.authorize(&bearing("x"), BOX).await.is_ok(), allowed);
+        }
+    }
+
+    #[tokio::test]
+    async fn access_is_reviewed_per_sandbox() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let answer = |path: &str, review: &Value| {
+            if path.ends_with("/tokenreviews") {
+                return authenticated(path, review);
+            }
+            assert_eq!(path, "/apis/authorization.k8s.io/v1/subjectaccessreviews");
+            let spec = &review["spec"];
+            assert_eq!(spec["user"], "ann");
+            let attributes = &spec["resourceAttributes"];
+            assert_eq!(attributes["resource"], "sandboxes");
+            assert_eq!(attributes["subresource"], "proxy");
+            assert_eq!(attributes["verb"], "connect");
+            let allowed = attributes["name"] == "box";
+            (
+                201,
+                json!({"metadata": {}, "spec": {}, "status": {"allowed": allowed}}),
+            )
+        };
+        let settings = ReviewSettings {
+            access: true,
+            ..settings()
+        };
+        let reviews = Reviews::new(cluster(calls.clone(), answer), settings);
+        let good = bearing("good");
+        assert_eq!(reviews.authorize(&good, BOX).await, Ok(()));
+        assert_eq!(reviews.authorize(&good, BOX).await, Ok(()));
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+        let other = Subject {
+            name: "other",
+            ..BOX
+        };
+        assert_eq!(reviews.authorize(&good, other).await, Err(Error::Forbidden));
+        assert_eq!(
+            calls.load(Ordering::SeqCst),
+            3,
+            "the caller is known already"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_does_not_answer_for_others() {
+        let cache: Cache<u8> = Cache::new(Duration::from_secs(30), 2);
+        let question = hash(&["q"]);
+        let leaving = cache.get(question, std::future::pending);
+        assert!(
+            tokio::time::timeout(Duration::ZERO, leaving).await.is_err(),
+            "it left in the middle"
+        );
+        let answer = cache.get(question, || std::future::ready(Ok(7))).await;
+        assert_eq!(answer, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn the_cache_is_bounded() {
+        let cache: Cache<u8> = Cache::new(Duration::from_secs(30), 2);
+        for n in 0..10_u8 {
+            let question = hash(&[&n.to_string()]);
+            assert_eq!(
+                cache.get(question, || std::future::ready(Ok(n))).await,
+                Ok(n)
+            );
+        }
+        assert_eq!(cache.slots.lock().len(), 2);
+    }
+}

@@ -1,0 +1,52 @@
+//! This face's errors: `{"code", "message"}`.
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use rustix::io::Errno;
+use serde_json::json;
+
+use crate::api::answer;
+use crate::files::FileError;
+
+/// An error answer.
+pub(super) fn error(status: StatusCode, code: &str, message: impl AsRef<str>) -> Response<Body> {
+    answer::json(status, &json!({"code": code, "message": message.as_ref()}))
+}
+
+/// The client's mistake.
+pub(super) fn invalid(message: impl AsRef<str>) -> Response<Body> {
+    error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
+}
+
+/// What the file engine failed with.
+pub(super) fn file(failure: &FileError) -> Response<Body> {
+    let text = match failure {
+        FileError::System { context, source } => format!("{context}: {source}"),
+        other => other.to_string(),
+    };
+    let (status, code) = match failure {
+        FileError::Escapes => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
+        FileError::Nul | FileError::Special => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
+        FileError::System { .. } if failure.is_too_long() => {
+            (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
+        }
+        FileError::System { .. } if failure.is_absent() => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+        FileError::System { .. } if failure.is_full() => {
+            (StatusCode::INSUFFICIENT_STORAGE, "INSUFFICIENT_STORAGE")
+        }
+        FileError::System { .. } => match failure.errno() {
+            Some(Errno::ISDIR) => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
+            Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
+                (StatusCode::FORBIDDEN, "PERMISSION_DENIED")
+            }
+            Some(Errno::NOTEMPTY | Errno::EXIST | Errno::BUSY) => {
+                (StatusCode::CONFLICT, "CONFLICT")
+            }
+            _ => {
+                tracing::warn!(error = text, "file operation failed");
+                (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL")
+            }
+        },
+    };
+    error(status, code, text)
+}

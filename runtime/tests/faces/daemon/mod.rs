@@ -1,0 +1,4 @@
+//! The daemon API.
+
+mod files;
+mod service;

@@ -1,0 +1,117 @@
+//! Starting, several ports, stopping.
+
+use agent_sandbox_runtime::{Config, Runtime};
+use hyper::StatusCode;
+use serde_json::json;
+
+use crate::harness::{PATIENCE, post, runs, sh, start, start_with, written_pid};
+
+#[tokio::test]
+async fn every_port_answers_and_shares_one_table() {
+    let server = start_with(|config| config.ports = vec![0, 0]).await;
+    assert_eq!(server.addresses.len(), 2);
+    for address in &server.addresses {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let body = json!({"command": "true"}).to_string();
+        let answer = sender
+            .send_request(post("/execute", "application/json", body))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_address_of_its_own_is_the_only_one_listened_on() {
+    let server = start_with(|config| config.address = [127, 3, 0, 7].into()).await;
+    assert_eq!(server.execute("true").await["exit_code"], 0);
+    let elsewhere = format!("127.0.0.1:{}", server.address.port());
+    assert!(tokio::net::TcpStream::connect(elsewhere).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stop_ends_commands_answers_their_requests_and_returns() {
+    let server = start().await;
+    let root = server.root();
+    let script = "trap '' TERM; setsid sleep 1000 & echo $! > child.pid; echo $$ > leader.pid; wait; sleep 1000";
+    let mut sender = server.connect().await;
+    let body = json!({"command": sh(script)}).to_string();
+    let request = tokio::spawn(sender.send_request(post("/execute", "application/json", body)));
+    let leader = written_pid(&root.join("leader.pid")).await;
+    let child = written_pid(&root.join("child.pid")).await;
+    let processes = server.runtime.processes().clone();
+    server.shutdown.trigger();
+    let answer = tokio::time::timeout(PATIENCE, request)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let body = http_body_util::BodyExt::collect(answer.into_body())
+        .await
+        .unwrap()
+        .to_bytes();
+    let outcome: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(outcome["exit_code"], -9, "{outcome}");
+    tokio::time::timeout(PATIENCE, server.serving)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!runs(leader) && !runs(child));
+    assert!(processes.is_empty());
+}
+
+#[tokio::test]
+async fn two_runtimes_in_one_process_do_not_touch_each_others_commands() {
+    let (one, other) = (start().await, start().await);
+    let pid_file = other.root().join("pid");
+    let mut sender = other.connect().await;
+    let body = json!({"command": sh("echo $$ > pid; exec sleep 1000")}).to_string();
+    let _request = tokio::spawn(sender.send_request(post("/execute", "application/json", body)));
+    let pid = written_pid(&pid_file).await;
+    one.stop().await;
+    assert!(runs(pid));
+    other.stop().await;
+    assert!(!runs(pid));
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_how_to_mend_it() {
+    let outside = tempfile::tempdir().unwrap();
+    let file = outside.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let build = |config: Config| Runtime::builder(config).build().unwrap_err().to_string();
+    let error = build(Config::new(&file));
+    assert!(
+        error.contains("is not a directory") && error.contains("file"),
+        "{error}"
+    );
+    let error = build(Config::new(""));
+    assert!(error.contains("the root directory is empty"), "{error}");
+    let error = build(Config::new(file.join("below")));
+    assert!(
+        error.contains("root directory") && error.contains("below"),
+        "{error}"
+    );
+    let mut config = Config::new(outside.path());
+    config.token = Some(agent_sandbox_runtime::config::TokenSource::File(
+        "/missing".into(),
+    ));
+    let error = build(config);
+    assert!(error.contains("token file /missing"), "{error}");
+    let taken = start().await;
+    let mut config = Config::new(outside.path());
+    config.address = taken.address.ip();
+    config.ports = vec![taken.address.port()];
+    let error = Runtime::builder(config)
+        .build()
+        .unwrap()
+        .bind()
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("is in use by another program"), "{error}");
+}

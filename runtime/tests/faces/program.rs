@@ -1,0 +1,293 @@
+//! The real program: environment, signals, orphans, a full disk.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{PATIENCE, eventually, form, runs, sh, written_pid};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_agent-sandbox-runtime");
+
+/// A running program; killed when the test ends early.
+struct Running {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn program(root: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["--address", "127.0.0.1", "--port", "0"])
+        .env("SANDBOX_BASE_DIR", root)
+        .env("AGENT_SANDBOX_LOG", "info");
+    command
+}
+
+/// Starts it and reads from its log where it serves.
+fn start(mut command: Command) -> Running {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut seen = String::new();
+    let address = loop {
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "ended early: {seen}");
+        seen.push_str(&line);
+        if let Some((_, rest)) = line.split_once("serving address=") {
+            break rest.split_whitespace().next().unwrap().parse().unwrap();
+        }
+    };
+    // A log nobody reads must not stop the program.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    Running { child, address }
+}
+
+impl Running {
+    async fn call(&self, path: &str, kind: &str, body: &[u8]) -> (StatusCode, Value) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {kind}\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (
+            status,
+            serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap(),
+        )
+    }
+
+    async fn execute(&self, command: &str) -> Value {
+        let body = json!({"command": command}).to_string();
+        let (status, value) = self
+            .call("/execute", "application/json", body.as_bytes())
+            .await;
+        assert_eq!(status, StatusCode::OK);
+        value
+    }
+
+    fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// The states of this program's children that have exited and were not reaped.
+    fn zombies(&self) -> usize {
+        let pid = self.child.id().to_string();
+        std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path().join("stat")).ok())
+            .filter(|stat| {
+                let fields: Vec<&str> = stat
+                    .rsplit_once(')')
+                    .unwrap()
+                    .1
+                    .split_whitespace()
+                    .collect();
+                fields[0] == "Z" && fields[1] == pid
+            })
+            .count()
+    }
+}
+
+#[tokio::test]
+async fn the_environment_configures_root_and_timeout() {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = program(root.path());
+    command
+        .env("SANDBOX_EXEC_TIMEOUT_SECONDS", "0.3")
+        .env("AGENT_SANDBOX_RUNTIME_X", "hidden");
+    let mut running = start(command);
+    assert_eq!(running.execute("sleep 1000").await["timed_out"], true);
+    let (status, _) = running
+        .call("/upload", crate::harness::FORM, &form("x", b"y"))
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(std::fs::read(root.path().join("x")).unwrap(), b"y");
+    let environment = running.execute("env").await["stdout"].to_string();
+    assert!(environment.contains("SANDBOX_BASE_DIR="), "{environment}");
+    assert!(
+        !environment.contains("AGENT_SANDBOX_RUNTIME_"),
+        "{environment}"
+    );
+    assert!(running.terminate().success());
+}
+
+#[tokio::test]
+async fn only_the_three_standard_descriptors_are_inherited() {
+    let root = tempfile::tempdir().unwrap();
+    // What whoever starts the program leaves open must not reach the commands either.
+    let (_reader, stray) = rustix::pipe::pipe().unwrap();
+    let stray = std::os::fd::AsRawFd::as_raw_fd(&stray);
+    let running = start(program(root.path()));
+    let own = format!("/proc/{}/fd/{stray}", running.child.id());
+    assert!(
+        std::fs::symlink_metadata(own).is_ok(),
+        "the program itself inherited it"
+    );
+    // The listing opens one more.
+    let answer = running.execute("ls /proc/self/fd").await;
+    assert_eq!(answer["stdout"], "0\n1\n2\n3\n");
+}
+
+#[tokio::test]
+async fn the_programs_own_limit_of_open_files_is_not_the_commands() {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "ulimit -Sn 256; ulimit -Hn 4096; exec \"$0\" \"$@\"",
+            PROGRAM,
+        ])
+        .args(["--address", "127.0.0.1", "--port", "0"])
+        .env("SANDBOX_BASE_DIR", root.path())
+        .env("AGENT_SANDBOX_LOG", "info");
+    let running = start(command);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", running.child.id())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
+    let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers, ["4096", "4096"]);
+    // It is set a moment after the start.
+    let answer = running
+        .execute(&sh("sleep 0.5; ulimit -Sn; ulimit -Hn"))
+        .await;
+    assert_eq!(answer["stdout"], "256\n4096\n");
+}
+
+#[tokio::test]
+async fn a_senseless_environment_means_the_defaults_with_a_warning() {
+    for seconds in ["soon", "0", "-3", "nan", "inf", ""] {
+        let output = Command::new(PROGRAM)
+            .env("SANDBOX_BASE_DIR", "  ")
+            .env("SANDBOX_EXEC_TIMEOUT_SECONDS", seconds)
+            // Ends the program right after the warnings, before it makes the default directory.
+            .args(["--token-file", "/missing/token"])
+            .output()
+            .unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        for text in [
+            "SANDBOX_BASE_DIR=\"  \" is ignored and the default used".to_owned(),
+            format!("SANDBOX_EXEC_TIMEOUT_SECONDS={seconds:?} is ignored and the default used"),
+            "cannot read the token file /missing/token".to_owned(),
+        ] {
+            assert!(log.contains(&text), "{text}\n{log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_flags_end_with_status_2_and_a_remedy() {
+    for (arguments, texts) in [
+        (["--root-dir", ""], ["--root-dir", "blank"]),
+        (
+            ["--exec-timeout-seconds", "nan"],
+            ["--exec-timeout-seconds", "above 0"],
+        ),
+        (["--port", "eighty"], ["--port", "eighty"]),
+    ] {
+        let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(texts.iter().all(|part| text.contains(part)), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn orphans_are_reaped_and_no_commands_exit_is_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let running = start(program(root.path()));
+    let running = &running;
+    // Each command leaves an orphan that outlives it for a moment.
+    let calls = (0..60).map(|number| async move {
+        let script = sh(&format!("(setsid sleep 0.0{number:02} &) ; exit {number}"));
+        assert_eq!(running.execute(&script).await["exit_code"], number);
+    });
+    futures::future::join_all(calls).await;
+    let adopted = running
+        .execute(&sh(
+            "(setsid sh -c 'sleep 0.2; ps -o ppid= -p $$ > ppid' &)",
+        ))
+        .await;
+    assert_eq!(adopted["exit_code"], 0);
+    let file = root.path().join("ppid");
+    eventually("the orphan reports", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n'))
+    })
+    .await;
+    let parent = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(
+        parent.trim(),
+        running.child.id().to_string(),
+        "orphans come to the runtime"
+    );
+    eventually("no zombies", || running.zombies() == 0).await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_everything_the_commands_left_behind() {
+    let root = tempfile::tempdir().unwrap();
+    let mut running = start(program(root.path()));
+    running
+        .execute(&sh(
+            "setsid sh -c 'echo $$ > daemon.pid; exec sleep 1000' > /dev/null 2>&1 &",
+        ))
+        .await;
+    let daemon = written_pid(&root.path().join("daemon.pid")).await;
+    assert!(runs(daemon));
+    assert!(running.terminate().success());
+    assert!(!runs(daemon));
+}
+
+/// A file system of 256 KiB, in a mount namespace of its own so that nobody else sees it.
+#[tokio::test]
+async fn a_full_disk_is_507_and_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+        .arg("mount -t tmpfs -o size=256k none \"$SANDBOX_BASE_DIR\" && exec \"$0\" \"$@\"")
+        .arg(PROGRAM)
+        .args(["--address", "127.0.0.1", "--port", "0"])
+        .env("SANDBOX_BASE_DIR", root.path())
+        .env("AGENT_SANDBOX_LOG", "info");
+    let running = start(command);
+    let (status, _) = running
+        .call("/upload", crate::harness::FORM, &form("kept", b"old"))
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    for size in [300 << 10, 3 << 20] {
+        let body = form("kept", &vec![b'x'; size]);
+        let (status, answer) = running.call("/upload", crate::harness::FORM, &body).await;
+        assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{answer}");
+        let text = answer["message"].as_str().unwrap();
+        let why = "File upload failed: [Errno 28] No space left on device: ";
+        assert!(text.starts_with(why), "{text}");
+    }
+    assert_eq!(running.execute("cat kept").await["stdout"], "old");
+    assert_eq!(running.execute("ls -A").await["stdout"], "kept\n");
+}
