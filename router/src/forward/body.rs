@@ -143,6 +143,8 @@ pub(crate) struct ResponseBody {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether an empty body says anything about the length of the response.
     sized: bool,
+    /// Why the response ends early, to be told once what came before has been sent.
+    failure: Option<ResponseBodyError>,
 }
 
 /// How long a response may take.
@@ -186,6 +188,7 @@ impl ResponseBody {
             limits,
             timer: None,
             sized,
+            failure: None,
         };
         if body.inner.is_end_stream() {
             body.finish();
@@ -204,12 +207,16 @@ impl ResponseBody {
         }
     }
 
-    fn fail(&mut self, outcome: Outcome) {
+    /// The response ends early. A connection that is told so drops what it has not sent yet, so it is
+    /// given one turn to send that first.
+    fn fail(&mut self, cx: &mut Context<'_>, outcome: Outcome, error: ResponseBodyError) {
         self.carrier = None;
         self.timer = None;
         if let Some(record) = self.record.take() {
             record.finish(outcome);
         }
+        self.failure = Some(error);
+        cx.waker().wake_by_ref();
     }
 
     /// The next frame of the sandbox, driving its connection as needed.
@@ -263,6 +270,9 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         let this = &mut *self;
+        if let Some(error) = this.failure.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if this.record.is_none() {
             return Poll::Ready(None);
         }
@@ -277,8 +287,9 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                this.fail(Outcome::SandboxBroke);
-                Poll::Ready(Some(Err(ResponseBodyError::Sandbox(error))))
+                let error = ResponseBodyError::Sandbox(error);
+                this.fail(cx, Outcome::SandboxBroke, error);
+                Poll::Pending
             }
             Poll::Ready(None) => {
                 this.finish();
@@ -287,15 +298,15 @@ impl Body for ResponseBody {
             Poll::Pending => match this.poll_limits(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(error) => {
-                    this.fail(Outcome::TimedOut);
-                    Poll::Ready(Some(Err(error)))
+                    this.fail(cx, Outcome::TimedOut, error);
+                    Poll::Pending
                 }
             },
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.record.is_none() || self.inner.is_end_stream()
+        self.failure.is_none() && (self.record.is_none() || self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -73,9 +73,11 @@ pub(super) async fn serve(shared: &Shared, mut stream: Stream, peer: Peer) -> io
             return Ok(());
         }
         if !known {
-            let told = tokio::time::timeout(shared.settings.header_timeout, tell(&mut stream));
-            let Ok(told) = told.await else {
-                return Ok(());
+            // Being readable was a promise that need not hold.
+            let told = tokio::select! {
+                told = tell(&mut stream) => told,
+                () = shared.stopping.triggered() => return Ok(()),
+                () = tokio::time::sleep(shared.settings.header_timeout) => return Ok(()),
             };
             let (protocol, read) = told?;
             first = read;

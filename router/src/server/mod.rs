@@ -179,6 +179,3 @@ async fn accept(
     let (stream, address) = listener.accept().await?;
     Ok((stream, address, permit))
 }
-
-#[cfg(test)]
-mod tests;

@@ -337,6 +337,3 @@ fn give_buffer(buffer: Box<[u8]>) {
         }
     });
 }
-
-#[cfg(test)]
-mod tests;

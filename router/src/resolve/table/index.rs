@@ -137,6 +137,8 @@ struct Seen<T> {
 #[derive(Debug)]
 struct Published {
     row: Arc<Row>,
+    /// Whether the Sandbox object is known, which decides between claims to one name.
+    known: bool,
     name: Option<NameKey>,
     pod_name: Option<NameKey>,
 }
@@ -164,6 +166,18 @@ impl Index {
     /// Whether no sandbox is known.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many texts are kept for sharing.
+    #[cfg(test)]
+    pub(super) fn interned(&self) -> usize {
+        self.strings.len()
+    }
+
+    /// Whether nothing is left of anything that was ever applied.
+    #[cfg(test)]
+    pub(super) fn is_spotless(&self) -> bool {
+        self.entries.is_empty() && self.owners.is_empty() && self.claims.is_empty()
     }
 
     /// One shared copy of a text that many objects carry.
@@ -345,16 +359,18 @@ impl Index {
             row: row.clone(),
             names: Vec::new(),
             pod_names: Vec::new(),
-            deleted: emptied && before.as_ref().is_some_and(|before| before.name.is_some()),
+            deleted: row.is_none() && before.as_ref().is_some_and(|before| before.name.is_some()),
         };
         let same_row = match (&before, &row) {
             (Some(before), Some(row)) => Arc::ptr_eq(&before.row, row),
             (None, None) => true,
             _ => false,
         };
+        let known = entry.sandbox.is_some();
+        let same_rank = before.as_ref().is_none_or(|before| before.known == known);
         let (old_name, old_pod_name) =
             before.map_or((None, None), |before| (before.name, before.pod_name));
-        if !same_row || old_name != name {
+        if !same_row || !same_rank || old_name != name {
             for key in old_name.iter().chain(&name) {
                 change.names.push((key.clone(), None));
             }
@@ -370,6 +386,7 @@ impl Index {
         let changed = !same_row || !change.names.is_empty() || !change.pod_names.is_empty();
         entry.published = row.map(|row| Published {
             row,
+            known,
             name,
             pod_name,
         });
@@ -392,7 +409,7 @@ impl Index {
                 let published = entry.published.as_ref()?;
                 published.name.as_ref().filter(|name| *name == key)?;
                 let rank = (
-                    entry.sandbox.is_some(),
+                    published.known,
                     published.row.state == State::Ready,
                     entry.born,
                 );

@@ -1,0 +1,239 @@
+//! How long things may take.
+
+use std::time::Duration;
+
+use crate::rig::{self, Rig};
+use crate::sandbox::{Sandbox, ok};
+
+/// Short enough to wait for, long enough for a loaded machine to answer within.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// A sandbox that reads requests and never answers.
+fn silent() -> Sandbox {
+    Sandbox::start(|mut wire| async move {
+        while let Some(head) = wire.head().await {
+            wire.body(&head).await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_a_504() {
+    let mut config = rig::config();
+    config.time.request = SHORT;
+    let rig = Rig::start(config);
+    let stub = silent();
+    for request in [stub.get("/"), stub.post("/", "body")] {
+        let reply = rig.send(&request).await;
+        assert_eq!(
+            (reply.status, reply.detail().as_str()),
+            (504, "Timed out waiting for the backend sandbox: box")
+        );
+    }
+    let timeouts =
+        r#"sandbox_router_upstream_errors_total{reason="timeout",sandbox_namespace="ns"}"#;
+    assert!(rig.metric(timeouts) == 2.0);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_may_wait_shorter() {
+    let rig = Rig::start(rig::config());
+    let stub = silent();
+    let request = stub
+        .get("/")
+        .replace("Host:", "X-Sandbox-Timeout: 0.2\r\nHost:");
+    assert_eq!(rig.send(&request).await.status, 504);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_may_not_wait_longer() {
+    let mut config = rig::config();
+    config.time.request = SHORT;
+    let rig = Rig::start(config);
+    let stub = silent();
+    for wish in ["9999", "abc", "nan", "0", "-1"] {
+        let wish = format!("X-Sandbox-Timeout: {wish}\r\nHost:");
+        assert_eq!(
+            rig.send(&stub.get("/").replace("Host:", &wish))
+                .await
+                .status,
+            504
+        );
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_tighter_bound_for_the_head_is_possible() {
+    let mut config = rig::config();
+    config.time.response_header = Some(SHORT);
+    let rig = Rig::start(config);
+    assert_eq!(rig.send(&silent().get("/")).await.status, 504);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_is_told_so() {
+    let mut config = rig::config();
+    config.time.request = SHORT;
+    let rig = Rig::start(config);
+    let stub = silent();
+    let mut wire = rig.connect().await;
+    wire.write(format!(
+        "POST / HTTP/1.1\r\n{}Content-Length: 10\r\n\r\nabc",
+        stub.route()
+    ))
+    .await;
+    let reply = wire.reply().await;
+    assert_eq!(
+        (reply.status, reply.detail().as_str()),
+        (408, "The request body stopped arriving.")
+    );
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_makes_progress_may_take_longer_than_an_answer() {
+    let mut config = rig::config();
+    config.time.request = SHORT;
+    let rig = Rig::start(config);
+    let stub = Sandbox::mirror();
+    let mut wire = rig.connect().await;
+    wire.write(format!(
+        "POST / HTTP/1.1\r\n{}Content-Length: 8\r\n\r\n",
+        stub.route()
+    ))
+    .await;
+    // Each byte comes well within the bound, all of them together do not.
+    for byte in "progress".chars() {
+        tokio::time::sleep(SHORT / 4).await;
+        wire.write(byte.to_string()).await;
+    }
+    let reply = wire.reply().await;
+    assert!(reply.text().ends_with("progress"), "{}", reply.text());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_bound_for_its_head() {
+    let mut config = rig::config();
+    config.time.request = SHORT;
+    let rig = Rig::start(config);
+    let stub = Sandbox::start(|mut wire| async move {
+        wire.head().await;
+        wire.write("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
+            .await;
+        tokio::time::sleep(SHORT * 3).await;
+        wire.write("bc").await;
+    });
+    assert_eq!(rig.send(&stub.get("/")).await.text(), "abc");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_in_which_nothing_moves_is_ended() {
+    let mut config = rig::config();
+    config.time.idle = SHORT;
+    let rig = Rig::start(config);
+    let stub = Sandbox::start(|mut wire| async move {
+        wire.head().await;
+        wire.write("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
+            .await;
+        assert!(wire.is_closed().await);
+    });
+    let mut wire = rig.connect().await;
+    wire.write(stub.get("/idle")).await;
+    wire.head().await.unwrap();
+    assert_eq!(wire.rest().await, b"a");
+    assert_eq!(rig.logged("/idle").await["outcome"], "timed-out");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_lives_too_long_is_ended() {
+    let mut config = rig::config();
+    config.time.stream = Some(SHORT);
+    let rig = Rig::start(config);
+    let stub = Sandbox::start(|mut wire| async move {
+        wire.head().await;
+        wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .await;
+        let beat = async {
+            loop {
+                tokio::time::sleep(SHORT / 10).await;
+                wire.write("1\r\nx\r\n").await;
+            }
+        };
+        // Ends with the connection, by a panic of the writer.
+        tokio::time::timeout(rig::DEADLINE, beat).await.ok();
+    });
+    let mut wire = rig.connect().await;
+    wire.write(stub.get("/long")).await;
+    wire.head().await.unwrap();
+    wire.rest().await;
+    assert_eq!(rig.logged("/long").await["outcome"], "timed-out");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_request_head_is_given_up() {
+    let mut config = rig::config();
+    config.time.request_header = SHORT;
+    let rig = Rig::start(config);
+    for beginning in ["", "GET / HT", "PRI * HTT"] {
+        let mut wire = rig.connect().await;
+        wire.write(beginning).await;
+        assert!(wire.rest().await.is_empty(), "{beginning:?}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_parked_and_then_closed() {
+    let mut config = rig::config();
+    config.time.request_header = SHORT;
+    config.time.keep_alive = SHORT * 4;
+    let rig = Rig::start(config);
+    let stub = Sandbox::answering(ok(b"x"));
+    let mut wire = rig.connect().await;
+    for _ in 0..3 {
+        wire.write(stub.get("/")).await;
+        assert_eq!(wire.reply().await.text(), "x");
+        rig.metric_is("sandbox_router_parked_connections", 1.0)
+            .await;
+    }
+    assert!(wire.is_closed().await);
+    rig.metric_is("sandbox_router_client_connections", 0.0)
+        .await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn half_a_request_that_came_early_survives_parking() {
+    let mut config = rig::config();
+    config.time.request_header = SHORT * 5;
+    let rig = Rig::start(config);
+    let stub = Sandbox::answering(ok(b"x"));
+    let mut wire = rig.connect().await;
+    let request = stub.get("/");
+    let (early, late) = request.split_at(20);
+    wire.write([request.as_str(), early].concat()).await;
+    assert_eq!(wire.reply().await.text(), "x");
+    tokio::time::sleep(SHORT * 2).await;
+    wire.write(late).await;
+    assert_eq!(wire.reply().await.text(), "x");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn waiting_for_a_sandbox_counts_towards_the_clients_patience() {
+    let mut config = rig::config();
+    config.resolution.wait = rig::DEADLINE;
+    let rig = Rig::start(config);
+    let request =
+        "GET / HTTP/1.1\r\nHost: r\r\nX-Sandbox-ID: nobody\r\nX-Sandbox-Timeout: 0.05\r\n\r\n";
+    assert_eq!(rig.send(request).await.status, 404);
+    rig.stop().await;
+}
