@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use agent_sandbox_service::clock::Clock;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -14,6 +15,7 @@ use axum::{Json, Router};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::ops::TokenIssuer;
 use crate::status::ApiError;
 
 /// Paths that say nothing about what is stored, so that probes and version checks need no token.
@@ -54,6 +56,7 @@ impl User {
 #[derive(Clone, Debug, Default)]
 pub struct Authenticator {
     users: Arc<Vec<([u8; 32], User)>>,
+    accounts: Option<(TokenIssuer, Clock)>,
 }
 
 impl Authenticator {
@@ -65,7 +68,16 @@ impl Authenticator {
             .collect();
         Self {
             users: Arc::new(users),
+            accounts: None,
         }
+    }
+
+    /// Accepts the tokens of service accounts too: `issuer` is the server's
+    /// ([`crate::ops::Engine::tokens`]).
+    #[must_use]
+    pub fn with_service_accounts(mut self, issuer: TokenIssuer, clock: Clock) -> Self {
+        self.accounts = Some((issuer, clock));
+        self
     }
 
     /// A fresh token: 244 random bits in hexadecimal.
@@ -91,8 +103,19 @@ impl Authenticator {
         let presented = digest(token);
         let known = self.users.iter().find(|(known, _)| *known == presented);
         known
-            .map(|(_, user)| Some(user.clone()))
+            .map(|(_, user)| user.clone())
+            .or_else(|| self.account(token))
+            .map(Some)
             .ok_or_else(ApiError::unauthorized)
+    }
+
+    fn account(&self, token: &str) -> Option<User> {
+        let (issuer, clock) = self.accounts.as_ref()?;
+        let account = issuer.verify(token, clock.now())?;
+        Some(User {
+            name: account.name,
+            groups: account.groups,
+        })
     }
 }
 

@@ -30,6 +30,7 @@ pub mod selector;
 mod server;
 pub mod status;
 pub mod store;
+pub mod stream;
 pub mod wire;
 
 pub use server::{Builder, Server, StartError};

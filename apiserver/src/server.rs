@@ -2,9 +2,11 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_sandbox_service::clock::Clock;
+use agent_sandbox_service::metrics::Metrics;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use axum::Router;
@@ -14,12 +16,14 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::background::{self, Settings, definitions};
+use crate::http::metrics::RequestMetrics;
 use crate::http::{Api, Limits, router};
 use crate::ops::{Engine, Ids, Target, TokenIssuer, WriteOptions};
 use crate::registry::{Descriptor, Registry, builtin, custom};
 use crate::status::ApiError;
 use crate::store::journal::{Contents, Journal, JournalError};
 use crate::store::{Draft, Store, WindowLimits};
+use crate::stream::NodeConnector;
 
 /// Namespaces that exist from the start.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -30,6 +34,9 @@ pub enum StartError {
     /// The journal cannot be used.
     #[error("cannot restore the stored objects")]
     Journal(#[from] JournalError),
+    /// The metrics registry is in use by another server.
+    #[error("cannot register metrics")]
+    Metrics(#[from] prometheus::Error),
     /// An object that must exist cannot be created.
     #[error("cannot create {what}: {cause}")]
     Provision {
@@ -49,6 +56,8 @@ pub struct Builder {
     limits: Limits,
     settings: Settings,
     journal: Option<PathBuf>,
+    metrics: Option<Metrics>,
+    nodes: Option<Arc<dyn NodeConnector>>,
 }
 
 impl Builder {
@@ -102,6 +111,20 @@ impl Builder {
         self
     }
 
+    /// Where requests are counted.
+    #[must_use]
+    pub fn metrics(mut self, metrics: &Metrics) -> Self {
+        self.metrics = Some(metrics.clone());
+        self
+    }
+
+    /// Who serves the logs and streams of pods; without it they are unavailable.
+    #[must_use]
+    pub fn nodes(mut self, connector: Arc<dyn NodeConnector>) -> Self {
+        self.nodes = Some(connector);
+        self
+    }
+
     /// Starts the server. It runs until `shutdown`; [`Server::stop`] waits for its end.
     ///
     /// # Errors
@@ -114,7 +137,12 @@ impl Builder {
             limits,
             settings,
             journal,
+            metrics,
+            nodes,
         } = self;
+        let metrics = metrics
+            .map(|metrics| RequestMetrics::register(metrics.registry()))
+            .transpose()?;
         let registry = Registry::new(builtin::descriptors());
         let store = Store::new(window);
         if let Some(path) = journal {
@@ -141,6 +169,8 @@ impl Builder {
             engine,
             shutdown: shutdown.clone(),
             limits,
+            metrics,
+            nodes,
         };
         Ok(Server { api, tasks })
     }

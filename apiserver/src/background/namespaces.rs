@@ -124,19 +124,23 @@ impl Namespaces {
             let Some(descriptor) = snapshot.resource("", plural) else {
                 continue;
             };
-            if self.engine.store.get(plural, namespace, name).is_some() {
-                continue;
-            }
             let mut object = json!({ "metadata": { "name": name } });
             if plural == "configmaps" {
                 let Some(root_ca) = &self.root_ca else {
                     continue;
                 };
-                meta::put(
-                    &mut object,
-                    &["data".to_owned()],
-                    Some(json!({ "ca.crt": root_ca })),
-                );
+                let data = json!({ "ca.crt": root_ca });
+                meta::put(&mut object, &["data".to_owned()], Some(data));
+            }
+            if self.engine.store.get(plural, namespace, name).is_some() {
+                // A journal may hold the certificate of an earlier start.
+                self.engine
+                    .amend(descriptor, namespace, name, None, |stored| {
+                        if let Some(data) = object.get("data") {
+                            meta::put(stored, &["data".to_owned()], Some(data.clone()));
+                        }
+                    })?;
+                continue;
             }
             let target = Target::stored(descriptor, namespace, "")?;
             let options = WriteOptions::internal(MANAGER);

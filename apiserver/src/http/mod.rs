@@ -7,6 +7,7 @@
 
 pub mod body;
 pub mod list;
+pub mod metrics;
 pub mod negotiate;
 mod open;
 pub mod read;
@@ -18,11 +19,14 @@ pub mod table;
 mod watch;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_sandbox_service::shutdown::Shutdown;
 
+use self::metrics::RequestMetrics;
 use crate::ops::Engine;
+use crate::stream::NodeConnector;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -33,6 +37,10 @@ pub struct Api {
     pub shutdown: Shutdown,
     /// Limits and intervals.
     pub limits: Limits,
+    /// Counts requests, when somebody wants them counted.
+    pub metrics: Option<RequestMetrics>,
+    /// Finds the nodes that serve logs and streams.
+    pub nodes: Option<Arc<dyn NodeConnector>>,
 }
 
 /// Limits and intervals of the HTTP side.

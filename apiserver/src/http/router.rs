@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
+use tokio::time::Instant;
 
 use super::body;
 use super::negotiate::{self, Form};
@@ -20,6 +21,7 @@ use crate::auth::User;
 use crate::ops::Target;
 use crate::registry::{Subresource, SubresourceAction, Verb};
 use crate::status::ApiError;
+use crate::stream;
 
 /// The API as an axum router.
 pub fn router(api: Api) -> Router {
@@ -27,30 +29,56 @@ pub fn router(api: Api) -> Router {
 }
 
 async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
-    answer(&api, request)
-        .await
-        .unwrap_or_else(|error| respond::failure(&error))
+    let outcome = match Route::parse(request.uri().path()) {
+        Route::Resource(path) => return resource(&api, &path, request).await,
+        route if route == Route::Unknown || is_read(request.method()) => {
+            open::answer(&api, &route, request.headers())
+        }
+        _ => Err(ApiError::method_not_allowed(None)),
+    };
+    outcome.unwrap_or_else(|error| respond::failure(&error))
 }
 
-async fn answer(api: &Api, request: Request) -> Result<Response<Body>, ApiError> {
-    let (parts, body) = request.into_parts();
-    let route = Route::parse(parts.uri.path());
-    let read = matches!(parts.method, Method::GET | Method::HEAD);
-    let Route::Resource(path) = route else {
-        if route != Route::Unknown && !read {
-            return Err(ApiError::method_not_allowed(None));
-        }
-        return open::answer(api, &route, &parts.headers);
-    };
-    let call = Call::new(api, &path, Query::parse(parts.uri.query()), parts.headers)?;
-    let user = parts
-        .extensions
-        .get::<User>()
-        .cloned()
-        .unwrap_or_else(User::admin);
-    let mut response = if read {
+/// Answers a request for a resource and counts it.
+async fn resource(api: &Api, path: &ResourcePath, request: Request) -> Response<Body> {
+    let started = Instant::now();
+    let query = Query::parse(request.uri().query());
+    let verb = verb(request.method(), path, &query);
+    let outcome = answer(api, path, query, request).await;
+    let response = outcome.unwrap_or_else(|error| respond::failure(&error));
+    if let Some(metrics) = &api.metrics {
+        metrics.record(verb, path, response.status(), started.elapsed());
+    }
+    response
+}
+
+async fn answer(
+    api: &Api,
+    path: &ResourcePath,
+    query: Query,
+    request: Request,
+) -> Result<Response<Body>, ApiError> {
+    let call = Call::new(api, path, query, request.headers().clone())?;
+    let mut response = if call.is_stream(request.method()) {
+        let connector = api.nodes.as_deref();
+        stream::serve(
+            &api.engine,
+            connector,
+            &call.target,
+            &call.subresource,
+            &call.query,
+            request,
+        )
+        .await?
+    } else if is_read(request.method()) {
         call.read(api)?
     } else {
+        let (parts, body) = request.into_parts();
+        let user = parts
+            .extensions
+            .get::<User>()
+            .cloned()
+            .unwrap_or_else(User::admin);
         let bytes = body::read(body, api.limits.body).await?;
         call.write(api, &parts.method, &bytes, &user)?
     };
@@ -58,6 +86,26 @@ async fn answer(api: &Api, request: Request) -> Result<Response<Body>, ApiError>
         respond::warn(&mut response, std::slice::from_ref(&deprecation.warning));
     }
     Ok(response)
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// The verb under which a request is counted.
+fn verb(method: &Method, path: &ResourcePath, query: &Query) -> &'static str {
+    let collection = path.name.is_empty();
+    match *method {
+        Method::GET | Method::HEAD if path.watch || query.flag("watch") => "WATCH",
+        Method::GET | Method::HEAD if collection => "LIST",
+        Method::GET | Method::HEAD => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE if collection => "DELETECOLLECTION",
+        Method::DELETE => "DELETE",
+        _ => "OTHER",
+    }
 }
 
 /// A request for a resource that exists.
@@ -105,6 +153,20 @@ impl Call {
             query,
             headers,
         })
+    }
+
+    /// Whether the node of a pod has to serve this.
+    fn is_stream(&self, method: &Method) -> bool {
+        let found = self.target.version.subresource(&self.subresource);
+        let connects = found.is_some_and(|found| {
+            let verb = if is_read(method) {
+                Verb::Get
+            } else {
+                Verb::Create
+            };
+            matches!(found.action, SubresourceAction::Connect) && found.verbs.contains(&verb)
+        });
+        connects && !self.target.name.is_empty() && (is_read(method) || *method == Method::POST)
     }
 
     fn read(&self, api: &Api) -> Result<Response<Body>, ApiError> {
@@ -224,6 +286,9 @@ impl Call {
         user: &User,
         accepted: negotiate::Accepted,
     ) -> Result<Response<Body>, ApiError> {
+        if *method == Method::POST && self.target.kind() == "Binding" {
+            return self.bind(api, bytes, accepted);
+        }
         if *method != Method::POST || !self.target.name.is_empty() {
             return Err(ApiError::method_not_allowed(Some(&self.target.descriptor)));
         }
@@ -231,6 +296,34 @@ impl Call {
         let body = body::object(&self.headers, bytes, validation)?;
         let answer = review::answer(api, &self.target, body.value, user)?;
         Ok(respond::value(StatusCode::CREATED, accepted, &answer))
+    }
+
+    /// The older way to bind a pod: a Binding posted to the collection names the pod.
+    fn bind(
+        &self,
+        api: &Api,
+        bytes: &Bytes,
+        accepted: negotiate::Accepted,
+    ) -> Result<Response<Body>, ApiError> {
+        let snapshot = api.engine.registry.snapshot();
+        let pods = snapshot
+            .resource("", "pods")
+            .ok_or_else(ApiError::no_such_path)?;
+        let body = body::object(&self.headers, bytes, crate::ops::FieldValidation::Ignore)?;
+        let target = Target::stored(
+            pods,
+            &self.target.namespace,
+            crate::meta::text(&body.value, "name"),
+        )?;
+        let request = write::Request {
+            api,
+            target: &target,
+            subresource: "binding",
+            query: &self.query,
+            headers: &self.headers,
+            accepted,
+        };
+        request.create_subresource(&SubresourceAction::Binding, bytes)
     }
 
     fn require(&self, verb: Verb) -> Result<(), ApiError> {

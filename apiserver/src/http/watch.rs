@@ -20,6 +20,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::Api;
 use super::list::{Filter, ListOptions};
+use super::metrics::WatchGuard;
 use super::negotiate::{Accepted, Form};
 use super::read::include_object;
 use super::request::Query;
@@ -96,6 +97,10 @@ pub(super) fn watch(
         ticks
     });
     let state = Watch {
+        _counted: api
+            .metrics
+            .as_ref()
+            .map(|metrics| metrics.watch(&target.descriptor.group, &target.descriptor.plural)),
         writer: Writer {
             encoder: Encoder::of(target),
             form: accepted.form,
@@ -152,6 +157,7 @@ fn scope(target: &Target, filter: &Filter) -> Scope {
 
 /// A running watch.
 struct Watch {
+    _counted: Option<WatchGuard>,
     writer: Writer,
     filter: Filter,
     initial: VecDeque<Arc<Object>>,

@@ -55,6 +55,21 @@ async fn a_second_server_has_what_the_first_one_had() {
 }
 
 #[tokio::test]
+async fn the_published_certificate_is_that_of_the_latest_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join("objects");
+    let path = format!("{CONFIG_MAPS}/kube-root-ca.crt");
+    for pem in ["first", "second"] {
+        let api = Api::with(Server::builder().journal(&journal).root_ca(pem));
+        eventually("the certificate is published", || async {
+            api.get(&path).await.body["data"]["ca.crt"] == pem
+        })
+        .await;
+        api.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn two_servers_cannot_share_a_journal() {
     let directory = tempfile::tempdir().unwrap();
     let journal = directory.path().join("objects");

@@ -229,3 +229,73 @@ async fn behind_the_authenticator_tokens_are_required() {
     assert_eq!(ask("/api/v1/pods", None).await.unwrap().status(), 403);
     assert_eq!(ask("/healthz", None).await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn service_accounts_are_users_too() {
+    let api = Api::start();
+    let account = "/api/v1/namespaces/default/serviceaccounts/default";
+    eventually("the account exists", || api.exists(account)).await;
+    let request = json!({"spec": {}});
+    let answer = api.post(&format!("{account}/token"), &request).await.ok();
+    let token = answer["status"]["token"].as_str().unwrap().to_owned();
+    let engine = api.server.engine();
+    let router = Authenticator::new([])
+        .with_service_accounts(engine.tokens.clone(), engine.clock.clone())
+        .layer(api.server.router());
+    let request = Request::get("/api/v1/pods")
+        .header("authorization", format!("Bearer {token}"))
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(router.oneshot(request).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_what_they_did() {
+    use agent_sandbox_apiserver::Server;
+    use agent_sandbox_service::metrics::Metrics;
+
+    let metrics = Metrics::new();
+    let api = Api::with(Server::builder().metrics(&metrics));
+    api.post(CONFIG_MAPS, &config_map("a")).await.ok();
+    api.post(CONFIG_MAPS, &config_map("a"))
+        .await
+        .refused(409, "AlreadyExists");
+    api.get(CONFIG_MAPS).await.ok();
+    let watch = api.watch(&format!("{CONFIG_MAPS}?x=")).await;
+    let line = |verb: &str, code: &str, count: u64| {
+        format!(
+            "apiserver_request_total{{code=\"{code}\",group=\"\",resource=\"configmaps\",\
+             subresource=\"\",verb=\"{verb}\",version=\"v1\"}} {count}"
+        )
+    };
+    let open = "apiserver_longrunning_requests{group=\"\",resource=\"configmaps\"}";
+    let text = metrics.encode();
+    let expected = [
+        line("POST", "201", 1),
+        line("POST", "409", 1),
+        line("LIST", "200", 1),
+        line("WATCH", "200", 1),
+        format!("{open} 1"),
+    ];
+    for line in expected {
+        assert!(text.contains(&line), "{line}: {text}");
+    }
+    drop(watch);
+    assert!(metrics.encode().contains(&format!("{open} 0")));
+}
+
+#[tokio::test]
+async fn the_older_binding_names_its_pod() {
+    let api = Api::start();
+    let pods = "/api/v1/namespaces/default/pods";
+    api.post(pods, &pod("p")).await.ok();
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"},
+        "target": {"kind": "Node", "name": "n"}});
+    api.post("/api/v1/namespaces/default/bindings", &binding)
+        .await
+        .ok();
+    assert_eq!(
+        api.get(&format!("{pods}/p")).await.ok()["spec"]["nodeName"],
+        "n"
+    );
+}
