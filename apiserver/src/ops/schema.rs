@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{FieldValidation, Target, WriteOptions};
-use crate::registry::Origin;
+use crate::registry::{Origin, builtin};
 use crate::schema::{
     FieldError, apply_defaults, blocks_rules, normalize_numbers, prune, unknown_fields, validate,
 };
@@ -59,13 +59,41 @@ pub(super) fn normalise(target: &Target, object: &mut Value) -> Result<(), ApiEr
     })?;
     prune(&target.version.schema, object);
     apply_defaults(&target.version.schema, object);
+    if descriptor.origin == Origin::BuiltIn {
+        builtin::defaults::apply(
+            &descriptor.group,
+            &target.version.name,
+            &descriptor.kind,
+            object,
+        );
+    }
     normalize_numbers(object);
     Ok(())
+}
+
+/// Texts that a built-in kind requires and the object leaves empty, unless they were empty before.
+fn empty_texts(target: &Target, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let descriptor = &target.descriptor;
+    // Definitions have a validation of their own, which words this in more detail.
+    if descriptor.origin != Origin::BuiltIn || descriptor.group == "apiextensions.k8s.io" {
+        return Vec::new();
+    }
+    let find = |object: &Value| {
+        let (group, version) = (&descriptor.group, &target.version.name);
+        typed::empty_required(group, version, &descriptor.kind, object)
+    };
+    let before = old.map(find).unwrap_or_default();
+    find(new)
+        .into_iter()
+        .filter(|path| !before.contains(path))
+        .map(|path| FieldError::required(path, ""))
+        .collect()
 }
 
 /// Everything the schema and its rules have against an object.
 pub(super) fn violations(target: &Target, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = validate(&target.version.schema, new, old);
+    errors.extend(empty_texts(target, new, old));
     match blocks_rules(&errors) {
         Some(instead) => errors.push(instead),
         None => errors.extend(target.version.rules.check(new, old)),

@@ -6,6 +6,7 @@
 pub mod builtin;
 pub mod custom;
 mod resource;
+mod rules;
 mod strategy;
 
 pub use resource::{

@@ -5,6 +5,7 @@
 //! server does not have (admission webhooks, aggregated servers, quotas, limit ranges) are left out on
 //! purpose: a client gets a 404 instead of an object nobody honours.
 
+pub(crate) mod defaults;
 pub mod schemas;
 mod table;
 

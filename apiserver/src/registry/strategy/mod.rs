@@ -4,10 +4,12 @@
 //! `prepare_*`, validation by the schema, `validate`. Hooks are pure over their arguments; they see
 //! the store only through [`Context`] and never write to it.
 
+mod access;
 mod config;
 pub(crate) mod definition;
 mod event;
 mod namespace;
+mod networking;
 mod node;
 mod pod;
 mod pod_spec;
@@ -157,7 +159,6 @@ pub fn strategy_for(group: &str, plural: &str) -> Arc<dyn Strategy> {
         ("", "persistentvolumeclaims") => Arc::new(volume::Claim),
         ("", "persistentvolumes") => Arc::new(volume::Volume),
         ("", "podtemplates") => Arc::new(workload::PodTemplate),
-        ("", "replicationcontrollers") => Arc::new(workload::ReplicationController),
         ("apps", "deployments") => Arc::new(workload::Deployment),
         ("apps", "replicasets") => Arc::new(workload::ReplicaSet),
         ("apps", "statefulsets") => Arc::new(workload::StatefulSet),
@@ -166,18 +167,22 @@ pub fn strategy_for(group: &str, plural: &str) -> Arc<dyn Strategy> {
         ("batch", "cronjobs") => Arc::new(workload::CronJob),
         ("apiextensions.k8s.io", "customresourcedefinitions") => Arc::new(definition::Definition),
         ("events.k8s.io", "events") => Arc::new(event::Event),
-        ("rbac.authorization.k8s.io", _) => Arc::new(PathNamed),
+        ("rbac.authorization.k8s.io", "roles") => Arc::new(access::Role { namespaced: true }),
+        ("rbac.authorization.k8s.io", "clusterroles") => {
+            Arc::new(access::Role { namespaced: false })
+        }
+        ("rbac.authorization.k8s.io", "rolebindings") => {
+            Arc::new(access::Binding { namespaced: true })
+        }
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => {
+            Arc::new(access::Binding { namespaced: false })
+        }
+        ("networking.k8s.io", "networkpolicies") => Arc::new(networking::NetworkPolicy),
+        ("networking.k8s.io", "ingresses") => Arc::new(networking::Ingress),
+        ("discovery.k8s.io", "endpointslices") => Arc::new(networking::EndpointSlice),
+        ("policy", "poddisruptionbudgets") => Arc::new(networking::DisruptionBudget),
+        ("coordination.k8s.io", "leases") => Arc::new(networking::Lease),
         _ => Arc::new(Plain),
-    }
-}
-
-/// A resource whose names may hold anything but path separators.
-#[derive(Debug)]
-struct PathNamed;
-
-impl Strategy for PathNamed {
-    fn name_rule(&self) -> NameRule {
-        NameRule::PathSegment
     }
 }
 

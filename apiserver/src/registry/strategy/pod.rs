@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Context, Deletion, Strategy, child, default, items, pod_spec, text};
 use crate::meta;
+use crate::registry::rules;
 use crate::schema::FieldError;
 
 #[derive(Debug)]
@@ -12,7 +13,6 @@ pub(super) struct Pod;
 impl Strategy for Pod {
     fn prepare_create(&self, _ctx: &Context<'_>, object: &mut Value) {
         if let Some(spec) = child(object, "spec") {
-            pod_spec::complete(spec);
             default(spec, "serviceAccountName", "default");
             default(spec, "serviceAccount", "default");
             default(spec, "priority", 0);
@@ -24,20 +24,12 @@ impl Strategy for Pod {
         meta::put(object, &["status".to_owned()], Some(status));
     }
 
-    fn prepare_update(&self, _ctx: &Context<'_>, subresource: &str, new: &mut Value, _old: &Value) {
-        if matches!(subresource, "" | "ephemeralcontainers")
-            && let Some(spec) = child(new, "spec")
-        {
-            pod_spec::complete(spec);
-        }
-    }
-
     fn validate(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let (Some(new), old) = (new.get("spec"), old.and_then(|old| old.get("spec"))) else {
-            return Vec::new();
+        let mut errors = rules::pod(new);
+        let specs = (new.get("spec"), old.and_then(|old| old.get("spec")));
+        let (Some(new), Some(old)) = specs else {
+            return errors;
         };
-        let Some(old) = old else { return Vec::new() };
-        let mut errors = Vec::new();
         if comparable(new) != comparable(old) {
             errors.push(FieldError::forbidden(
                 "spec",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Context, NameRule, Strategy, child, default, items, items_mut, text};
+use super::{Context, NameRule, Strategy, default, items, text};
 use crate::schema::FieldError;
 
 /// Cluster addresses are 10.96.x.y, as in a cluster set up by kubeadm. Nothing routes them here
@@ -15,7 +15,6 @@ pub(super) struct Service;
 
 impl Strategy for Service {
     fn prepare_create(&self, ctx: &Context<'_>, object: &mut Value) {
-        complete(object);
         allocate(ctx, object);
         default(object, "status", json!({ "loadBalancer": {} }));
     }
@@ -25,7 +24,6 @@ impl Strategy for Service {
             return;
         }
         keep_address(new, old);
-        complete(new);
         allocate(ctx, new);
     }
 
@@ -77,37 +75,6 @@ impl Strategy for Service {
     }
 }
 
-fn complete(service: &mut Value) {
-    let Some(spec) = child(service, "spec") else {
-        return;
-    };
-    default(spec, "type", "ClusterIP");
-    default(spec, "sessionAffinity", "None");
-    if text(spec, "sessionAffinity") == "ClientIP" {
-        default(
-            spec,
-            "sessionAffinityConfig",
-            json!({ "clientIP": { "timeoutSeconds": 10800 } }),
-        );
-    }
-    let kind = text(spec, "type").to_owned();
-    if kind != "ExternalName" {
-        default(spec, "internalTrafficPolicy", "Cluster");
-    }
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-        default(spec, "externalTrafficPolicy", "Cluster");
-    }
-    if kind == "LoadBalancer" {
-        default(spec, "allocateLoadBalancerNodePorts", true);
-    }
-    for port in items_mut(spec, "ports") {
-        default(port, "protocol", "TCP");
-        if let Some(number) = port.get("port").cloned() {
-            default(port, "targetPort", number);
-        }
-    }
-}
-
 /// A client that leaves the allocated address out means to keep it.
 fn keep_address(new: &mut Value, old: &Value) {
     let (Some(new), Some(old)) = (new.get_mut("spec"), old.get("spec")) else {
@@ -155,6 +122,15 @@ fn allocate(ctx: &Context<'_>, service: &mut Value) {
         "IPv4"
     };
     default(spec, "clusterIPs", json!([address]));
+    let selects = spec
+        .get("selector")
+        .and_then(Value::as_object)
+        .is_some_and(|s| !s.is_empty());
+    if address == "None" && !selects {
+        // Nobody knows what such a service will point to, so it may be either family.
+        default(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
+        default(spec, "ipFamilyPolicy", "RequireDualStack");
+    }
     default(spec, "ipFamilies", json!([family]));
     default(spec, "ipFamilyPolicy", "SingleStack");
 }

@@ -16,7 +16,24 @@ fn with_context<T>(name: &str, body: impl FnOnce(&Context<'_>) -> T) -> T {
     })
 }
 
-fn created(group: &str, plural: &str, mut object: Value) -> Value {
+/// The object as the write path hands it to the hooks: typed and with defaults.
+fn typed(group: &str, plural: &str, mut object: Value) -> Value {
+    let kind = match plural {
+        "pods" => "Pod",
+        "services" => "Service",
+        "secrets" => "Secret",
+        "namespaces" => "Namespace",
+        "deployments" => "Deployment",
+        "jobs" => "Job",
+        other => panic!("no kind for {other}"),
+    };
+    crate::wire::typed::conform(group, "v1", kind, &mut object).unwrap();
+    crate::registry::builtin::defaults::apply(group, "v1", kind, &mut object);
+    object
+}
+
+fn created(group: &str, plural: &str, object: Value) -> Value {
+    let mut object = typed(group, plural, object);
     with_context("x", |ctx| {
         strategy_for(group, plural).prepare_create(ctx, &mut object);
     });
@@ -52,7 +69,7 @@ fn a_pod_spec_changes_only_where_published() {
         let mut pod = json!({"spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i",
             "args": ["a"]}], "tolerations": [{"key": "k"}]}});
         change(&mut pod["spec"]);
-        pod
+        typed("", "pods", pod)
     };
     let old = pod(|_| {});
     let refused = |new| refused("", "pods", &new, Some(&old));
@@ -138,7 +155,7 @@ fn services_get_an_address_unless_headless() {
 #[test]
 fn an_update_without_an_address_keeps_it() {
     let old = created("", "services", json!({"spec": {"ports": [{"port": 80}]}}));
-    let mut new = json!({"spec": {"ports": [{"port": 81}]}});
+    let mut new = typed("", "services", json!({"spec": {"ports": [{"port": 81}]}}));
     with_context("x", |ctx| {
         strategy_for("", "services").prepare_update(ctx, "", &mut new, &old);
     });
@@ -155,7 +172,7 @@ fn string_data_becomes_data_and_frozen_objects_stay() {
     );
     assert_eq!(
         secret,
-        json!({"immutable": true, "type": "Opaque", "data": {"a": "Yg=="}})
+        json!({"metadata": {}, "immutable": true, "type": "Opaque", "data": {"a": "Yg=="}})
     );
     let mut changed = secret.clone();
     changed["data"]["a"] = "Yw==".into();
@@ -208,7 +225,8 @@ fn events_are_one_object_in_two_forms() {
 #[test]
 fn workloads_complete_their_templates_and_keep_their_selectors() {
     let spec = json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
-        "template": {"spec": {"containers": [{"name": "c", "image": "i:1"}]}}}});
+        "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i:1"}]}}}});
     let deployment = created("apps", "deployments", spec);
     assert_eq!(deployment["spec"]["replicas"], 1);
     assert_eq!(
@@ -216,7 +234,7 @@ fn workloads_complete_their_templates_and_keep_their_selectors() {
         "Always"
     );
     let mut moved = deployment.clone();
-    moved["spec"]["selector"] = json!({});
+    moved["spec"]["selector"] = json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]});
     assert_eq!(
         refused("apps", "deployments", &moved, Some(&deployment)),
         ["spec.selector"]

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Context, Strategy, child, default};
+use super::{Context, Strategy};
 use crate::meta;
+use crate::registry::rules;
 use crate::schema::FieldError;
 
 /// Persistent volume claims: pending until somebody binds them, with a spec that can only grow.
@@ -12,7 +13,6 @@ pub(super) struct Claim;
 
 impl Strategy for Claim {
     fn prepare_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        complete_claim(object);
         meta::put(
             object,
             &["status".to_owned()],
@@ -20,20 +20,13 @@ impl Strategy for Claim {
         );
     }
 
-    fn prepare_update(&self, _ctx: &Context<'_>, subresource: &str, new: &mut Value, _old: &Value) {
-        if subresource.is_empty()
-            && let Some(spec) = child(new, "spec")
-        {
-            default(spec, "volumeMode", "Filesystem");
-        }
-    }
-
     fn validate(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let errors = rules::claim(new);
         let Some(old) = old.and_then(|old| old.get("spec")) else {
-            return Vec::new();
+            return errors;
         };
         let Some(new) = new.get("spec") else {
-            return Vec::new();
+            return errors;
         };
         // The volume's name is filled in once; requests may grow, which is the provisioner's to
         // judge.
@@ -50,7 +43,7 @@ impl Strategy for Claim {
         };
         let volume = old.get("volumeName").cloned().unwrap_or_default();
         if comparable(new, &volume) == comparable(old, &volume) {
-            return Vec::new();
+            return errors;
         }
         vec![FieldError::forbidden(
             "spec",
@@ -66,21 +59,10 @@ pub(super) struct Volume;
 
 impl Strategy for Volume {
     fn prepare_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        if let Some(spec) = child(object, "spec") {
-            default(spec, "persistentVolumeReclaimPolicy", "Retain");
-            default(spec, "volumeMode", "Filesystem");
-        }
         meta::put(
             object,
             &["status".to_owned()],
             Some(json!({ "phase": "Pending" })),
         );
-    }
-}
-
-/// Completes the spec of a claim or of a claim template.
-pub(super) fn complete_claim(claim: &mut Value) {
-    if let Some(spec) = child(claim, "spec") {
-        default(spec, "volumeMode", "Filesystem");
     }
 }

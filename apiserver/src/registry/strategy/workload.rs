@@ -1,14 +1,16 @@
-//! Workloads: defaults of their own and of the pod template inside, and selectors that stay.
+//! Workloads: what is derived when they are created, and what must stay.
 
 use serde_json::{Value, json};
 
-use super::{Context, NameRule, Strategy, child, default, items_mut, pod_spec};
+use super::{Context, Strategy, child, default, items_mut};
 use crate::meta;
+use crate::registry::rules;
 use crate::schema::FieldError;
 
-/// Implements the hooks of a workload from a function that completes its spec.
+/// Implements the hooks of a workload: a function that completes it, the rules of its kind, and the
+/// fields of its spec that cannot change.
 macro_rules! workload {
-    ($name:ident, $complete:path, $immutable:expr) => {
+    ($name:ident, $complete:expr, $rules:path, $immutable:expr) => {
         #[derive(Debug)]
         pub(super) struct $name;
 
@@ -35,18 +37,24 @@ macro_rules! workload {
                 new: &Value,
                 old: Option<&Value>,
             ) -> Vec<FieldError> {
-                old.map(|old| unchanged(&$immutable, new, old))
-                    .unwrap_or_default()
+                let fields: &[&str] = &$immutable;
+                let mut errors = $rules(new);
+                errors.extend(
+                    old.map(|old| unchanged(fields, new, old))
+                        .unwrap_or_default(),
+                );
+                errors
             }
         }
     };
 }
 
-workload!(Deployment, deployment, ["selector"]);
-workload!(ReplicaSet, replica_set, ["selector"]);
+workload!(Deployment, nothing, rules::deployment, ["selector"]);
+workload!(ReplicaSet, nothing, rules::replica_set, ["selector"]);
 workload!(
     StatefulSet,
-    stateful_set,
+    name_claims,
+    rules::stateful_set,
     [
         "selector",
         "serviceName",
@@ -54,163 +62,58 @@ workload!(
         "volumeClaimTemplates"
     ]
 );
-workload!(DaemonSet, daemon_set, ["selector"]);
-workload!(Job, job, ["selector", "completionMode"]);
-workload!(ReplicationController, replication_controller, NOTHING);
+workload!(DaemonSet, nothing, rules::daemon_set, ["selector"]);
+workload!(
+    Job,
+    select_own_pods,
+    rules::job,
+    ["selector", "completionMode"]
+);
+workload!(PodTemplate, nothing, rules::pod_template, []);
 
-const NOTHING: [&str; 0] = [];
-
-/// Cron jobs: the template of a template, and a name that leaves room for a time.
+/// Cron jobs: a name that leaves room for a time.
 #[derive(Debug)]
 pub(super) struct CronJob;
 
 impl Strategy for CronJob {
-    fn prepare_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        cron_job(object);
-    }
-
-    fn prepare_update(&self, _ctx: &Context<'_>, subresource: &str, new: &mut Value, _old: &Value) {
-        if subresource.is_empty() {
-            cron_job(new);
-        }
-    }
-
-    fn validate(&self, ctx: &Context<'_>, _new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    fn validate(&self, ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = rules::cron_job(new);
         if old.is_none() && ctx.name.len() > 52 {
             let problem = "must be no more than 52 characters";
-            return vec![FieldError::invalid(
+            errors.push(FieldError::invalid(
                 "metadata.name",
                 &json!(ctx.name),
                 problem,
-            )];
+            ));
         }
-        Vec::new()
+        errors
     }
 }
 
-/// A stored pod template.
-#[derive(Debug)]
-pub(super) struct PodTemplate;
+fn nothing(_object: &mut Value) {}
 
-impl Strategy for PodTemplate {
-    fn prepare_create(&self, _ctx: &Context<'_>, object: &mut Value) {
-        template(object);
-    }
-
-    fn prepare_update(&self, _ctx: &Context<'_>, _sub: &str, new: &mut Value, _old: &Value) {
-        template(new);
-    }
-
-    fn name_rule(&self) -> NameRule {
-        NameRule::Subdomain
-    }
-}
-
-fn template(owner: &mut Value) {
-    let spec = owner
-        .get_mut("template")
-        .and_then(|template| template.get_mut("spec"));
-    if let Some(spec) = spec.filter(|spec| spec.is_object()) {
-        pod_spec::complete(spec);
-    }
-}
-
-fn deployment(object: &mut Value) {
+/// Claim templates are whole objects and say so.
+fn name_claims(object: &mut Value) {
     let Some(spec) = child(object, "spec") else {
         return;
     };
-    default(spec, "replicas", 1);
-    default(spec, "revisionHistoryLimit", 10);
-    default(spec, "progressDeadlineSeconds", 600);
-    if let Some(strategy) = child(spec, "strategy") {
-        default(strategy, "type", "RollingUpdate");
-        if strategy.get("type").and_then(Value::as_str) == Some("RollingUpdate")
-            && let Some(rolling) = child(strategy, "rollingUpdate")
-        {
-            default(rolling, "maxUnavailable", "25%");
-            default(rolling, "maxSurge", "25%");
-        }
-    }
-    template(spec);
-}
-
-fn replica_set(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else {
-        return;
-    };
-    default(spec, "replicas", 1);
-    template(spec);
-}
-
-fn replication_controller(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else {
-        return;
-    };
-    default(spec, "replicas", 1);
-    let labels = ["template", "metadata", "labels"].map(ToOwned::to_owned);
-    if let Some(labels) = meta::at(spec, &labels).cloned() {
-        default(spec, "selector", labels);
-    }
-    template(spec);
-}
-
-fn stateful_set(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else {
-        return;
-    };
-    default(spec, "replicas", 1);
-    default(spec, "podManagementPolicy", "OrderedReady");
-    default(spec, "revisionHistoryLimit", 10);
-    if let Some(strategy) = child(spec, "updateStrategy") {
-        default(strategy, "type", "RollingUpdate");
-        if strategy.get("type").and_then(Value::as_str) == Some("RollingUpdate")
-            && let Some(rolling) = child(strategy, "rollingUpdate")
-        {
-            default(rolling, "partition", 0);
-        }
-    }
-    default(
-        spec,
-        "persistentVolumeClaimRetentionPolicy",
-        json!({ "whenDeleted": "Retain", "whenScaled": "Retain" }),
-    );
     for claim in items_mut(spec, "volumeClaimTemplates") {
         default(claim, "apiVersion", "v1");
         default(claim, "kind", "PersistentVolumeClaim");
-        super::volume::complete_claim(claim);
     }
-    template(spec);
 }
 
-fn daemon_set(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else {
-        return;
-    };
-    default(spec, "revisionHistoryLimit", 10);
-    if let Some(strategy) = child(spec, "updateStrategy") {
-        default(strategy, "type", "RollingUpdate");
-        if strategy.get("type").and_then(Value::as_str) == Some("RollingUpdate")
-            && let Some(rolling) = child(strategy, "rollingUpdate")
-        {
-            default(rolling, "maxUnavailable", 1);
-            default(rolling, "maxSurge", 0);
-        }
-    }
-    template(spec);
-}
-
-fn job(object: &mut Value) {
+/// A job recognises its pods by labels nobody else uses.
+fn select_own_pods(object: &mut Value) {
     let uid = meta::text(object, "uid").to_owned();
     let name = meta::text(object, "name").to_owned();
     let Some(spec) = child(object, "spec") else {
         return;
     };
-    job_spec(spec);
     let manual = spec.get("manualSelector").and_then(Value::as_bool) == Some(true);
     if manual || uid.is_empty() {
         return;
     }
-    // A job recognises its pods by labels nobody else uses.
     let labels = [
         ("batch.kubernetes.io/controller-uid", &uid),
         ("batch.kubernetes.io/job-name", &name),
@@ -225,38 +128,11 @@ fn job(object: &mut Value) {
     }
     let selector = json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } });
     default(spec, "selector", selector);
-}
-
-fn job_spec(spec: &mut Value) {
-    default(spec, "parallelism", 1);
-    // A work queue has no fixed number of completions; everything else completes once.
-    if spec.get("parallelism").and_then(Value::as_i64) == Some(1) {
-        default(spec, "completions", 1);
-    }
-    default(spec, "backoffLimit", 6);
-    default(spec, "completionMode", "NonIndexed");
-    default(spec, "suspend", false);
-    default(spec, "manualSelector", false);
-    default(spec, "podReplacementPolicy", "TerminatingOrFailed");
-    template(spec);
-}
-
-fn cron_job(object: &mut Value) {
-    let Some(spec) = child(object, "spec") else {
-        return;
-    };
-    default(spec, "concurrencyPolicy", "Allow");
-    default(spec, "suspend", false);
-    default(spec, "successfulJobsHistoryLimit", 3);
-    default(spec, "failedJobsHistoryLimit", 1);
-    let template = spec
-        .get_mut("jobTemplate")
-        .and_then(|template| template.get_mut("spec"));
-    if let Some(job) = template.and_then(|job| job.get_mut("template")) {
-        let spec = job.get_mut("spec").filter(|spec| spec.is_object());
-        if let Some(spec) = spec {
-            pod_spec::complete(spec);
-        }
+    // A job without labels has those of its template.
+    let labels = ["template", "metadata", "labels"].map(ToOwned::to_owned);
+    let labels = meta::at(spec, &labels).cloned().unwrap_or_default();
+    if let Some(metadata) = object.get_mut("metadata") {
+        default(metadata, "labels", labels);
     }
 }
 

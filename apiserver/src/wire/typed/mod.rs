@@ -103,6 +103,147 @@ pub fn conform_metadata(object: &mut Value) -> Result<(), TypeError> {
     Ok(())
 }
 
+/// Calls `visit` for every message in an object of this kind, outer ones before inner ones, with the
+/// short name of its type (`core.v1.Container`) and its fields. Messages that appear in place are
+/// visited with the fields of the message around them.
+pub(crate) fn visit(
+    group: &str,
+    version: &str,
+    kind: &str,
+    object: &mut Value,
+    visit: &mut dyn FnMut(&'static str, &mut Map<String, Value>),
+) {
+    let table = Table::get();
+    if let Some(message) = table.message(&definition_name(group, version, kind))
+        && let Value::Object(fields) = object
+    {
+        visit_message(table, message, fields, visit);
+    }
+}
+
+fn visit_message(
+    table: &Table,
+    message: &Message,
+    fields: &mut Map<String, Value>,
+    visit: &mut dyn FnMut(&'static str, &mut Map<String, Value>),
+) {
+    visit(
+        message
+            .name
+            .strip_prefix("io.k8s.api.")
+            .unwrap_or(message.name),
+        fields,
+    );
+    for field in &message.fields {
+        match (field.name, &field.r#type) {
+            (None, Type::Message(id)) => visit_message(table, table.resolve(*id), fields, visit),
+            (None, _) => {}
+            (Some(name), r#type) => {
+                if let Some(value) = fields.get_mut(name) {
+                    visit_value(table, r#type, value, visit);
+                }
+            }
+        }
+    }
+}
+
+fn visit_value(
+    table: &Table,
+    r#type: &Type,
+    value: &mut Value,
+    visit: &mut dyn FnMut(&'static str, &mut Map<String, Value>),
+) {
+    match (r#type, value) {
+        (Type::Message(id), Value::Object(fields)) => {
+            visit_message(table, table.resolve(*id), fields, visit);
+        }
+        (Type::List(item), Value::Array(values)) => {
+            for value in values {
+                visit_value(table, item, value, visit);
+            }
+        }
+        (Type::Map(item), Value::Object(values)) => {
+            for value in values.values_mut() {
+                visit_value(table, item, value, visit);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Paths of texts that the API requires and an object leaves empty. The status is not looked at: it
+/// belongs to whoever reports it.
+pub(crate) fn empty_required(
+    group: &str,
+    version: &str,
+    kind: &str,
+    object: &Value,
+) -> Vec<String> {
+    let table = Table::get();
+    let mut found = Vec::new();
+    if let Some(message) = table.message(&definition_name(group, version, kind)) {
+        for field in message
+            .fields
+            .iter()
+            .filter(|field| field.name != Some("status"))
+        {
+            find_empty(table, field, object, "", &mut found);
+        }
+    }
+    found
+}
+
+fn find_empty(table: &Table, field: &Field, object: &Value, path: &str, found: &mut Vec<String>) {
+    let Some(name) = field.name else {
+        if let Type::Message(id) = &field.r#type {
+            let inner = table.resolve(*id);
+            for field in &inner.fields {
+                find_empty(table, field, object, path, found);
+            }
+        }
+        return;
+    };
+    let Some(value) = object.get(name) else {
+        return;
+    };
+    let dot = if path.is_empty() { "" } else { "." };
+    let path = format!("{path}{dot}{name}");
+    // A header or setting may well have an empty value; only its name is needed.
+    let may_be_empty = name == "value";
+    if field.required && value == "" && !may_be_empty {
+        found.push(path);
+        return;
+    }
+    let mut descend = |r#type: &Type, value: &Value, path: &str| {
+        if let Type::Message(id) = r#type {
+            let inner = table.resolve(*id);
+            for field in &inner.fields {
+                find_empty(table, field, value, path, found);
+            }
+        }
+    };
+    match (&field.r#type, value) {
+        (Type::List(item), Value::Array(values)) => {
+            for (index, value) in values.iter().enumerate() {
+                descend(item, value, &format!("{path}[{index}]"));
+            }
+        }
+        (Type::Map(item), Value::Object(values)) => {
+            for (key, value) in values {
+                descend(item, value, &format!("{path}[{key}]"));
+            }
+        }
+        (r#type, value) => descend(r#type, value, &path),
+    }
+}
+
+/// Whether a type of the table has a field of this name, in place or not.
+#[cfg(test)]
+pub(crate) fn has_field(definition: &str, name: &str) -> bool {
+    let message = Table::get().message(definition);
+    message.is_some_and(|message| message.fields.iter().any(|field| field.name == Some(name)))
+}
+
 pub(super) fn conform_root(message: &Message, object: &mut Value) -> Result<(), TypeError> {
     let Value::Object(mut fields) = object.take() else {
         return Err(TypeError::Root {

@@ -1,0 +1,161 @@
+//! Networking, budgets and leases.
+
+use serde_json::Value;
+
+use super::{Findings, elements, member, port_errors, text};
+use crate::schema::FieldError;
+
+pub(in crate::registry) fn network_policy(object: &Value) -> Vec<FieldError> {
+    let mut findings = Findings::default();
+    let spec = member(object, "spec");
+    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (path, rule) in elements(spec, direction, "spec") {
+            for (path, port) in elements(rule, "ports", &path) {
+                let protocol = text(port, "protocol");
+                let supported = ["SCTP", "TCP", "UDP"];
+                if !supported.contains(&protocol) {
+                    findings.not_supported(format!("{path}.protocol"), protocol, &supported);
+                }
+                let number = member(port, "port");
+                for error in if number.is_null() {
+                    Vec::new()
+                } else {
+                    port_errors(number)
+                } {
+                    findings.invalid(format!("{path}.port"), number.clone(), error);
+                }
+            }
+            for (path, peer) in elements(rule, peers, &path) {
+                let given = ["podSelector", "namespaceSelector", "ipBlock"]
+                    .iter()
+                    .filter(|field| !member(peer, field).is_null())
+                    .count();
+                if given == 0 {
+                    findings.required(&path, "must specify a peer");
+                } else if given > 1 && !member(peer, "ipBlock").is_null() {
+                    let problem = "may not specify both ipBlock and another peer";
+                    findings.forbidden(&path, problem);
+                }
+            }
+        }
+    }
+    for (path, direction) in elements(spec, "policyTypes", "spec") {
+        let direction = direction.as_str().unwrap_or_default();
+        let supported = ["Ingress", "Egress"];
+        if !supported.contains(&direction) {
+            findings.not_supported(path, direction, &supported);
+        }
+    }
+    findings.0
+}
+
+pub(in crate::registry) fn ingress(object: &Value) -> Vec<FieldError> {
+    let mut findings = Findings::default();
+    let spec = member(object, "spec");
+    let default = member(spec, "defaultBackend");
+    if default.is_null() && elements(spec, "rules", "spec").next().is_none() {
+        let problem = "either `defaultBackend` or `rules` must be specified";
+        findings.invalid("spec", "", problem);
+    }
+    for (path, rule) in elements(spec, "rules", "spec") {
+        let http = member(rule, "http");
+        if http.is_null() {
+            continue;
+        }
+        let path = format!("{path}.http");
+        if elements(http, "paths", &path).next().is_none() {
+            findings.required(format!("{path}.paths"), "");
+        }
+        for (path, entry) in elements(http, "paths", &path) {
+            let target = text(entry, "path");
+            match text(entry, "pathType") {
+                "" => {
+                    findings.required(format!("{path}.pathType"), "pathType must be specified");
+                }
+                "Exact" | "Prefix" if !target.starts_with('/') => {
+                    findings.invalid(format!("{path}.path"), target, "must be an absolute path");
+                }
+                "Exact" | "Prefix" | "ImplementationSpecific" => {}
+                other => findings.not_supported(
+                    format!("{path}.pathType"),
+                    other,
+                    &["Exact", "ImplementationSpecific", "Prefix"],
+                ),
+            }
+        }
+    }
+    findings.0
+}
+
+pub(in crate::registry) fn endpoint_slice(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut findings = Findings::default();
+    let kind = text(object, "addressType");
+    let supported = ["FQDN", "IPv4", "IPv6"];
+    if !kind.is_empty() && !supported.contains(&kind) {
+        findings.not_supported("addressType", kind, &supported);
+    }
+    if old.is_some_and(|old| text(old, "addressType") != kind) {
+        findings.invalid("addressType", kind, "field is immutable");
+    }
+    for (index, endpoint) in member(object, "endpoints")
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        if elements(endpoint, "addresses", "").next().is_none() {
+            let path = format!("endpoints[{index}].addresses");
+            findings.required(path, "must contain at least 1 address");
+        }
+    }
+    findings.0
+}
+
+pub(in crate::registry) fn disruption_budget(object: &Value) -> Vec<FieldError> {
+    let mut findings = Findings::default();
+    let spec = member(object, "spec");
+    let both = ["minAvailable", "maxUnavailable"].map(|field| member(spec, field));
+    if both.iter().all(|value| !value.is_null()) {
+        let problem = "minAvailable and maxUnavailable cannot be both set";
+        findings.invalid("spec", spec.clone(), problem);
+    }
+    for (field, value) in ["minAvailable", "maxUnavailable"].into_iter().zip(both) {
+        let path = format!("spec.{field}");
+        match value {
+            Value::String(share) => {
+                let percent = share
+                    .strip_suffix('%')
+                    .and_then(|share| share.parse::<u32>().ok());
+                match percent {
+                    None => findings.invalid(
+                        path,
+                        share.as_str(),
+                        "a valid percent string must be a numeric string followed by an ending '%' \
+                         (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                    ),
+                    Some(percent) if percent > 100 => {
+                        findings.invalid(path, share.as_str(), "must not be greater than 100%");
+                    }
+                    Some(_) => {}
+                }
+            }
+            number => findings.non_negative(path, number),
+        }
+    }
+    findings.0
+}
+
+pub(in crate::registry) fn lease(object: &Value) -> Vec<FieldError> {
+    let mut findings = Findings::default();
+    let spec = member(object, "spec");
+    let seconds = member(spec, "leaseDurationSeconds").as_i64();
+    if let Some(seconds) = seconds.filter(|seconds| *seconds <= 0) {
+        findings.invalid(
+            "spec.leaseDurationSeconds",
+            seconds,
+            "must be greater than 0",
+        );
+    }
+    findings.non_negative("spec.leaseTransitions", member(spec, "leaseTransitions"));
+    findings.0
+}
