@@ -76,6 +76,10 @@ impl Stored for SandboxRow {
         if let Some(gone) = old.filter(|old| new.is_none_or(|new| new.head.uid != old.head.uid)) {
             state.availability.remove(gone.head.uid);
         }
+        // A claim may be waiting for its own name to be free.
+        if new.is_none() && state.claims.get(&head.key).is_some() {
+            out.work.push(Work::Claim(head.key.clone()));
+        }
         out.deadlines.push((
             Target::Sandbox(head.key.clone()),
             new.and_then(|row| row.shutdown_time),

@@ -102,6 +102,8 @@ impl Pools {
         if !plan.delete.is_empty() {
             let tally = act::delete_members(cx, &by, &plan.delete).await;
             faults.extend(tally.faults);
+            // Our own deletions do not queue us; the places they free are filled by the next pass.
+            wait.or(Some(PASS_INTERVAL));
         }
         let grant = self.remember(&pool, |memory| {
             memory.refill.ask(

@@ -1,0 +1,201 @@
+//! Faults: conflicts, lost answers, lagging watches, crashes between writes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use agent_sandbox_controller::Config;
+use serde_json::json;
+
+use crate::harness::{Harness, claim, is_ready, ready};
+use crate::model::{Call, Mischief};
+
+/// Does `mischief` to every `n`th call that `matches`.
+fn every(
+    n: usize,
+    matches: impl Fn(&Call) -> bool + Send + 'static,
+    mischief: Mischief,
+) -> impl FnMut(&Call) -> Option<Mischief> + Send {
+    let seen = AtomicUsize::new(0);
+    move |call| {
+        let hit = matches(call) && seen.fetch_add(1, Ordering::SeqCst).is_multiple_of(n);
+        hit.then(|| mischief.clone())
+    }
+}
+
+fn conflict() -> Mischief {
+    Mischief::Refuse(409, "Conflict", "the object has been modified".to_owned())
+}
+
+fn is_binding(call: &Call) -> bool {
+    call.verb == "patch" && call.resource == "sandboxes" && !call.status
+}
+
+async fn burst(harness: &Harness, claims: usize) {
+    for index in 0..claims {
+        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+    }
+    harness
+        .eventually("all claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .await;
+    harness.settle().await;
+}
+
+/// Every claim has exactly one sandbox, no sandbox has two claims, every sandbox has one pod.
+fn assert_nothing_is_shared(harness: &Harness) {
+    let claims = harness.model.list("sandboxclaims");
+    let names: BTreeSet<String> = claims
+        .iter()
+        .map(|claim| claim["status"]["sandbox"]["name"].to_string())
+        .collect();
+    assert_eq!(names.len(), claims.len(), "{names:?}");
+    for claim in &claims {
+        let uid = &claim["metadata"]["uid"];
+        let owned = harness
+            .model
+            .list("sandboxes")
+            .into_iter()
+            .filter(|it| it["metadata"]["ownerReferences"][0]["uid"] == *uid)
+            .count();
+        assert_eq!(owned, 1, "{}", claim["metadata"]["name"]);
+    }
+    for sandbox in harness.model.list("sandboxes") {
+        let uid = &sandbox["metadata"]["uid"];
+        let pods = harness
+            .model
+            .list("pods")
+            .into_iter()
+            .filter(|pod| pod["metadata"]["ownerReferences"][0]["uid"] == *uid)
+            .count();
+        assert_eq!(pods, 1, "{}", sandbox["metadata"]["name"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_race_is_won_on_another_member_in_the_same_pass() {
+    let harness = Harness::start();
+    harness.pool("p", 10).await;
+    harness.model.disturb(every(2, is_binding, conflict()));
+    burst(&harness, 10).await;
+    assert_nothing_is_shared(&harness);
+    for claim in harness.model.list("sandboxclaims") {
+        assert!(claim["status"]["sandbox"]["name"].as_str().unwrap().starts_with("p-"), "{claim}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_whose_answer_is_lost_is_not_made_twice() {
+    let harness = Harness::start();
+    harness.pool("p", 10).await;
+    harness.model.disturb(every(1, is_binding, Mischief::LoseAnswer));
+    burst(&harness, 5).await;
+    assert_nothing_is_shared(&harness);
+    assert_eq!(harness.model.list("sandboxes").len(), 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn creations_whose_answers_are_lost_are_not_repeated() {
+    let harness = Harness::start();
+    harness.model.disturb(every(3, |call| call.verb == "create", Mischief::LoseAnswer));
+    harness.pool("p", 7).await;
+    assert_eq!(harness.model.list("sandboxes").len(), 7);
+    assert_eq!(harness.model.list("pods").len(), 7);
+    harness.model.patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 0}}));
+    harness.settle().await;
+    burst(&harness, 6).await;
+    assert_nothing_is_shared(&harness);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_server_is_given_time_and_everything_ends_well() {
+    let harness = Harness::start();
+    let busy = Mischief::Refuse(429, "TooManyRequests", "slow down".to_owned());
+    harness.model.disturb(every(3, |call| call.verb != "list", busy));
+    harness.pool("p", 5).await;
+    burst(&harness, 8).await;
+    assert_nothing_is_shared(&harness);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_watches_delay_news_but_break_nothing() {
+    let harness = Harness::start();
+    harness.pool("p", 4).await;
+    for index in 0..4 {
+        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+    }
+    harness
+        .eventually("one claim is Ready", |model| model.list("sandboxclaims").iter().any(is_ready))
+        .await;
+    harness.model.hold_watches(true);
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    harness.model.hold_watches(false);
+    harness
+        .eventually("all claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .await;
+    harness.full("p", 4).await;
+    assert_nothing_is_shared(&harness);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_between_binding_and_status_loses_nothing() {
+    let mut harness = Harness::new();
+    harness.run(Config::default());
+    harness.pool("p", 3).await;
+    // The status write fails until the operator has been replaced.
+    let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let failing = broken.clone();
+    harness.model.disturb(move |call| {
+        let hit = call.resource == "sandboxclaims" && call.status && failing.load(Ordering::SeqCst);
+        hit.then(|| Mischief::Refuse(500, "InternalError", "crash".to_owned()))
+    });
+    harness.model.create("sandboxclaims", claim("c", "p"));
+    harness
+        .eventually("the member is bound", |model| {
+            model
+                .list("sandboxes")
+                .iter()
+                .any(|it| it["metadata"]["ownerReferences"][0]["kind"] == "SandboxClaim")
+        })
+        .await;
+    harness.stop().await;
+    broken.store(false, Ordering::SeqCst);
+    harness.run(Config::default());
+    harness
+        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .await;
+    harness.settle().await;
+    assert_nothing_is_shared(&harness);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_sandbox_left_by_a_crash_is_collected() {
+    let harness = Harness::start();
+    harness.pool("p", 0).await;
+    harness.model.create("sandboxclaims", claim("c", "p"));
+    harness
+        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .await;
+    let mut second = harness.model.get("sandboxes", "c").unwrap();
+    second["metadata"]["name"] = json!("left-over");
+    harness.model.create("sandboxes", second);
+    harness
+        .eventually("it is gone", |model| model.get("sandboxes", "left-over").is_none())
+        .await;
+    assert!(ready(&harness.model, "sandboxclaims", "c"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_claimed_a_moment_ago_is_not_deleted_with_the_excess() {
+    let harness = Harness::start();
+    harness.pool("p", 6).await;
+    for index in 0..3 {
+        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+    }
+    harness.model.patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 0}}));
+    harness
+        .eventually("all claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .await;
+    harness.settle().await;
+    assert_nothing_is_shared(&harness);
+    assert!(harness.model.list("sandboxclaims").iter().all(is_ready));
+}

@@ -1,0 +1,192 @@
+//! An operator against the model. Time is paused and moves by itself when nobody has anything to do,
+//! so waiting costs nothing and the wall clock the operator sees follows along.
+
+use std::time::Duration;
+
+use agent_sandbox_controller::{Config, Controller, ControllerError};
+use agent_sandbox_service::clock::Clock;
+use agent_sandbox_service::shutdown::Shutdown;
+use agent_sandbox_service::tasks::Tasks;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::model::Model;
+
+/// How long anything may take, in paused time.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// One running operator.
+pub(crate) struct Operator {
+    pub(crate) shutdown: Shutdown,
+    ended: Option<oneshot::Receiver<Result<(), ControllerError>>>,
+}
+
+/// A model and what runs against it.
+pub(crate) struct Harness {
+    pub(crate) model: Model,
+    clock: Clock,
+    tasks: Tasks,
+    operators: Vec<Operator>,
+}
+
+pub(crate) const START: &str = "2026-01-01T00:00:00Z";
+
+impl Harness {
+    /// A model without an operator.
+    pub(crate) fn new() -> Self {
+        let start: Timestamp = START.parse().unwrap();
+        let model = Model::new(start);
+        let (clock, hand) = Clock::manual(start);
+        let tasks = Tasks::new("harness");
+        let server = model.clone();
+        tasks.spawn("clock", async move {
+            let began = Instant::now();
+            loop {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let passed = SignedDuration::try_from(began.elapsed()).unwrap();
+                let now = start.checked_add(passed).unwrap();
+                hand.set(now);
+                server.set_time(now);
+            }
+        });
+        Self {
+            model,
+            clock,
+            tasks,
+            operators: Vec::new(),
+        }
+    }
+
+    /// A model with one operator.
+    pub(crate) fn start() -> Self {
+        let mut harness = Self::new();
+        harness.run(Config::default());
+        harness
+    }
+
+    /// Starts an operator.
+    pub(crate) fn run(&mut self, config: Config) {
+        let controller = Controller::builder(self.model.client(), config)
+            .clock(self.clock.clone())
+            .build()
+            .unwrap();
+        let shutdown = Shutdown::new();
+        let (sender, ended) = oneshot::channel();
+        let stop = shutdown.clone();
+        self.tasks.spawn("operator", async move {
+            let result = controller.run(stop).await;
+            drop(sender.send(result));
+        });
+        self.operators.push(Operator {
+            shutdown,
+            ended: Some(ended),
+        });
+    }
+
+    /// Ends the operator that was started first of those still running, as a crash would.
+    pub(crate) async fn stop(&mut self) {
+        let mut operator = self.operators.remove(0);
+        operator.shutdown.trigger();
+        operator.ended.take().unwrap().await.unwrap().unwrap();
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Waits until `check` holds.
+    pub(crate) async fn eventually(&self, what: &str, mut check: impl FnMut(&Model) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !check(&self.model) {
+            assert!(
+                Instant::now() < deadline,
+                "not within {PATIENCE:?}: {what}; sandboxes {:#?}, claims {:#?}",
+                self.model.list("sandboxes"),
+                self.model.list("sandboxclaims"),
+            );
+            self.model.tick().await;
+        }
+    }
+
+    /// Lets so much time pass that everything has settled.
+    pub(crate) async fn settle(&self) {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+
+    /// A template and a full pool.
+    pub(crate) async fn pool(&self, name: &str, replicas: usize) {
+        self.model.create("sandboxtemplates", template("t", json!({})));
+        self.model.create("sandboxwarmpools", warm_pool(name, "t", replicas));
+        self.full(name, replicas).await;
+    }
+
+    /// Waits until a pool is full and everything has settled.
+    pub(crate) async fn full(&self, name: &str, replicas: usize) {
+        self.eventually("the pool is full", |model| {
+            let pool = model.get("sandboxwarmpools", name).unwrap();
+            pool["status"]["readyReplicas"].as_u64().unwrap_or(0) == replicas as u64
+        })
+        .await;
+        self.settle().await;
+        self.model.take_writes();
+    }
+}
+
+pub(crate) fn template(name: &str, more: Value) -> Value {
+    let mut spec = json!({"podTemplate": {"spec": {"containers": [
+        {"name": "main", "image": "python", "ports": [{"containerPort": 8888, "protocol": "TCP"}]},
+    ]}}});
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({"metadata": {"name": name}, "spec": spec})
+}
+
+pub(crate) fn warm_pool(name: &str, template: &str, replicas: usize) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": template}},
+    })
+}
+
+pub(crate) fn claim(name: &str, pool: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"warmPoolRef": {"name": pool}}})
+}
+
+pub(crate) fn sandbox(name: &str, more: Value) -> Value {
+    let mut spec = json!({"podTemplate": {"spec": {"containers": [{"name": "main", "image": "x"}]}}});
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({"metadata": {"name": name}, "spec": spec})
+}
+
+/// A condition of an object.
+pub(crate) fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == kind)
+}
+
+/// Status and reason of a condition, or dashes.
+pub(crate) fn said(object: &Value, kind: &str) -> (String, String) {
+    let text = |member: &str| {
+        condition(object, kind)
+            .and_then(|condition| condition[member].as_str())
+            .unwrap_or("-")
+            .to_owned()
+    };
+    (text("status"), text("reason"))
+}
+
+pub(crate) fn is_ready(object: &Value) -> bool {
+    said(object, "Ready").0 == "True"
+}
+
+/// Whether a named object is Ready.
+pub(crate) fn ready(model: &Model, resource: &str, name: &str) -> bool {
+    model.get(resource, name).is_some_and(|object| is_ready(&object))
+}

@@ -1,0 +1,20 @@
+//! The operator as a whole, against a model of the API server with paused time: what clients see, how
+//! many writes it takes, and what happens when calls fail, answers are lost, watches lag and replicas
+//! come and go.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests of JSON read best with indexing, and failing loudly is their job"
+)]
+
+mod claims;
+mod election;
+mod faults;
+mod harness;
+mod lifecycle;
+mod model;
+mod pools;
+mod sandboxes;
+mod templates;
