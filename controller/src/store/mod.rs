@@ -200,7 +200,8 @@ impl Store {
         read(&self.shared.state.read())
     }
 
-    /// Reserves a member for a claim; see [`Availability::pick`]. `eligible` judges rows.
+    /// Reserves a member with a living pod for a claim; see [`Availability::pick`]. `eligible` judges
+    /// rows further.
     pub fn pick(
         &self,
         pool: Uid,
@@ -210,9 +211,20 @@ impl Store {
         let mut state = self.shared.state.write();
         let State {
             sandboxes,
+            pods,
+            pods_by_owner,
             availability,
             ..
         } = &mut *state;
+        // A pod that ended or is going a moment ago may not have reached its sandbox's status yet.
+        let mut eligible = |row: &SandboxRow| {
+            let keys = pods_by_owner.get(&row.head.uid);
+            let lives = keys.into_iter().flatten().any(|key| {
+                pods.get(key)
+                    .is_some_and(|pod| !pod.head.is_deleting() && !pod.phase.is_terminal())
+            });
+            lives && eligible(row)
+        };
         if let Some(pick) = availability.reserved_for(claim)
             && let Some(row) = sandboxes.get(&pick.key)
             && row.head.uid == pick.uid

@@ -21,27 +21,41 @@ fn written(calls: &[Call]) -> Vec<String> {
 async fn a_warm_claim_takes_two_writes_to_be_ready_and_three_in_all() {
     let harness = Harness::start();
     harness.pool("p", 3).await;
-    harness.model.patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 2}}));
+    harness
+        .model
+        .patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 2}}));
     harness.settle().await;
     // A pool that is too large by none after the claim, so that no refill mixes in.
-    harness.model.patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 1}}));
+    harness
+        .model
+        .patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 1}}));
     harness.settle().await;
     harness.model.take_writes();
 
-    harness.model.create("sandboxtemplates", template("other", json!({})));
+    harness
+        .model
+        .create("sandboxtemplates", template("other", json!({})));
     harness.settle().await;
     harness.model.take_writes();
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     let before_ready = written(&harness.model.take_writes());
-    assert_eq!(before_ready, ["patch sandboxes", "patch sandboxclaims/status"]);
+    assert_eq!(
+        before_ready,
+        ["patch sandboxes", "patch sandboxclaims/status"]
+    );
 
     harness.settle().await;
     let after = written(&harness.model.take_writes());
     let refill = ["create sandboxes", "create pods", "patch sandboxes/status"];
-    let own: Vec<&String> = after.iter().filter(|it| !refill.contains(&it.as_str())).collect();
+    let own: Vec<&String> = after
+        .iter()
+        .filter(|it| !refill.contains(&it.as_str()))
+        .collect();
     assert_eq!(own, ["patch pods"], "{after:?}");
 }
 
@@ -51,18 +65,26 @@ async fn a_claim_refill_delete_cycle_takes_at_most_nine_writes() {
     harness.pool("p", 5).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness.settle().await;
     harness.model.delete("sandboxclaims", "c");
     harness
-        .eventually("the pool is full again", |model| model.list("sandboxes").len() == 5)
+        .eventually("the pool is full again", |model| {
+            model.list("sandboxes").len() == 5
+        })
         .await;
     harness.settle().await;
     let writes = written(&harness.model.take_writes());
     assert!(writes.len() <= 9, "{} writes: {writes:?}", writes.len());
     harness.settle().await;
-    assert_eq!(written(&harness.model.take_writes()), [""; 0], "at rest nothing is written");
+    assert_eq!(
+        written(&harness.model.take_writes()),
+        [""; 0],
+        "at rest nothing is written"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,7 +97,11 @@ async fn name_addresses_and_ready_appear_in_one_write() {
             let claim = model.get("sandboxclaims", "c").unwrap();
             let named = claim["status"]["sandbox"]["name"].is_string();
             let addressed = claim["status"]["sandbox"]["podIPs"][0].is_string();
-            assert_eq!((named, addressed), (is_ready(&claim), is_ready(&claim)), "{claim}");
+            assert_eq!(
+                (named, addressed),
+                (is_ready(&claim), is_ready(&claim)),
+                "{claim}"
+            );
             named
         })
         .await;
@@ -93,7 +119,9 @@ async fn adoption_makes_the_claim_owner_and_strips_what_was_the_pools() {
     });
     let uid = harness.model.create("sandboxclaims", object)["metadata"]["uid"].clone();
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness.settle().await;
 
@@ -101,13 +129,24 @@ async fn adoption_makes_the_claim_owner_and_strips_what_was_the_pools() {
     let name = claim["status"]["sandbox"]["name"].as_str().unwrap();
     let sandbox = harness.model.get("sandboxes", name).unwrap();
     assert_eq!(sandbox["metadata"]["ownerReferences"][0]["uid"], uid);
-    assert_eq!(sandbox["metadata"]["ownerReferences"][0]["kind"], "SandboxClaim");
+    assert_eq!(
+        sandbox["metadata"]["ownerReferences"][0]["kind"],
+        "SandboxClaim"
+    );
     let labels = &sandbox["metadata"]["labels"];
     assert_eq!(labels["agents.x-k8s.io/launch-type"], "warm");
     assert_eq!(labels["agents.x-k8s.io/claim-uid"], uid);
     assert_eq!(labels["agents.x-k8s.io/created-by"], "python-client");
-    for gone in ["warm-pool-sandbox", "sandbox-template-hash", "sandbox-pod-template-hash"] {
-        assert_eq!(labels[format!("agents.x-k8s.io/{gone}")], Value::Null, "{gone}");
+    for gone in [
+        "warm-pool-sandbox",
+        "sandbox-template-hash",
+        "sandbox-pod-template-hash",
+    ] {
+        assert_eq!(
+            labels[format!("agents.x-k8s.io/{gone}")],
+            Value::Null,
+            "{gone}"
+        );
     }
     let pod = harness.model.get("pods", name).unwrap();
     let pod_labels = &pod["metadata"]["labels"];
@@ -116,7 +155,10 @@ async fn adoption_makes_the_claim_owner_and_strips_what_was_the_pools() {
     assert_eq!(pod_labels["sandbox.users.io/team"], "a");
     let marks = &pod["metadata"]["annotations"];
     assert_eq!(marks["podsnapshot.gke.io/ps-name"], "s");
-    assert_eq!(marks["cluster-autoscaler.kubernetes.io/safe-to-evict"], Value::Null);
+    assert_eq!(
+        marks["cluster-autoscaler.kubernetes.io/safe-to-evict"],
+        Value::Null
+    );
 
     // An edit of the claim's metadata reaches the sandbox's template and the running pod.
     harness.model.patch(
@@ -138,7 +180,9 @@ async fn a_burst_gives_every_claim_a_sandbox_of_its_own() {
     let harness = Harness::start();
     harness.pool("p", 100).await;
     for index in 0..100 {
-        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+        harness
+            .model
+            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
     }
     harness
         .eventually("all claims are Ready", |model| {
@@ -151,7 +195,10 @@ async fn a_burst_gives_every_claim_a_sandbox_of_its_own() {
         .map(|claim| claim["status"]["sandbox"]["name"].as_str().unwrap())
         .collect();
     assert_eq!(names.len(), 100);
-    assert!(names.iter().all(|name| name.starts_with("p-")), "all warm: {names:?}");
+    assert!(
+        names.iter().all(|name| name.starts_with("p-")),
+        "all warm: {names:?}"
+    );
     for index in 0..100 {
         harness.model.delete("sandboxclaims", &format!("c{index}"));
     }
@@ -187,10 +234,15 @@ async fn an_empty_pool_means_a_cold_sandbox_named_after_the_claim() {
     harness.pool("p", 0).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     let sandbox = harness.model.get("sandboxes", "c").unwrap();
-    assert_eq!(sandbox["metadata"]["labels"]["agents.x-k8s.io/launch-type"], "cold");
+    assert_eq!(
+        sandbox["metadata"]["labels"]["agents.x-k8s.io/launch-type"],
+        "cold"
+    );
     let spec = &sandbox["spec"]["podTemplate"]["spec"];
     assert_eq!(spec["automountServiceAccountToken"], false);
     assert_eq!(spec["dnsPolicy"], "None");
@@ -204,15 +256,20 @@ async fn an_empty_pool_means_a_cold_sandbox_named_after_the_claim() {
 async fn a_missing_pool_or_template_is_reported_and_healed_by_its_creation() {
     let harness = Harness::start();
     harness.model.create("sandboxclaims", claim("c", "p"));
-    let reason = |model: &crate::model::Model| {
-        said(&model.get("sandboxclaims", "c").unwrap(), "Ready").1
-    };
+    let reason =
+        |model: &crate::model::Model| said(&model.get("sandboxclaims", "c").unwrap(), "Ready").1;
     harness
-        .eventually("WarmPoolNotFound", |model| reason(model) == "WarmPoolNotFound")
+        .eventually("WarmPoolNotFound", |model| {
+            reason(model) == "WarmPoolNotFound"
+        })
         .await;
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 0));
     harness
-        .eventually("TemplateNotFound", |model| reason(model) == "TemplateNotFound")
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 0));
+    harness
+        .eventually("TemplateNotFound", |model| {
+            reason(model) == "TemplateNotFound"
+        })
         .await;
     let pool = harness.model.get("sandboxwarmpools", "p").unwrap();
     harness
@@ -222,9 +279,13 @@ async fn a_missing_pool_or_template_is_reported_and_healed_by_its_creation() {
         })
         .await;
     drop(pool);
-    harness.model.create("sandboxtemplates", template("t", json!({})));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
 }
 
@@ -235,8 +296,12 @@ async fn a_pool_the_watch_has_not_delivered_yet_is_not_reported_missing() {
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness.model.hold_watches(true);
     // The claim's event is already on its way; pool and template are not.
-    harness.model.create("sandboxtemplates", template("t", json!({})));
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 0));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 0));
     harness.settle().await;
     harness.model.hold_watches(false);
     harness
@@ -252,18 +317,53 @@ async fn a_pool_the_watch_has_not_delivered_yet_is_not_reported_missing() {
 async fn user_mistakes_end_in_a_stable_reason_without_retries() {
     let harness = Harness::start();
     let policy = json!({"envVarsInjectionPolicy": "Allowed"});
-    harness.model.create("sandboxtemplates", template("open", policy));
-    harness.model.create("sandboxtemplates", template("t", json!({})));
-    harness.model.create("sandboxwarmpools", warm_pool("open", "open", 0));
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 0));
-    harness.model.create("sandboxes", crate::harness::sandbox("taken", json!({})));
+    harness
+        .model
+        .create("sandboxtemplates", template("open", policy));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("open", "open", 0));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 0));
+    harness
+        .model
+        .create("sandboxes", crate::harness::sandbox("taken", json!({})));
     harness.settle().await;
     let cases = [
-        ("bad-label", "p", json!({"additionalPodMetadata": {"labels": {"team": "a"}}}), "InvalidMetadata"),
-        ("bad-annotation", "p", json!({"additionalPodMetadata": {"annotations": {"agents.x-k8s.io/a": "b"}}}), "InvalidMetadata"),
-        ("env", "p", json!({"env": [{"name": "A", "value": "1"}]}), "EnvVarsInjectionRejected"),
-        ("container", "open", json!({"env": [{"name": "A", "value": "1", "containerName": "nope"}]}), "EnvVarsInjectionRejected"),
-        ("volumes", "p", json!({"volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {}}]}), "VolumeClaimTemplatesError"),
+        (
+            "bad-label",
+            "p",
+            json!({"additionalPodMetadata": {"labels": {"team": "a"}}}),
+            "InvalidMetadata",
+        ),
+        (
+            "bad-annotation",
+            "p",
+            json!({"additionalPodMetadata": {"annotations": {"agents.x-k8s.io/a": "b"}}}),
+            "InvalidMetadata",
+        ),
+        (
+            "env",
+            "p",
+            json!({"env": [{"name": "A", "value": "1"}]}),
+            "EnvVarsInjectionRejected",
+        ),
+        (
+            "container",
+            "open",
+            json!({"env": [{"name": "A", "value": "1", "containerName": "nope"}]}),
+            "EnvVarsInjectionRejected",
+        ),
+        (
+            "volumes",
+            "p",
+            json!({"volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {}}]}),
+            "VolumeClaimTemplatesError",
+        ),
         ("taken", "p", json!({}), "InvalidConfiguration"),
     ];
     for (name, pool, more, _) in &cases {
@@ -280,7 +380,9 @@ async fn user_mistakes_end_in_a_stable_reason_without_retries() {
             })
             .await;
         let claim = harness.model.get("sandboxclaims", name).unwrap();
-        let message = condition(&claim, "Ready").unwrap()["message"].as_str().unwrap();
+        let message = condition(&claim, "Ready").unwrap()["message"]
+            .as_str()
+            .unwrap();
         assert!(message.len() > 20, "{name}: {message}");
     }
     harness.settle().await;
@@ -290,7 +392,9 @@ async fn user_mistakes_end_in_a_stable_reason_without_retries() {
     // The name becomes free, and the claim goes on without anybody touching it.
     harness.model.delete("sandboxes", "taken");
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "taken"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "taken")
+        })
         .await;
 }
 
@@ -304,20 +408,40 @@ async fn env_and_volumes_force_a_cold_start_and_arrive() {
             json!({"envVarsInjectionPolicy": "Allowed", "volumeClaimTemplatesPolicy": "Allowed"}),
         ),
     );
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 1));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 1));
     harness.full("p", 1).await;
     let mut object = claim("c", "p");
     object["spec"]["env"] = json!([{"name": "A", "value": "1"}]);
-    object["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]);
+    object["spec"]["volumeClaimTemplates"] =
+        json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]);
     harness.model.create("sandboxclaims", object);
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     let pod = harness.model.get("pods", "c").unwrap();
-    assert_eq!(pod["spec"]["containers"][0]["env"], json!([{"name": "A", "value": "1"}]));
-    assert_eq!(pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"], "data-c");
-    assert!(harness.model.get("persistentvolumeclaims", "data-c").is_some());
-    assert_eq!(harness.model.list("sandboxes").len(), 2, "the pool's member was left alone");
+    assert_eq!(
+        pod["spec"]["containers"][0]["env"],
+        json!([{"name": "A", "value": "1"}])
+    );
+    assert_eq!(
+        pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"],
+        "data-c"
+    );
+    assert!(
+        harness
+            .model
+            .get("persistentvolumeclaims", "data-c")
+            .is_some()
+    );
+    assert_eq!(
+        harness.model.list("sandboxes").len(),
+        2,
+        "the pool's member was left alone"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,11 +454,19 @@ async fn claims_may_name_a_template_and_how_warm_they_want_to_be() {
             "spec": {"sandboxTemplateRef": {"name": "t"}, "warmpool": warmpool},
         })
     };
-    harness.model.create("sandboxclaims", direct("any", json!("default")));
-    harness.model.create("sandboxclaims", direct("cold", json!("none")));
-    harness.model.create("sandboxclaims", direct("named", json!("p")));
     harness
-        .eventually("all are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .model
+        .create("sandboxclaims", direct("any", json!("default")));
+    harness
+        .model
+        .create("sandboxclaims", direct("cold", json!("none")));
+    harness
+        .model
+        .create("sandboxclaims", direct("named", json!("p")));
+    harness
+        .eventually("all are Ready", |model| {
+            model.list("sandboxclaims").iter().all(is_ready)
+        })
         .await;
     let bound = |name: &str| {
         harness.model.get("sandboxclaims", name).unwrap()["status"]["sandbox"]["name"]
@@ -350,23 +482,37 @@ async fn claims_may_name_a_template_and_how_warm_they_want_to_be() {
 async fn a_claim_waits_briefly_for_a_member_that_is_about_to_have_an_address() {
     let harness = Harness::start();
     harness.model.set_kubelet(false);
-    harness.model.create("sandboxtemplates", template("t", json!({})));
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 1));
     harness
-        .eventually("the member has a pod", |model| model.list("pods").len() == 1)
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 1));
+    harness
+        .eventually("the member has a pod", |model| {
+            model.list("pods").len() == 1
+        })
         .await;
     harness.settle().await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     tokio::time::sleep(std::time::Duration::from_millis(800)).await;
-    let pod = harness.model.list("pods")[0]["metadata"]["name"].as_str().unwrap().to_owned();
-    assert_eq!(harness.model.get("sandboxclaims", "c").unwrap()["status"], Value::Null);
+    let pod = harness.model.list("pods")[0]["metadata"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        harness.model.get("sandboxclaims", "c").unwrap()["status"],
+        Value::Null
+    );
     harness.model.patch_status(
         "pods",
         &pod,
         json!({"phase": "Running", "podIPs": [{"ip": "10.9.9.9"}], "conditions": [{"type": "Ready", "status": "True"}]}),
     );
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     let claim = harness.model.get("sandboxclaims", "c").unwrap();
     assert_eq!(claim["status"]["sandbox"]["name"], json!(pod));
@@ -376,14 +522,22 @@ async fn a_claim_waits_briefly_for_a_member_that_is_about_to_have_an_address() {
 async fn an_empty_handed_claim_starts_cold_when_the_grace_is_over() {
     let harness = Harness::start();
     harness.model.set_kubelet(false);
-    harness.model.create("sandboxtemplates", template("t", json!({})));
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 1));
     harness
-        .eventually("the member has a pod", |model| model.list("pods").len() == 1)
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 1));
+    harness
+        .eventually("the member has a pod", |model| {
+            model.list("pods").len() == 1
+        })
         .await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("a cold sandbox", |model| model.get("sandboxes", "c").is_some())
+        .eventually("a cold sandbox", |model| {
+            model.get("sandboxes", "c").is_some()
+        })
         .await;
 }
 
@@ -391,11 +545,18 @@ async fn an_empty_handed_claim_starts_cold_when_the_grace_is_over() {
 async fn the_pool_of_a_bound_claim_can_change_or_go_without_touching_its_sandbox() {
     let harness = Harness::start();
     harness.pool("p", 1).await;
-    harness.model.create("sandboxtemplates", template("lax", json!({"networkPolicyManagement": "Unmanaged"})));
-    harness.model.create("sandboxwarmpools", warm_pool("q", "lax", 0));
+    harness.model.create(
+        "sandboxtemplates",
+        template("lax", json!({"networkPolicyManagement": "Unmanaged"})),
+    );
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("q", "lax", 0));
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness.settle().await;
     let name = harness.model.get("sandboxclaims", "c").unwrap()["status"]["sandbox"]["name"]
@@ -403,10 +564,17 @@ async fn the_pool_of_a_bound_claim_can_change_or_go_without_touching_its_sandbox
         .unwrap()
         .to_owned();
     let before = harness.model.get("sandboxes", &name).unwrap()["spec"].clone();
-    harness.model.patch("sandboxclaims", "c", json!({"spec": {"warmPoolRef": {"name": "q"}}}));
+    harness.model.patch(
+        "sandboxclaims",
+        "c",
+        json!({"spec": {"warmPoolRef": {"name": "q"}}}),
+    );
     harness.model.delete("sandboxwarmpools", "p");
     harness.model.delete("sandboxtemplates", "t");
     harness.settle().await;
-    assert_eq!(harness.model.get("sandboxes", &name).unwrap()["spec"], before);
+    assert_eq!(
+        harness.model.get("sandboxes", &name).unwrap()["spec"],
+        before
+    );
     assert!(ready(&harness.model, "sandboxclaims", "c"));
 }

@@ -1,8 +1,8 @@
 //! Several replicas: one acts, another takes over.
 
+use crate::harness::{Harness, claim, is_ready, ready};
 use agent_sandbox_controller::Config;
 use agent_sandbox_controller::config::LeaderElection;
-use crate::harness::{Harness, claim, is_ready, ready};
 
 fn replica(identity: &str) -> Config {
     Config {
@@ -12,9 +12,15 @@ fn replica(identity: &str) -> Config {
 }
 
 fn holder(harness: &Harness) -> String {
-    let lease = harness.model.get("leases", "a3317529.agent-sandbox.x-k8s.io");
+    let lease = harness
+        .model
+        .get("leases", "a3317529.agent-sandbox.x-k8s.io");
     lease
-        .and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(ToOwned::to_owned))
+        .and_then(|lease| {
+            lease["spec"]["holderIdentity"]
+                .as_str()
+                .map(ToOwned::to_owned)
+        })
         .unwrap_or_default()
 }
 
@@ -32,10 +38,16 @@ async fn the_lease_is_handed_over_at_once_on_a_graceful_stop() {
     assert_eq!(holder(&harness), "", "given back");
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the second one serves", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the second one serves", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     assert_eq!(holder(&harness), "second");
-    assert!(stopped.elapsed() < std::time::Duration::from_secs(4), "{:?}", stopped.elapsed());
+    assert!(
+        stopped.elapsed() < std::time::Duration::from_secs(4),
+        "{:?}",
+        stopped.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,12 +59,13 @@ async fn a_leader_that_cannot_renew_stops_and_another_takes_over_without_sharing
     harness.settle().await;
     // The first one's calls about the lease fail from now on; its other calls still work.
     harness.model.disturb(|call| {
-        (call.resource == "leases" && call.verb == "update").then(|| {
-            crate::model::Mischief::Refuse(500, "InternalError", "unreachable".to_owned())
-        })
+        (call.resource == "leases" && call.verb == "update")
+            .then(|| crate::model::Mischief::Refuse(500, "InternalError", "unreachable".to_owned()))
     });
     for index in 0..5 {
-        harness.model.create("sandboxclaims", claim(&format!("a{index}"), "p"));
+        harness
+            .model
+            .create("sandboxclaims", claim(&format!("a{index}"), "p"));
     }
     harness
         .eventually("the leader still serves within its lease", |model| {
@@ -72,10 +85,14 @@ async fn a_restart_writes_nothing_when_nothing_has_changed() {
     harness.run(replica("first"));
     harness.pool("p", 10).await;
     for index in 0..5 {
-        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+        harness
+            .model
+            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
     }
     harness
-        .eventually("all claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .eventually("all claims are Ready", |model| {
+            model.list("sandboxclaims").iter().all(is_ready)
+        })
         .await;
     harness.full("p", 10).await;
     harness.stop().await;
@@ -84,7 +101,10 @@ async fn a_restart_writes_nothing_when_nothing_has_changed() {
     harness.settle().await;
     harness.settle().await;
     let writes = harness.model.take_writes();
-    let others: Vec<_> = writes.iter().filter(|call| call.resource != "leases").collect();
+    let others: Vec<_> = writes
+        .iter()
+        .filter(|call| call.resource != "leases")
+        .collect();
     assert!(others.is_empty(), "{others:?}");
     assert_eq!(holder(&harness), "second");
 }

@@ -33,10 +33,14 @@ fn is_binding(call: &Call) -> bool {
 
 async fn burst(harness: &Harness, claims: usize) {
     for index in 0..claims {
-        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+        harness
+            .model
+            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
     }
     harness
-        .eventually("all claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .eventually("all claims are Ready", |model| {
+            model.list("sandboxclaims").iter().all(is_ready)
+        })
         .await;
     harness.settle().await;
 }
@@ -79,7 +83,13 @@ async fn a_lost_race_is_won_on_another_member_in_the_same_pass() {
     burst(&harness, 10).await;
     assert_nothing_is_shared(&harness);
     for claim in harness.model.list("sandboxclaims") {
-        assert!(claim["status"]["sandbox"]["name"].as_str().unwrap().starts_with("p-"), "{claim}");
+        assert!(
+            claim["status"]["sandbox"]["name"]
+                .as_str()
+                .unwrap()
+                .starts_with("p-"),
+            "{claim}"
+        );
     }
 }
 
@@ -87,7 +97,9 @@ async fn a_lost_race_is_won_on_another_member_in_the_same_pass() {
 async fn a_binding_whose_answer_is_lost_is_not_made_twice() {
     let harness = Harness::start();
     harness.pool("p", 10).await;
-    harness.model.disturb(every(1, is_binding, Mischief::LoseAnswer));
+    harness
+        .model
+        .disturb(every(1, is_binding, Mischief::LoseAnswer));
     burst(&harness, 5).await;
     assert_nothing_is_shared(&harness);
     assert_eq!(harness.model.list("sandboxes").len(), 15);
@@ -96,11 +108,15 @@ async fn a_binding_whose_answer_is_lost_is_not_made_twice() {
 #[tokio::test(start_paused = true)]
 async fn creations_whose_answers_are_lost_are_not_repeated() {
     let harness = Harness::start();
-    harness.model.disturb(every(3, |call| call.verb == "create", Mischief::LoseAnswer));
+    harness
+        .model
+        .disturb(every(3, |call| call.verb == "create", Mischief::LoseAnswer));
     harness.pool("p", 7).await;
     assert_eq!(harness.model.list("sandboxes").len(), 7);
     assert_eq!(harness.model.list("pods").len(), 7);
-    harness.model.patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 0}}));
+    harness
+        .model
+        .patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 0}}));
     harness.settle().await;
     burst(&harness, 6).await;
     assert_nothing_is_shared(&harness);
@@ -110,7 +126,9 @@ async fn creations_whose_answers_are_lost_are_not_repeated() {
 async fn a_busy_server_is_given_time_and_everything_ends_well() {
     let harness = Harness::start();
     let busy = Mischief::Refuse(429, "TooManyRequests", "slow down".to_owned());
-    harness.model.disturb(every(3, |call| call.verb != "list", busy));
+    harness
+        .model
+        .disturb(every(3, |call| call.verb != "list", busy));
     harness.pool("p", 5).await;
     burst(&harness, 8).await;
     assert_nothing_is_shared(&harness);
@@ -121,16 +139,22 @@ async fn silent_watches_delay_news_but_break_nothing() {
     let harness = Harness::start();
     harness.pool("p", 4).await;
     for index in 0..4 {
-        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+        harness
+            .model
+            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
     }
     harness
-        .eventually("one claim is Ready", |model| model.list("sandboxclaims").iter().any(is_ready))
+        .eventually("one claim is Ready", |model| {
+            model.list("sandboxclaims").iter().any(is_ready)
+        })
         .await;
     harness.model.hold_watches(true);
     tokio::time::sleep(std::time::Duration::from_secs(20)).await;
     harness.model.hold_watches(false);
     harness
-        .eventually("all claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .eventually("all claims are Ready", |model| {
+            model.list("sandboxclaims").iter().all(is_ready)
+        })
         .await;
     harness.full("p", 4).await;
     assert_nothing_is_shared(&harness);
@@ -161,7 +185,9 @@ async fn a_crash_between_binding_and_status_loses_nothing() {
     broken.store(false, Ordering::SeqCst);
     harness.run(Config::default());
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness.settle().await;
     assert_nothing_is_shared(&harness);
@@ -173,13 +199,17 @@ async fn a_second_sandbox_left_by_a_crash_is_collected() {
     harness.pool("p", 0).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     let mut second = harness.model.get("sandboxes", "c").unwrap();
     second["metadata"]["name"] = json!("left-over");
     harness.model.create("sandboxes", second);
     harness
-        .eventually("it is gone", |model| model.get("sandboxes", "left-over").is_none())
+        .eventually("it is gone", |model| {
+            model.get("sandboxes", "left-over").is_none()
+        })
         .await;
     assert!(ready(&harness.model, "sandboxclaims", "c"));
 }
@@ -189,11 +219,17 @@ async fn a_member_claimed_a_moment_ago_is_not_deleted_with_the_excess() {
     let harness = Harness::start();
     harness.pool("p", 6).await;
     for index in 0..3 {
-        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+        harness
+            .model
+            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
     }
-    harness.model.patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 0}}));
     harness
-        .eventually("all claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .model
+        .patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 0}}));
+    harness
+        .eventually("all claims are Ready", |model| {
+            model.list("sandboxclaims").iter().all(is_ready)
+        })
         .await;
     harness.settle().await;
     assert_nothing_is_shared(&harness);

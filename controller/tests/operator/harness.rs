@@ -117,8 +117,10 @@ impl Harness {
 
     /// A template and a full pool.
     pub(crate) async fn pool(&self, name: &str, replicas: usize) {
-        self.model.create("sandboxtemplates", template("t", json!({})));
-        self.model.create("sandboxwarmpools", warm_pool(name, "t", replicas));
+        self.model
+            .create("sandboxtemplates", template("t", json!({})));
+        self.model
+            .create("sandboxwarmpools", warm_pool(name, "t", replicas));
         self.full(name, replicas).await;
     }
 
@@ -156,7 +158,8 @@ pub(crate) fn claim(name: &str, pool: &str) -> Value {
 }
 
 pub(crate) fn sandbox(name: &str, more: Value) -> Value {
-    let mut spec = json!({"podTemplate": {"spec": {"containers": [{"name": "main", "image": "x"}]}}});
+    let mut spec =
+        json!({"podTemplate": {"spec": {"containers": [{"name": "main", "image": "x"}]}}});
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
     }
@@ -188,5 +191,7 @@ pub(crate) fn is_ready(object: &Value) -> bool {
 
 /// Whether a named object is Ready.
 pub(crate) fn ready(model: &Model, resource: &str, name: &str) -> bool {
-    model.get(resource, name).is_some_and(|object| is_ready(&object))
+    model
+        .get(resource, name)
+        .is_some_and(|object| is_ready(&object))
 }

@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use crate::harness::{Harness, claim, ready, said, sandbox};
 
 fn later(harness: &Harness, seconds: i64) -> Value {
-    let at = harness.now().checked_add(SignedDuration::from_secs(seconds)).unwrap();
+    let at = harness
+        .now()
+        .checked_add(SignedDuration::from_secs(seconds))
+        .unwrap();
     json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
@@ -24,14 +27,20 @@ async fn an_expired_claim_says_so_and_then_goes_within_a_second_of_its_time() {
     harness.pool("p", 1).await;
     let at = later(&harness, 60);
     let due: Timestamp = at.as_str().unwrap().parse().unwrap();
-    harness.model.create("sandboxclaims", expiring("c", at, "Delete"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .model
+        .create("sandboxclaims", expiring("c", at, "Delete"));
+    harness
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness.settle().await;
     harness.model.take_writes();
     harness
-        .eventually("the claim is gone", |model| model.get("sandboxclaims", "c").is_none())
+        .eventually("the claim is gone", |model| {
+            model.get("sandboxclaims", "c").is_none()
+        })
         .await;
     let writes = harness.model.take_writes();
     let own: Vec<_> = writes
@@ -39,11 +48,22 @@ async fn an_expired_claim_says_so_and_then_goes_within_a_second_of_its_time() {
         .filter(|call| call.resource == "sandboxclaims")
         .map(|call| (call.verb, call.status))
         .collect();
-    assert_eq!(own, [("patch", true), ("delete", false)], "the reason is published first");
+    assert_eq!(
+        own,
+        [("patch", true), ("delete", false)],
+        "the reason is published first"
+    );
     let late = harness.now().duration_since(due);
-    assert!(!late.is_negative() && late < SignedDuration::from_secs(1), "{late:?}");
+    assert!(
+        !late.is_negative() && late < SignedDuration::from_secs(1),
+        "{late:?}"
+    );
     harness.settle().await;
-    assert_eq!(harness.model.list("sandboxes").len(), 1, "only the refilled pool is left");
+    assert_eq!(
+        harness.model.list("sandboxes").len(),
+        1,
+        "only the refilled pool is left"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,16 +71,25 @@ async fn a_retained_claim_stays_and_its_sandbox_goes() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
     let at = later(&harness, 30);
-    harness.model.create("sandboxclaims", expiring("c", at, "Retain"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .model
+        .create("sandboxclaims", expiring("c", at, "Retain"));
+    harness
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness
-        .eventually("the sandbox is gone", |model| model.list("sandboxes").is_empty())
+        .eventually("the sandbox is gone", |model| {
+            model.list("sandboxes").is_empty()
+        })
         .await;
     harness.settle().await;
     let claim = harness.model.get("sandboxclaims", "c").unwrap();
-    assert_eq!(said(&claim, "Ready"), ("False".to_owned(), "ClaimExpired".to_owned()));
+    assert_eq!(
+        said(&claim, "Ready"),
+        ("False".to_owned(), "ClaimExpired".to_owned())
+    );
     assert_eq!(claim["status"]["sandbox"], Value::Null);
     harness.model.take_writes();
     tokio::time::sleep(Duration::from_secs(120)).await;
@@ -72,7 +101,9 @@ async fn foreground_deletion_is_asked_for() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
     let at = later(&harness, 10);
-    harness.model.create("sandboxclaims", expiring("c", at, "DeleteForeground"));
+    harness
+        .model
+        .create("sandboxclaims", expiring("c", at, "DeleteForeground"));
     harness
         .eventually("everything is gone", |model| {
             model.list("sandboxclaims").is_empty()
@@ -87,7 +118,9 @@ async fn a_claim_born_expired_never_gets_a_sandbox() {
     let harness = Harness::start();
     harness.pool("p", 1).await;
     let at = later(&harness, -60);
-    harness.model.create("sandboxclaims", expiring("c", at, "Retain"));
+    harness
+        .model
+        .create("sandboxclaims", expiring("c", at, "Retain"));
     harness
         .eventually("the claim says it expired", |model| {
             said(&model.get("sandboxclaims", "c").unwrap(), "Ready").1 == "ClaimExpired"
@@ -102,12 +135,17 @@ async fn the_time_to_live_counts_from_the_end_of_the_pod() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
     let mut object = claim("c", "p");
-    object["spec"]["lifecycle"] = json!({"ttlSecondsAfterFinished": 20, "shutdownPolicy": "Delete"});
+    object["spec"]["lifecycle"] =
+        json!({"ttlSecondsAfterFinished": 20, "shutdownPolicy": "Delete"});
     harness.model.create("sandboxclaims", object);
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
-    harness.model.patch_status("pods", "c", json!({"phase": "Succeeded"}));
+    harness
+        .model
+        .patch_status("pods", "c", json!({"phase": "Succeeded"}));
     harness
         .eventually("Finished is mirrored", |model| {
             let claim = model.get("sandboxclaims", "c").unwrap();
@@ -116,10 +154,15 @@ async fn the_time_to_live_counts_from_the_end_of_the_pod() {
         .await;
     let finished = harness.now();
     harness
-        .eventually("the claim is gone", |model| model.get("sandboxclaims", "c").is_none())
+        .eventually("the claim is gone", |model| {
+            model.get("sandboxclaims", "c").is_none()
+        })
         .await;
     let lived = harness.now().duration_since(finished);
-    assert!(lived >= SignedDuration::from_secs(19) && lived <= SignedDuration::from_secs(21), "{lived:?}");
+    assert!(
+        lived >= SignedDuration::from_secs(19) && lived <= SignedDuration::from_secs(21),
+        "{lived:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,20 +170,23 @@ async fn a_failing_claim_still_expires_on_time() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
     harness.model.disturb(|call| {
-        (call.verb == "create" && call.resource == "sandboxes").then(|| {
-            crate::model::Mischief::Refuse(403, "Forbidden", "exceeded quota".to_owned())
-        })
+        (call.verb == "create" && call.resource == "sandboxes")
+            .then(|| crate::model::Mischief::Refuse(403, "Forbidden", "exceeded quota".to_owned()))
     });
     let at = later(&harness, 120);
     let due: Timestamp = at.as_str().unwrap().parse().unwrap();
-    harness.model.create("sandboxclaims", expiring("c", at, "Delete"));
+    harness
+        .model
+        .create("sandboxclaims", expiring("c", at, "Delete"));
     harness
         .eventually("the fault is reported", |model| {
             said(&model.get("sandboxclaims", "c").unwrap(), "Ready").1 == "ReconcilerError"
         })
         .await;
     harness
-        .eventually("the claim is gone", |model| model.get("sandboxclaims", "c").is_none())
+        .eventually("the claim is gone", |model| {
+            model.get("sandboxclaims", "c").is_none()
+        })
         .await;
     let late = harness.now().duration_since(due);
     assert!(late < SignedDuration::from_secs(1), "{late:?}");
@@ -153,7 +199,9 @@ async fn an_expired_sandbox_is_marked_taken_down_and_can_be_revived() {
     let more = json!({"shutdownTime": at, "service": true});
     harness.model.create("sandboxes", sandbox("s", more));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
     harness
         .eventually("pod and Service are gone", |model| {
@@ -171,7 +219,9 @@ async fn an_expired_sandbox_is_marked_taken_down_and_can_be_revived() {
     harness.settle().await;
     assert_eq!(harness.model.take_writes(), []);
 
-    harness.model.patch("sandboxes", "s", json!({"spec": {"shutdownTime": null}}));
+    harness
+        .model
+        .patch("sandboxes", "s", json!({"spec": {"shutdownTime": null}}));
     harness
         .eventually("it lives again", |model| ready(model, "sandboxes", "s"))
         .await;
@@ -195,10 +245,14 @@ async fn a_sandbox_that_expires_under_its_claim_is_reported_there() {
     harness.pool("p", 0).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     let at = later(&harness, 5);
-    harness.model.patch("sandboxes", "c", json!({"spec": {"shutdownTime": at}}));
+    harness
+        .model
+        .patch("sandboxes", "c", json!({"spec": {"shutdownTime": at}}));
     harness
         .eventually("the claim says so", |model| {
             said(&model.get("sandboxclaims", "c").unwrap(), "Ready").1 == "SandboxExpired"
@@ -212,7 +266,9 @@ async fn deleting_a_claim_leaves_nothing_behind() {
     harness.pool("p", 1).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness.model.delete("sandboxclaims", "c");
     harness.model.delete("sandboxwarmpools", "p");
@@ -233,7 +289,9 @@ async fn a_claim_recreated_under_its_name_starts_afresh() {
     for _ in 0..3 {
         let uid = harness.model.create("sandboxclaims", claim("c", "p"))["metadata"]["uid"].clone();
         harness
-            .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+            .eventually("the claim is Ready", |model| {
+                ready(model, "sandboxclaims", "c")
+            })
             .await;
         let sandbox = harness.model.get("sandboxes", "c").unwrap();
         assert_eq!(sandbox["metadata"]["ownerReferences"][0]["uid"], uid);
@@ -257,6 +315,8 @@ async fn a_new_claim_waits_for_the_old_sandbox_of_its_name_to_be_gone() {
         .await;
     harness.model.remove("sandboxes", "c");
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
 }

@@ -191,7 +191,7 @@ impl Model {
     /// Waits until something changes, or a little time passes.
     pub(crate) async fn tick(&self) {
         let mut changed = self.changed.subscribe();
-        let pause = std::time::Duration::from_millis(5);
+        let pause = std::time::Duration::from_millis(25);
         drop(tokio::time::timeout(pause, changed.changed()).await);
     }
 
@@ -277,26 +277,29 @@ impl Model {
     ) -> impl Stream<Item = Value> + use<> {
         let model = self.clone();
         let changed = self.changed.subscribe();
-        futures::stream::unfold((model, changed, since), move |(model, mut changed, mut at)| {
-            let path = path.clone();
-            let selector = selector.clone();
-            async move {
-                loop {
-                    let next = {
-                        let state = model.state.lock();
-                        if state.held {
-                            None
-                        } else {
-                            state.next_event(&path, selector.as_deref(), &mut at)
+        futures::stream::unfold(
+            (model, changed, since),
+            move |(model, mut changed, mut at)| {
+                let path = path.clone();
+                let selector = selector.clone();
+                async move {
+                    loop {
+                        let next = {
+                            let state = model.state.lock();
+                            if state.held {
+                                None
+                            } else {
+                                state.next_event(&path, selector.as_deref(), &mut at)
+                            }
+                        };
+                        if let Some(event) = next {
+                            return Some((event, (model, changed, at)));
                         }
-                    };
-                    if let Some(event) = next {
-                        return Some((event, (model, changed, at)));
+                        changed.changed().await.ok()?;
                     }
-                    changed.changed().await.ok()?;
                 }
-            }
-        })
+            },
+        )
     }
 }
 
@@ -332,7 +335,11 @@ impl Path {
     }
 
     fn id(&self) -> Id {
-        (self.resource.clone(), self.namespace.clone(), self.name.clone())
+        (
+            self.resource.clone(),
+            self.namespace.clone(),
+            self.name.clone(),
+        )
     }
 }
 
@@ -387,8 +394,14 @@ impl State {
             {
                 continue;
             }
-            let old = entry.old.as_ref().filter(|object| selects(selector, object));
-            let new = entry.new.as_ref().filter(|object| selects(selector, object));
+            let old = entry
+                .old
+                .as_ref()
+                .filter(|object| selects(selector, object));
+            let new = entry
+                .new
+                .as_ref()
+                .filter(|object| selects(selector, object));
             let event = match (old, new) {
                 (None, Some(new)) => json!({"type": "ADDED", "object": new}),
                 (Some(_), Some(new)) => json!({"type": "MODIFIED", "object": new}),
@@ -449,7 +462,8 @@ impl State {
             if self.kubelet {
                 self.start_pod(&id);
             } else {
-                self.objects.get_mut(&id).expect("just made")["status"] = json!({"phase": "Pending"});
+                self.objects.get_mut(&id).expect("just made")["status"] =
+                    json!({"phase": "Pending"});
             }
         }
         Ok(created)
@@ -481,7 +495,11 @@ impl State {
         let known = self.known(id)?;
         let wanted = object.pointer("/metadata/resourceVersion");
         if wanted.is_some() && wanted != known.pointer("/metadata/resourceVersion") {
-            return Err(Failure(409, "Conflict", "the object has been modified".to_owned()));
+            return Err(Failure(
+                409,
+                "Conflict",
+                "the object has been modified".to_owned(),
+            ));
         }
         let mut new = known.clone();
         new["spec"] = object["spec"].clone();

@@ -38,9 +38,11 @@ async fn a_pool_is_filled_grown_shrunk_and_emptied() {
     let selector = pool["status"]["selector"].as_str().unwrap();
     assert!(selector.starts_with("agents.x-k8s.io/warm-pool-sandbox="));
     for (replicas, expected) in [(9, 9), (2, 2), (0, 0), (3, 3)] {
-        harness
-            .model
-            .patch("sandboxwarmpools", "p", json!({"spec": {"replicas": replicas}}));
+        harness.model.patch(
+            "sandboxwarmpools",
+            "p",
+            json!({"spec": {"replicas": replicas}}),
+        );
         harness
             .eventually("the pool has its size", |model| {
                 model.list("sandboxes").len() == expected
@@ -50,7 +52,10 @@ async fn a_pool_is_filled_grown_shrunk_and_emptied() {
             .await;
     }
     let pool = harness.model.get("sandboxwarmpools", "p").unwrap();
-    assert_eq!(pool["status"]["observedGeneration"], pool["metadata"]["generation"]);
+    assert_eq!(
+        pool["status"]["observedGeneration"],
+        pool["metadata"]["generation"]
+    );
     harness.settle().await;
     harness.model.take_writes();
     harness.settle().await;
@@ -63,10 +68,14 @@ async fn exactly_the_missing_members_are_made_while_the_watch_is_silent() {
     harness.pool("p", 1).await;
     harness.model.hold_watches(true);
     // This event was already delivered to nobody; the pool learns of it when watches go on.
-    harness.model.patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 20}}));
+    harness
+        .model
+        .patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 20}}));
     harness.model.hold_watches(false);
     harness
-        .eventually("the pool begins to grow", |model| model.list("sandboxes").len() > 2)
+        .eventually("the pool begins to grow", |model| {
+            model.list("sandboxes").len() > 2
+        })
         .await;
     harness.model.hold_watches(true);
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -83,11 +92,15 @@ async fn claimed_members_survive_their_pool() {
     harness.pool("p", 3).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness.model.delete("sandboxwarmpools", "p");
     harness
-        .eventually("only the claimed one is left", |model| model.list("sandboxes").len() == 1)
+        .eventually("only the claimed one is left", |model| {
+            model.list("sandboxes").len() == 1
+        })
         .await;
     harness.settle().await;
     assert!(ready(&harness.model, "sandboxclaims", "c"));
@@ -112,7 +125,9 @@ async fn a_sandbox_that_only_wears_the_label_is_no_member() {
         harness.model.create("sandboxclaims", claim(name, "p"));
     }
     harness
-        .eventually("all claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .eventually("all claims are Ready", |model| {
+            model.list("sandboxclaims").iter().all(is_ready)
+        })
         .await;
     for claim in harness.model.list("sandboxclaims") {
         assert_ne!(claim["status"]["sandbox"]["name"], "planted");
@@ -122,7 +137,9 @@ async fn a_sandbox_that_only_wears_the_label_is_no_member() {
 #[tokio::test(start_paused = true)]
 async fn recreate_replaces_members_a_few_at_a_time_and_keeps_enough_ready() {
     let harness = Harness::start();
-    harness.model.create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
     let mut pool = warm_pool("p", "t", 8);
     pool["spec"]["updateStrategy"] = json!({"type": "Recreate"});
     harness.model.create("sandboxwarmpools", pool);
@@ -131,7 +148,11 @@ async fn recreate_replaces_members_a_few_at_a_time_and_keeps_enough_ready() {
     harness
         .eventually("all members are of the new template", |model| {
             let sandboxes = model.list("sandboxes");
-            assert!(sandboxes.len() <= 10, "at most a quarter more: {}", sandboxes.len());
+            assert!(
+                sandboxes.len() <= 10,
+                "at most a quarter more: {}",
+                sandboxes.len()
+            );
             let up = sandboxes.iter().filter(|it| is_ready(it)).count();
             assert!(up >= 8, "{up} ready");
             images(model) == BTreeSet::from(["newer".to_owned()])
@@ -147,17 +168,24 @@ async fn on_replenish_keeps_members_until_they_are_claimed() {
     harness.pool("p", 2).await;
     harness.model.patch("sandboxtemplates", "t", new_image());
     harness.settle().await;
-    assert_eq!(images(&harness.model), BTreeSet::from(["python".to_owned()]));
+    assert_eq!(
+        images(&harness.model),
+        BTreeSet::from(["python".to_owned()])
+    );
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the replacement is new", |model| images(model).contains("newer"))
+        .eventually("the replacement is new", |model| {
+            images(model).contains("newer")
+        })
         .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_that_mean_nothing_replace_nothing() {
     let harness = Harness::start();
-    harness.model.create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
     let mut pool = warm_pool("p", "t", 2);
     pool["spec"]["updateStrategy"] = json!({"type": "Recreate"});
     harness.model.create("sandboxwarmpools", pool);
@@ -189,8 +217,12 @@ async fn changes_that_mean_nothing_replace_nothing() {
 async fn members_stuck_unready_are_replaced_and_unschedulable_ones_are_not() {
     let harness = Harness::start();
     harness.model.set_kubelet(false);
-    harness.model.create("sandboxtemplates", template("t", json!({})));
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 2));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 2));
     harness
         .eventually("both have pods", |model| model.list("pods").len() == 2)
         .await;
@@ -209,7 +241,9 @@ async fn members_stuck_unready_are_replaced_and_unschedulable_ones_are_not() {
         ]}),
     );
     harness
-        .eventually("the stuck one is replaced", |model| model.get("sandboxes", &names[1]).is_none())
+        .eventually("the stuck one is replaced", |model| {
+            model.get("sandboxes", &names[1]).is_none()
+        })
         .await;
     harness
         .eventually("the pool says that it is stuck", |model| {
@@ -219,7 +253,9 @@ async fn members_stuck_unready_are_replaced_and_unschedulable_ones_are_not() {
         .await;
     assert!(harness.model.get("sandboxes", &names[0]).is_some());
     let told = harness.model.list("events");
-    let told = told.iter().filter(|event| event["reason"] == "WarmPoolNotProgressing");
+    let told = told
+        .iter()
+        .filter(|event| event["reason"] == "WarmPoolNotProgressing");
     assert_eq!(told.count(), 1);
 }
 
@@ -233,13 +269,24 @@ async fn members_that_were_tampered_with_or_ended_are_replaced_and_never_handed_
         .iter()
         .map(|it| it["metadata"]["name"].as_str().unwrap().to_owned())
         .collect();
-    harness.model.patch_status("pods", &names[0], json!({"phase": "Failed"}));
-    harness.model.patch("sandboxes", &names[1], json!({"spec": {"shutdownTime": "2027-01-01T00:00:00Z"}}));
+    harness
+        .model
+        .patch_status("pods", &names[0], json!({"phase": "Failed"}));
+    harness.model.patch(
+        "sandboxes",
+        &names[1],
+        json!({"spec": {"shutdownTime": "2027-01-01T00:00:00Z"}}),
+    );
+    tokio::time::sleep(Duration::from_millis(100)).await;
     for index in 0..2 {
-        harness.model.create("sandboxclaims", claim(&format!("c{index}"), "p"));
+        harness
+            .model
+            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
     }
     harness
-        .eventually("both claims are Ready", |model| model.list("sandboxclaims").iter().all(is_ready))
+        .eventually("both claims are Ready", |model| {
+            model.list("sandboxclaims").iter().all(is_ready)
+        })
         .await;
     for claim in harness.model.list("sandboxclaims") {
         let name = claim["status"]["sandbox"]["name"].as_str().unwrap();
@@ -247,7 +294,8 @@ async fn members_that_were_tampered_with_or_ended_are_replaced_and_never_handed_
     }
     harness
         .eventually("both are gone", |model| {
-            model.get("sandboxes", &names[0]).is_none() && model.get("sandboxes", &names[1]).is_none()
+            model.get("sandboxes", &names[0]).is_none()
+                && model.get("sandboxes", &names[1]).is_none()
         })
         .await;
 }
@@ -257,16 +305,24 @@ async fn a_member_on_a_cordoned_node_is_the_last_choice() {
     let harness = Harness::start();
     harness.pool("p", 4).await;
     for node in ["node-0", "node-2"] {
-        harness.model.create("nodes", json!({"metadata": {"name": node}, "spec": {"unschedulable": true}}));
+        harness.model.create(
+            "nodes",
+            json!({"metadata": {"name": node}, "spec": {"unschedulable": true}}),
+        );
     }
     harness.settle().await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     let claim = harness.model.get("sandboxclaims", "c").unwrap();
     let name = claim["status"]["sandbox"]["name"].as_str().unwrap();
-    assert_eq!(harness.model.get("pods", name).unwrap()["spec"]["nodeName"], "node-1");
+    assert_eq!(
+        harness.model.get("pods", name).unwrap()["spec"]["nodeName"],
+        "node-1"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,11 +331,16 @@ async fn the_replica_limit_holds_and_is_reported() {
     let mut config = agent_sandbox_controller::Config::default();
     config.pools.replica_cap = 3;
     harness.run(config);
-    harness.model.create("sandboxtemplates", template("t", json!({})));
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 2_000_000_000));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 2_000_000_000));
     harness
         .eventually("it is reported", |model| {
-            said(&model.get("sandboxwarmpools", "p").unwrap(), "Progressing").1 == "WarmPoolNotProgressing"
+            said(&model.get("sandboxwarmpools", "p").unwrap(), "Progressing").1
+                == "WarmPoolNotProgressing"
         })
         .await;
     harness.settle().await;

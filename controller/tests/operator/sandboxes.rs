@@ -18,19 +18,30 @@ async fn a_sandbox_gets_a_pod_a_headless_service_and_its_volumes() {
     });
     harness.model.create("sandboxes", sandbox("s", more));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
     let sandbox = harness.model.get("sandboxes", "s").unwrap();
     let uid = &sandbox["metadata"]["uid"];
-    assert_eq!(condition(&sandbox, "Ready").unwrap()["message"], "Pod is Ready; Service Exists");
+    assert_eq!(
+        condition(&sandbox, "Ready").unwrap()["message"],
+        "Pod is Ready; Service Exists"
+    );
     assert_eq!(sandbox["status"]["serviceFQDN"], "s.n.svc.cluster.local");
     let selector = sandbox["status"]["selector"].as_str().unwrap();
     assert!(selector.starts_with("agents.x-k8s.io/sandbox-name-hash="));
 
     let pod = harness.model.get("pods", "s").unwrap();
-    assert_eq!(pod["spec"]["fromTheFuture"], 1, "fields we do not know reach the pod");
+    assert_eq!(
+        pod["spec"]["fromTheFuture"], 1,
+        "fields we do not know reach the pod"
+    );
     assert_eq!(pod["metadata"]["labels"]["a"], "b");
-    assert_eq!(pod["metadata"]["labels"]["agents.x-k8s.io/claim-uid"], Value::Null);
+    assert_eq!(
+        pod["metadata"]["labels"]["agents.x-k8s.io/claim-uid"],
+        Value::Null
+    );
     assert_eq!(pod["metadata"]["annotations"]["c"], "d");
     let service = harness.model.get("services", "s").unwrap();
     assert_eq!(service["spec"]["clusterIP"], "None");
@@ -38,7 +49,10 @@ async fn a_sandbox_gets_a_pod_a_headless_service_and_its_volumes() {
         service["spec"]["ports"],
         json!([{"name": "web", "protocol": "TCP", "port": 80, "targetPort": 80}])
     );
-    let volume = harness.model.get("persistentvolumeclaims", "data-s").unwrap();
+    let volume = harness
+        .model
+        .get("persistentvolumeclaims", "data-s")
+        .unwrap();
     for child in [&pod, &service, &volume] {
         assert_eq!(&child["metadata"]["ownerReferences"][0]["uid"], uid);
     }
@@ -58,11 +72,17 @@ async fn suspend_and_resume_keep_service_and_volume_and_replace_the_pod() {
     });
     harness.model.create("sandboxes", sandbox("s", more));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
     for _ in 0..2 {
         let old = harness.model.get("pods", "s").unwrap()["metadata"]["uid"].clone();
-        harness.model.patch("sandboxes", "s", json!({"spec": {"operatingMode": "Suspended"}}));
+        harness.model.patch(
+            "sandboxes",
+            "s",
+            json!({"spec": {"operatingMode": "Suspended"}}),
+        );
         harness
             .eventually("the pod is terminating", |model| {
                 let sandbox = model.get("sandboxes", "s").unwrap();
@@ -82,24 +102,45 @@ async fn suspend_and_resume_keep_service_and_volume_and_replace_the_pod() {
             })
             .await;
         assert!(harness.model.get("services", "s").is_some());
-        assert!(harness.model.get("persistentvolumeclaims", "data-s").is_some());
-        harness.model.patch("sandboxes", "s", json!({"spec": {"operatingMode": "Running"}}));
+        assert!(
+            harness
+                .model
+                .get("persistentvolumeclaims", "data-s")
+                .is_some()
+        );
+        harness.model.patch(
+            "sandboxes",
+            "s",
+            json!({"spec": {"operatingMode": "Running"}}),
+        );
         harness
             .eventually("it runs again", |model| ready(model, "sandboxes", "s"))
             .await;
-        assert_ne!(harness.model.get("pods", "s").unwrap()["metadata"]["uid"], old);
+        assert_ne!(
+            harness.model.get("pods", "s").unwrap()["metadata"]["uid"],
+            old
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn replicas_of_the_older_version_suspend_too() {
     let harness = Harness::start();
-    harness.model.create("sandboxes", sandbox("s", json!({"replicas": 1})));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .model
+        .create("sandboxes", sandbox("s", json!({"replicas": 1})));
+    harness
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
-    assert_eq!(harness.model.get("sandboxes", "s").unwrap()["status"]["replicas"], 1);
-    harness.model.patch("sandboxes", "s", json!({"spec": {"replicas": 0}}));
+    assert_eq!(
+        harness.model.get("sandboxes", "s").unwrap()["status"]["replicas"],
+        1
+    );
+    harness
+        .model
+        .patch("sandboxes", "s", json!({"spec": {"replicas": 0}}));
     harness
         .eventually("the pod is gone", |model| model.list("pods").is_empty())
         .await;
@@ -116,7 +157,9 @@ async fn a_deleted_pod_is_replaced_only_when_it_is_gone() {
     harness.model.set_graceful(true);
     harness.model.create("sandboxes", sandbox("s", json!({})));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
     let old = harness.model.get("pods", "s").unwrap()["metadata"]["uid"].clone();
     harness.model.delete("pods", "s");
@@ -126,12 +169,20 @@ async fn a_deleted_pod_is_replaced_only_when_it_is_gone() {
         })
         .await;
     harness.settle().await;
-    assert_eq!(harness.model.get("pods", "s").unwrap()["metadata"]["uid"], old);
+    assert_eq!(
+        harness.model.get("pods", "s").unwrap()["metadata"]["uid"],
+        old
+    );
     harness.model.remove("pods", "s");
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
-    assert_ne!(harness.model.get("pods", "s").unwrap()["metadata"]["uid"], old);
+    assert_ne!(
+        harness.model.get("pods", "s").unwrap()["metadata"]["uid"],
+        old
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,14 +210,26 @@ async fn a_refused_pod_is_reported_with_the_servers_words_and_not_tried_again() 
         })
         .await;
     let sandbox = harness.model.get("sandboxes", "s").unwrap();
-    let message = condition(&sandbox, "Ready").unwrap()["message"].as_str().unwrap();
+    let message = condition(&sandbox, "Ready").unwrap()["message"]
+        .as_str()
+        .unwrap();
     assert!(message.contains("spec.containers[0].imagee"), "{message}");
     tokio::time::sleep(std::time::Duration::from_secs(300)).await;
-    assert_eq!(tries.load(std::sync::atomic::Ordering::SeqCst), 1, "no hot loop");
+    assert_eq!(
+        tries.load(std::sync::atomic::Ordering::SeqCst),
+        1,
+        "no hot loop"
+    );
     // A change of the sandbox is another try.
-    harness.model.patch("sandboxes", "s", json!({"spec": {"podTemplate": {"spec": {"x": 1}}}}));
+    harness.model.patch(
+        "sandboxes",
+        "s",
+        json!({"spec": {"podTemplate": {"spec": {"x": 1}}}}),
+    );
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
 }
 
@@ -197,7 +260,10 @@ async fn somebody_elses_pod_is_never_touched_and_its_end_is_noticed() {
             let sandbox = model.get("sandboxes", "s").unwrap();
             condition(&sandbox, "Ready").is_some_and(|ready| {
                 ready["reason"] == "ReconcilerError"
-                    && ready["message"].as_str().unwrap().contains("owned by Job/j")
+                    && ready["message"]
+                        .as_str()
+                        .unwrap()
+                        .contains("owned by Job/j")
             })
         })
         .await;
@@ -206,15 +272,22 @@ async fn somebody_elses_pod_is_never_touched_and_its_end_is_noticed() {
     // The pod carries no label of ours, so no watch sees it go.
     harness.model.remove("pods", "s");
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unowned_pod_blocks_suspension_and_survives() {
     let harness = Harness::start();
-    harness.model.create("pods", json!({"metadata": {"name": "s"}, "spec": {}}));
-    harness.model.create("sandboxes", sandbox("s", json!({"operatingMode": "Suspended"})));
+    harness
+        .model
+        .create("pods", json!({"metadata": {"name": "s"}, "spec": {}}));
+    harness.model.create(
+        "sandboxes",
+        sandbox("s", json!({"operatingMode": "Suspended"})),
+    );
     harness
         .eventually("PodNotOwned", |model| {
             said(&model.get("sandboxes", "s").unwrap(), "Suspended").1 == "PodNotOwned"
@@ -232,7 +305,9 @@ async fn an_authorised_pod_is_taken_over() {
     let uid = harness.model.create("pods", pod)["metadata"]["uid"].clone();
     harness.model.create("sandboxes", sandbox("s", json!({})));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
     let pod = harness.model.get("pods", "s").unwrap();
     assert_eq!(pod["metadata"]["uid"], uid);
@@ -245,11 +320,16 @@ async fn two_owned_pods_stop_everything_and_say_so_once() {
     let harness = Harness::start();
     harness.model.create("sandboxes", sandbox("s", json!({})));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
     let mut twin = harness.model.get("pods", "s").unwrap();
     twin["metadata"]["name"] = json!("twin");
-    twin["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    twin["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("resourceVersion");
     harness.model.create("pods", twin);
     harness
         .eventually("MultiplePods", |model| {
@@ -259,11 +339,15 @@ async fn two_owned_pods_stop_everything_and_say_so_once() {
     harness.settle().await;
     assert_eq!(harness.model.list("pods").len(), 2);
     let events = harness.model.list("events");
-    let told = events.iter().filter(|event| event["reason"] == "MultiplePods");
+    let told = events
+        .iter()
+        .filter(|event| event["reason"] == "MultiplePods");
     assert_eq!(told.count(), 1);
     harness.model.remove("pods", "twin");
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
 }
 
@@ -273,7 +357,9 @@ async fn a_lost_volume_claim_is_made_again() {
     let more = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]});
     harness.model.create("sandboxes", sandbox("s", more));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
     harness.model.remove("persistentvolumeclaims", "data-s");
     harness
@@ -292,9 +378,13 @@ async fn template_labels_removed_from_the_sandbox_leave_the_pod_and_foreign_ones
     }});
     harness.model.create("sandboxes", sandbox("s", more));
     harness
-        .eventually("the sandbox is Ready", |model| ready(model, "sandboxes", "s"))
+        .eventually("the sandbox is Ready", |model| {
+            ready(model, "sandboxes", "s")
+        })
         .await;
-    harness.model.patch("pods", "s", json!({"metadata": {"labels": {"mesh": "on"}}}));
+    harness
+        .model
+        .patch("pods", "s", json!({"metadata": {"labels": {"mesh": "on"}}}));
     harness.model.patch(
         "sandboxes",
         "s",
@@ -308,7 +398,10 @@ async fn template_labels_removed_from_the_sandbox_leave_the_pod_and_foreign_ones
                 && meta["annotations"]["c"].is_null()
         })
         .await;
-    assert_eq!(harness.model.get("pods", "s").unwrap()["metadata"]["labels"]["mesh"], "on");
+    assert_eq!(
+        harness.model.get("pods", "s").unwrap()["metadata"]["labels"]["mesh"],
+        "on"
+    );
     harness.settle().await;
     harness.model.take_writes();
     harness.settle().await;

@@ -16,8 +16,12 @@ async fn no_pod_of_a_template_starts_before_its_policy() {
             && block.load(std::sync::atomic::Ordering::SeqCst);
         hit.then(|| Mischief::Refuse(500, "InternalError", "not now".to_owned()))
     });
-    harness.model.create("sandboxtemplates", template("t", json!({})));
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 2));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 2));
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
         .eventually("the claim says what it waits for", |model| {
@@ -29,7 +33,9 @@ async fn no_pod_of_a_template_starts_before_its_policy() {
     assert!(harness.model.list("pods").is_empty());
     blocked.store(false, std::sync::atomic::Ordering::SeqCst);
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
 }
 
@@ -39,7 +45,9 @@ async fn the_policy_outlives_its_template_until_the_last_pod_is_gone() {
     harness.pool("p", 1).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the claim is Ready", |model| ready(model, "sandboxclaims", "c"))
+        .eventually("the claim is Ready", |model| {
+            ready(model, "sandboxclaims", "c")
+        })
         .await;
     harness.model.delete("sandboxwarmpools", "p");
     harness.model.delete("sandboxtemplates", "t");
@@ -57,7 +65,9 @@ async fn the_policy_outlives_its_template_until_the_last_pod_is_gone() {
 #[tokio::test(start_paused = true)]
 async fn the_policy_follows_its_template_and_is_repaired() {
     let harness = Harness::start();
-    harness.model.create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
     let spec = |model: &crate::model::Model| {
         model
             .get("networkpolicies", "t-network-policy")
@@ -80,21 +90,39 @@ async fn the_policy_follows_its_template_and_is_repaired() {
         json!({"spec": {"networkPolicy": {"egress": [{"ports": [{"port": 53}]}]}}}),
     );
     harness
-        .eventually("the custom rules", |model| spec(model)["egress"][0]["ports"][0]["port"] == 53)
+        .eventually("the custom rules", |model| {
+            spec(model)["egress"][0]["ports"][0]["port"] == 53
+        })
         .await;
     assert_eq!(spec(&harness.model)["ingress"], Value::Null);
     harness.settle().await;
     harness.model.take_writes();
     harness.settle().await;
-    assert_eq!(harness.model.take_writes(), [], "a port without protocol is no drift");
+    assert_eq!(
+        harness.model.take_writes(),
+        [],
+        "a port without protocol is no drift"
+    );
 
-    harness.model.patch("networkpolicies", "t-network-policy", json!({"spec": {"egress": [{}]}}));
+    harness.model.patch(
+        "networkpolicies",
+        "t-network-policy",
+        json!({"spec": {"egress": [{}]}}),
+    );
     harness
-        .eventually("tampering is undone", |model| spec(model)["egress"][0]["ports"][0]["port"] == 53)
+        .eventually("tampering is undone", |model| {
+            spec(model)["egress"][0]["ports"][0]["port"] == 53
+        })
         .await;
-    harness.model.patch("sandboxtemplates", "t", json!({"spec": {"networkPolicyManagement": "Unmanaged"}}));
+    harness.model.patch(
+        "sandboxtemplates",
+        "t",
+        json!({"spec": {"networkPolicyManagement": "Unmanaged"}}),
+    );
     harness
-        .eventually("unmanaged", |model| model.list("networkpolicies").is_empty())
+        .eventually("unmanaged", |model| {
+            model.list("networkpolicies").is_empty()
+        })
         .await;
 }
 
@@ -103,17 +131,33 @@ async fn somebody_elses_policy_of_the_name_is_left_alone_and_blocks_pods() {
     let harness = Harness::start();
     let foreign = json!({"metadata": {"name": "t-network-policy"}, "spec": {"podSelector": {}}});
     harness.model.create("networkpolicies", foreign);
-    let before = harness.model.get("networkpolicies", "t-network-policy").unwrap();
-    harness.model.create("sandboxtemplates", template("t", json!({})));
-    harness.model.create("sandboxwarmpools", warm_pool("p", "t", 1));
+    let before = harness
+        .model
+        .get("networkpolicies", "t-network-policy")
+        .unwrap();
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 1));
     harness
         .eventually("it is reported", |model| {
-            model.list("events").iter().any(|event| event["reason"] == "NetworkPolicyConflict")
+            model
+                .list("events")
+                .iter()
+                .any(|event| event["reason"] == "NetworkPolicyConflict")
         })
         .await;
     harness.settle().await;
     assert!(harness.model.list("pods").is_empty());
-    assert_eq!(harness.model.get("networkpolicies", "t-network-policy").unwrap(), before);
+    assert_eq!(
+        harness
+            .model
+            .get("networkpolicies", "t-network-policy")
+            .unwrap(),
+        before
+    );
     harness.model.remove("networkpolicies", "t-network-policy");
     harness.full("p", 1).await;
 }
@@ -121,9 +165,13 @@ async fn somebody_elses_policy_of_the_name_is_left_alone_and_blocks_pods() {
 #[tokio::test(start_paused = true)]
 async fn a_policy_owned_by_its_template_is_freed_from_garbage_collection() {
     let harness = Harness::start();
-    harness.model.create("sandboxtemplates", template("t", json!({})));
     harness
-        .eventually("the policy", |model| !model.list("networkpolicies").is_empty())
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .eventually("the policy", |model| {
+            !model.list("networkpolicies").is_empty()
+        })
         .await;
     let uid = harness.model.get("sandboxtemplates", "t").unwrap()["metadata"]["uid"].clone();
     harness.model.patch(
@@ -147,11 +195,14 @@ async fn a_policy_owned_by_its_template_is_freed_from_garbage_collection() {
 #[tokio::test(start_paused = true)]
 async fn the_template_carries_its_own_hash() {
     let harness = Harness::start();
-    harness.model.create("sandboxtemplates", template("test-template", json!({})));
+    harness
+        .model
+        .create("sandboxtemplates", template("test-template", json!({})));
     harness
         .eventually("the label", |model| {
             let template = model.get("sandboxtemplates", "test-template").unwrap();
-            template["metadata"]["labels"]["agents.x-k8s.io/sandbox-template-ref-hash"] == "69155462"
+            template["metadata"]["labels"]["agents.x-k8s.io/sandbox-template-ref-hash"]
+                == "69155462"
         })
         .await;
 }
