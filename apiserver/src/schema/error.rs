@@ -58,6 +58,16 @@ impl FieldError {
         Self::with_value(FieldReason::Invalid, path, value, detail)
     }
 
+    /// A malformed value that is shown as `text`.
+    pub(crate) fn invalid_shown(
+        path: impl fmt::Display,
+        text: &str,
+        detail: impl fmt::Display,
+    ) -> Self {
+        let reason = FieldReason::Invalid;
+        Self::build(reason, path, format!("{}: {text}", reason.label()), detail)
+    }
+
     /// A malformed value that is too large to be shown.
     pub fn invalid_omitted(path: impl fmt::Display, detail: impl fmt::Display) -> Self {
         Self::without_value(FieldReason::Invalid, path, detail)
@@ -81,6 +91,11 @@ impl FieldError {
     /// A value that occurs twice where it may occur once.
     pub fn duplicate(path: impl fmt::Display, value: &Value) -> Self {
         Self::with_value(FieldReason::Duplicate, path, value, "")
+    }
+
+    /// A value that occurs twice and is too large to be shown.
+    pub fn duplicate_omitted(path: impl fmt::Display) -> Self {
+        Self::without_value(FieldReason::Duplicate, path, "")
     }
 
     /// A value outside of an enumeration.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// Field, reason and message of recorded causes, sorted.
-fn causes(answer: &Value) -> Vec<(String, String, String)> {
+pub(super) fn causes(answer: &Value) -> Vec<(String, String, String)> {
     let mut causes: Vec<_> = answer["causes"]
         .as_array()
         .into_iter()
@@ -20,7 +20,7 @@ fn causes(answer: &Value) -> Vec<(String, String, String)> {
 }
 
 /// The same of our errors.
-fn found(errors: &[FieldError]) -> Vec<(String, String, String)> {
+pub(super) fn found(errors: &[FieldError]) -> Vec<(String, String, String)> {
     let mut found: Vec<_> = errors
         .iter()
         .map(|error| {
