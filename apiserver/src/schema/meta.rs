@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::intern::Interner;
-use super::resolve;
+use super::resolve::Definitions;
 use super::structural::{Kind, Name, Node, Structural};
 
 /// Adds the implied fields to the schema of an object or of an embedded one.
@@ -55,10 +55,13 @@ fn overlay(implied: &Structural, declared: &Structural, interner: &mut Interner)
 
 /// The schema of `metadata`.
 fn object_meta(interner: &mut Interner) -> Structural {
-    serde_json::from_str::<Value>(DEFINITIONS)
-        .ok()
-        .and_then(|definitions| resolve::resolve(interner, &definitions, "ObjectMeta").ok())
-        .unwrap_or_default()
+    let Ok(document) = serde_json::from_str::<Value>(DEFINITIONS) else {
+        return Structural::free_form();
+    };
+    let mut definitions = Definitions::with_interner(&document, std::mem::take(interner));
+    let schema = definitions.resolve("ObjectMeta").unwrap_or_default();
+    *interner = definitions.into_interner();
+    schema
 }
 
 const DEFINITIONS: &str = r##"{

@@ -37,5 +37,6 @@ pub use error::{FieldError, FieldReason, SchemaError};
 pub use intern::Interner;
 pub use path::Path;
 pub use prune::{prune, unknown_fields};
+pub use resolve::Definitions;
 pub use structural::{GroupVersionKind, Kind, ListType, MapType, Name, Node, Rule, Structural};
 pub use validate::{blocks_rules, validate};

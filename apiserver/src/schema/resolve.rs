@@ -16,45 +16,106 @@ use super::error::{FieldError, SchemaError};
 use super::intern::Interner;
 use super::structural::{Kind, ListType, MapType, Node, Structural};
 
-/// See [`Structural::resolve_with`].
-pub(super) fn resolve(
-    interner: &mut Interner,
-    definitions: &Value,
-    root: &str,
-) -> Result<Structural, SchemaError> {
-    let definitions = Definitions::reachable(definitions, root)?;
-    let mut builder = Builder {
-        interner,
-        resolver: Some(Resolver::new(&definitions)),
-    };
-    Ok(builder.definition(root, None))
+/// The definitions of an OpenAPI document, from which schemas are built.
+///
+/// What several schemas refer to is built once.
+#[derive(Debug)]
+pub struct Definitions<'d> {
+    document: &'d Value,
+    interner: Interner,
+    done: HashMap<&'d str, Structural>,
 }
 
-/// The definitions that a root leads to.
+impl<'d> Definitions<'d> {
+    /// `document` is the `components.schemas` of a v3 document, or the `definitions` of a v2 one.
+    pub fn new(document: &'d Value) -> Self {
+        Self::with_interner(document, Interner::default())
+    }
+
+    /// Like [`Self::new`], sharing equal parts with what `interner` has seen before.
+    pub fn with_interner(document: &'d Value, interner: Interner) -> Self {
+        Self {
+            document,
+            interner,
+            done: HashMap::new(),
+        }
+    }
+
+    /// The interner, with what the schemas share.
+    pub fn into_interner(self) -> Interner {
+        self.interner
+    }
+
+    /// The schema of the definition `root`, references followed.
+    ///
+    /// Meant for built-in kinds: the structural rules are not enforced, zero-valued defaults that
+    /// only say "not a pointer" are ignored, and objects without properties are free-form.
+    pub fn resolve(&mut self, root: &str) -> Result<Structural, SchemaError> {
+        let missing = |name: &str| FieldError::not_found("", &Value::String(name.to_owned()));
+        let known = self
+            .document
+            .as_object()
+            .and_then(|d| d.get_key_value(root));
+        let Some((root, _)) = known else {
+            return Err(SchemaError {
+                errors: vec![missing(root)],
+            });
+        };
+        let mut resolver = Resolver::new(Source::Document(self.document));
+        resolver.done = std::mem::take(&mut self.done);
+        let mut builder = Builder {
+            interner: &mut self.interner,
+            resolver: Some(resolver),
+        };
+        let schema = builder.definition(root, None);
+        if let Some(resolver) = builder.resolver {
+            SchemaError::check(resolver.missing.into_iter().map(missing).collect())?;
+            self.done = resolver.done;
+        }
+        Ok(schema)
+    }
+}
+
+/// The definitions that a recursive one leads to, kept for expanding it.
 #[derive(Default)]
-struct Definitions {
+struct Kept {
     by_name: BTreeMap<Box<str>, Value>,
     /// Shares the parts of expanded levels that lead nowhere else.
     interner: Mutex<Interner>,
 }
 
-impl Definitions {
+impl Kept {
     /// Copies what `root` leads to, without descriptions.
-    fn reachable(definitions: &Value, root: &str) -> Result<Arc<Self>, SchemaError> {
+    fn reachable(definitions: &Value, root: &str) -> Self {
         let mut found = Self::default();
         let mut open = vec![root.to_owned()];
         while let Some(name) = open.pop() {
             if found.by_name.contains_key(name.as_str()) {
                 continue;
             }
-            let definition = definitions.get(&name).ok_or_else(|| SchemaError {
-                errors: vec![FieldError::not_found("", &Value::String(name.clone()))],
-            })?;
-            let definition = without_descriptions(definition, Place::Schema);
-            collect_references(&definition, &mut open);
-            found.by_name.insert(name.into_boxed_str(), definition);
+            if let Some(definition) = definitions.get(&name) {
+                let definition = without_descriptions(definition, Place::Schema);
+                collect_references(&definition, &mut open);
+                found.by_name.insert(name.into_boxed_str(), definition);
+            }
         }
-        Ok(Arc::new(found))
+        found
+    }
+}
+
+/// Where definitions come from.
+#[derive(Clone, Copy)]
+enum Source<'d> {
+    Document(&'d Value),
+    Kept(&'d Arc<Kept>),
+}
+
+impl<'d> Source<'d> {
+    fn get(self, name: &str) -> Option<&'d Value> {
+        match self {
+            Self::Document(document) => document.get(name),
+            Self::Kept(definitions) => definitions.by_name.get(name),
+        }
     }
 }
 
@@ -118,17 +179,41 @@ fn target(doc: &Map<String, Value>) -> Option<&str> {
 
 /// Follows references while a schema is built.
 pub(super) struct Resolver<'d> {
-    definitions: &'d Arc<Definitions>,
+    source: Source<'d>,
+    /// The definitions that are being built, outermost first.
     open: Vec<&'d str>,
     done: HashMap<&'d str, Structural>,
+    missing: Vec<&'d str>,
+    /// Made for the first recursive definition.
+    kept: Option<Arc<Kept>>,
 }
 
 impl<'d> Resolver<'d> {
-    fn new(definitions: &'d Arc<Definitions>) -> Self {
+    fn new(source: Source<'d>) -> Self {
         Self {
-            definitions,
+            source,
             open: Vec::new(),
             done: HashMap::new(),
+            missing: Vec::new(),
+            kept: match source {
+                Source::Document(_) => None,
+                Source::Kept(definitions) => Some(Arc::clone(definitions)),
+            },
+        }
+    }
+
+    /// A link to `name`, which is being built.
+    fn recursion(&mut self, name: &str, siblings: Option<&Map<String, Value>>) -> Recursion {
+        let outermost = self.open.first().copied().unwrap_or(name);
+        let source = self.source;
+        let kept = self.kept.get_or_insert_with(|| match source {
+            Source::Document(document) => Arc::new(Kept::reachable(document, outermost)),
+            Source::Kept(definitions) => Arc::clone(definitions),
+        });
+        Recursion {
+            definitions: Arc::clone(kept),
+            name: name.into(),
+            siblings: siblings.cloned(),
         }
     }
 }
@@ -162,11 +247,7 @@ impl<'d> Builder<'_, 'd> {
             return Structural::free_form();
         };
         if resolver.open.contains(&name) {
-            return Structural::recursive(Recursion {
-                definitions: Arc::clone(resolver.definitions),
-                name: name.into(),
-                siblings: siblings.cloned(),
-            });
+            return Structural::recursive(resolver.recursion(name, siblings));
         }
         let known = resolver.done.get(name).cloned();
         let schema = known.unwrap_or_else(|| {
@@ -189,14 +270,18 @@ impl<'d> Builder<'_, 'd> {
 
     /// Builds the definition `name`, in which references to it are recursive.
     fn open(&mut self, name: &'d str) -> Node {
-        let definition = match &mut self.resolver {
-            Some(resolver) => {
-                resolver.open.push(name);
-                resolver.definitions.by_name.get(name)
+        let definition = self.resolver.as_mut().and_then(|resolver| {
+            resolver.open.push(name);
+            let definition = resolver.source.get(name);
+            if definition.is_none() {
+                resolver.missing.push(name);
             }
-            None => None,
-        };
+            definition
+        });
         let mut node = definition.map_or_else(Node::default, |doc| self.node(doc));
+        if name.ends_with(".runtime.RawExtension") {
+            node.map_type = MapType::Atomic;
+        }
         if name.ends_with(".api.resource.Quantity") {
             node.kind = Kind::Quantity;
             node.checks = None;
@@ -241,7 +326,7 @@ impl<'d> Builder<'_, 'd> {
 
 /// A reference to a definition from inside of itself.
 pub(super) struct Recursion {
-    definitions: Arc<Definitions>,
+    definitions: Arc<Kept>,
     name: Box<str>,
     siblings: Option<Map<String, Value>>,
 }
@@ -252,7 +337,7 @@ impl Recursion {
         let mut interner = self.definitions.interner.lock();
         let mut builder = Builder {
             interner: &mut interner,
-            resolver: Some(Resolver::new(&self.definitions)),
+            resolver: Some(Resolver::new(Source::Kept(&self.definitions))),
         };
         let mut node = builder.open(&self.name);
         if let Some(siblings) = &self.siblings {

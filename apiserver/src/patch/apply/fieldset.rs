@@ -311,6 +311,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn round_trip(set in any_set()) {
             prop_assert_eq!(FieldSet::parse(&set.to_value()).unwrap(), set);

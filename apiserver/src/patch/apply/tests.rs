@@ -458,6 +458,8 @@ fn dense(value: &Value) -> Option<Value> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn applying_twice_is_applying_once(live in any_dense_spec(), a in any_dense_spec(), b in any_dense_spec()) {
         let mut server = property_server();

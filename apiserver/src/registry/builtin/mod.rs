@@ -15,7 +15,7 @@ use super::{
     Descriptor, Origin, ScalePaths, Scope, SelectableField, Subresource, SubresourceAction, Verb,
     Version, strategy_for,
 };
-use crate::schema::{Interner, SchemaError, Structural};
+use crate::schema::{Definitions, SchemaError, Structural};
 use table::{Row, Rules, Sub};
 
 /// Every resource the server knows without a CRD.
@@ -23,24 +23,19 @@ use table::{Row, Rules, Sub};
 /// Resolving the committed schemas cannot fail (a test proves it); if it did, the kind would be
 /// served free-form rather than not at all.
 pub fn descriptors() -> Vec<Descriptor> {
-    let definitions = schemas::definitions();
-    let mut interner = Interner::default();
+    let document = schemas::definitions();
+    let mut definitions = Definitions::new(&document);
     table::ROWS
         .iter()
         .map(|row| {
-            let schema = schema_of(row, &mut interner, &definitions).unwrap_or_default();
+            let schema = schema_of(row, &mut definitions).unwrap_or_default();
             descriptor(row, schema)
         })
         .collect()
 }
 
-fn schema_of(
-    row: &Row,
-    interner: &mut Interner,
-    definitions: &serde_json::Value,
-) -> Result<Structural, SchemaError> {
-    let name = schemas::definition_name(row.group, row.version, row.kind);
-    Structural::resolve_with(interner, definitions, &name)
+fn schema_of(row: &Row, definitions: &mut Definitions<'_>) -> Result<Structural, SchemaError> {
+    definitions.resolve(&schemas::definition_name(row.group, row.version, row.kind))
 }
 
 fn descriptor(row: &Row, schema: Structural) -> Descriptor {

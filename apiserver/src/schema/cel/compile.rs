@@ -23,9 +23,9 @@ pub(super) struct Level {
     pub(super) schema: Structural,
     pub(super) place: Place,
     pub(super) rules: Vec<Compiled>,
-    pub(super) properties: Vec<(Name, Level)>,
-    pub(super) items: Option<Box<Level>>,
-    pub(super) additional: Option<Box<Level>>,
+    pub(super) properties: Vec<(Name, Self)>,
+    pub(super) items: Option<Box<Self>>,
+    pub(super) additional: Option<Box<Self>>,
 }
 
 /// One rule, ready to run.
@@ -120,9 +120,10 @@ impl Compiler {
             let spot = Spot {
                 path: &path,
                 values: spot.times(schema),
-                uncorrelated: spot
-                    .uncorrelated
-                    .or((!correlated).then_some(own_path.as_str())),
+                uncorrelated: match spot.uncorrelated {
+                    None if !correlated => Some(&own_path),
+                    outer => outer,
+                },
             };
             let below = self.level(items, Place::of(items, false), spot);
             level.items = Some(Box::new(below));
@@ -163,7 +164,7 @@ impl Compiler {
         let this = Sized::declared(schema, place);
         let old = old_self(rule, &this);
         let inspection = inspect::inspect(&mut expression, &this, &old, &mut self.unordered);
-        if !self.accept(rule, &rule_path, &inspection, Ty::Bool) {
+        if !self.accept(rule, &rule_path, &inspection, &Ty::Bool) {
             return None;
         }
         self.charge(schema, &inspection, "estimated rule cost", &rule_path, spot);
@@ -220,7 +221,7 @@ impl Compiler {
             }
         };
         let inspection = inspect::inspect(&mut expression, this, old, &mut self.unordered);
-        if !self.accept(rule, &path, &inspection, Ty::String) {
+        if !self.accept(rule, &path, &inspection, &Ty::String) {
             return None;
         }
         self.charge(
@@ -239,7 +240,7 @@ impl Compiler {
         rule: &Rule,
         path: &Path<'_>,
         inspection: &Inspection,
-        expected: Ty,
+        expected: &Ty,
     ) -> bool {
         let result = &inspection.result.ty;
         let problem = if !inspection.problems.is_empty() {

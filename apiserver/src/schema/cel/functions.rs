@@ -352,9 +352,9 @@ fn size(This(value): This<CelValue>) -> Result<i64, ExecutionError> {
     i64::try_from(size).map_err(|_| ExecutionError::NoSuchOverload)
 }
 
-fn to_bool(value: CelValue) -> Result<bool, ExecutionError> {
-    match &value {
-        CelValue::Bool(on) => Ok(*on),
+fn to_bool(This(value): This<CelValue>) -> Result<bool, ExecutionError> {
+    match value {
+        CelValue::Bool(on) => Ok(on),
         CelValue::String(text) => match text.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -404,23 +404,21 @@ impl Matcher {
     fn function(
         self,
     ) -> impl Fn(This<Arc<String>>, Arc<String>) -> Result<bool, ExecutionError> + Send + Sync {
-        move |This(text), pattern| {
-            let known = self.known.lock().get(&pattern).cloned();
-            let compiled = match known {
-                Some(compiled) => compiled,
-                None => {
-                    let compiled = Arc::new(Pattern::parse(&pattern).map_err(|error| {
-                        ExecutionError::function_error("matches", format!("invalid regex: {error}"))
-                    })?);
-                    let mut known = self.known.lock();
-                    if known.len() < Self::MOST {
-                        known.insert(pattern, Arc::clone(&compiled));
-                    }
-                    compiled
-                }
-            };
-            Ok(compiled.matches(&text))
+        move |This(text), pattern| Ok(self.compiled(&pattern)?.matches(&text))
+    }
+
+    fn compiled(&self, pattern: &Arc<String>) -> Result<Arc<Pattern>, ExecutionError> {
+        if let Some(known) = self.known.lock().get(pattern) {
+            return Ok(Arc::clone(known));
         }
+        let compiled = Arc::new(Pattern::parse(pattern).map_err(|error| {
+            ExecutionError::function_error("matches", format!("invalid regex: {error}"))
+        })?);
+        let mut known = self.known.lock();
+        if known.len() < Self::MOST {
+            known.insert(Arc::clone(pattern), Arc::clone(&compiled));
+        }
+        Ok(compiled)
     }
 }
 

@@ -96,7 +96,7 @@ impl Walk<'_> {
                         cost = cost.saturating_add(self.expression(&mut entry.key).cost);
                         let value = self.expression(&mut entry.value);
                         cost = cost.saturating_add(value.cost);
-                        values = Some(values.map_or(value.value.clone(), |v| v.or(&value.value)));
+                        values = Some(joined(values, value.value));
                     }
                 }
                 let value = values.unwrap_or(Sized::fixed(Ty::Dyn));
@@ -163,7 +163,7 @@ impl Walk<'_> {
         for item in &mut list.elements {
             let found = self.expression(item);
             cost = cost.saturating_add(found.cost);
-            element = Some(element.map_or(found.value.clone(), |e| e.or(&found.value)));
+            element = Some(joined(element, found.value));
         }
         let element = element.unwrap_or(Sized::fixed(Ty::Dyn));
         Found::new(Sized::of(Ty::List(Rc::new(element)), size), cost)
@@ -420,6 +420,14 @@ impl Walk<'_> {
             .saturating_add(result.cost)
             .saturating_add(range.value.size.saturating_mul(turn));
         Found::new(result.value, cost)
+    }
+}
+
+/// What is `value` or one of the values before it.
+fn joined(before: Option<Sized>, value: Sized) -> Sized {
+    match before {
+        Some(before) => before.or(&value),
+        None => value,
     }
 }
 

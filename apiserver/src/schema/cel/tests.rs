@@ -36,13 +36,10 @@ fn recorded_compilations() {
         serde_json::from_str(include_str!("../../../golden/schemas.json")).unwrap();
     let mut differences = Vec::new();
     for case in recorded["cases"].as_array().unwrap() {
-        let Some(rule) = case["schema"]
-            .get("properties")
-            .filter(|properties| properties.get("replicas").is_some())
-            .and(case["schema"]["x-kubernetes-validations"][0]["rule"].as_str())
-        else {
-            continue;
-        };
+        if case["schema"]["properties"].get("replicas").is_none() {
+            continue; // about structure, see the tests of `schema`
+        }
+        let rule = &case["schema"]["x-kubernetes-validations"][0]["rule"];
         let errors = match compile(&case["schema"]) {
             Ok(_) => Vec::new(),
             Err(error) => error.prefixed("spec.validation.openAPIV3Schema").errors,

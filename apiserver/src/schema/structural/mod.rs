@@ -17,7 +17,7 @@ use super::check;
 use super::format::Format;
 use super::intern::Interner;
 use super::pattern::Pattern;
-use super::resolve::{self, Recursion};
+use super::resolve::{Definitions, Recursion};
 
 /// The name of a property, shared by all schemas that have it.
 pub type Name = Arc<str>;
@@ -56,22 +56,9 @@ impl Structural {
         Ok(structural)
     }
 
-    /// The schema of the definition `root` among `definitions` (the `components.schemas` of an
-    /// `OpenAPI` v3 document, or the `definitions` of a v2 document), references resolved.
-    ///
-    /// Meant for built-in kinds: the structural rules are not enforced, zero-valued defaults that
-    /// only say "not a pointer" are ignored, and objects without properties are free-form.
+    /// The schema of the definition `root` among `definitions`; see [`Definitions::resolve`].
     pub fn resolve(definitions: &Value, root: &str) -> Result<Self, SchemaError> {
-        Self::resolve_with(&mut Interner::default(), definitions, root)
-    }
-
-    /// Like [`Self::resolve`], sharing equal parts with what `interner` has seen before.
-    pub fn resolve_with(
-        interner: &mut Interner,
-        definitions: &Value,
-        root: &str,
-    ) -> Result<Self, SchemaError> {
-        resolve::resolve(interner, definitions, root)
+        Definitions::new(definitions).resolve(root)
     }
 
     /// A schema that accepts every object and keeps every field.

@@ -293,6 +293,8 @@ pub(crate) fn property_schema() -> Structural {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn nothing_differs_from_itself(spec in any_spec()) {
         let object = json!({"spec": spec});
