@@ -66,7 +66,7 @@ impl Engine {
         })
     }
 
-    fn apply(
+    pub(super) fn apply(
         &self,
         target: &Target,
         part: Part<'_>,

@@ -41,6 +41,12 @@ impl Engine {
             subresource: "scale",
             paths: &only,
         };
+        if let ScaleChange::Patch(PatchKind::Apply { force }, scale) = change {
+            let replicas = wanted_replicas(target, scale)?;
+            let mut applied = json!({ "metadata": scale.get("metadata") });
+            meta::put(&mut applied, &paths.spec, Some(replicas.into()));
+            return self.apply(target, part, "scale", applied, force, options);
+        }
         self.replace(target, part, options, |old| {
             let before = scale_of(paths, old);
             let scale = match change {

@@ -116,6 +116,29 @@ async fn status_is_applied_through_its_subresource() {
 }
 
 #[tokio::test]
+async fn replicas_applied_through_the_scale_are_owned() {
+    let api = Api::with_things().await;
+    api.apply(&path(), "one", &applied(json!({"size": 1})))
+        .await
+        .ok();
+    let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "a"},
+        "spec": {"replicas": 3}});
+    let scaled = api
+        .apply(&format!("{}/scale", path()), "scaler", &scale)
+        .await
+        .ok();
+    assert_eq!(scaled["spec"]["replicas"], 3);
+    let message = api
+        .apply(&path(), "one", &applied(json!({"size": 1, "replicas": 5})))
+        .await
+        .refused(409, "Conflict");
+    assert!(
+        message.contains("conflict with \"scaler\" with subresource \"scale\""),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn apply_says_what_it_needs() {
     let api = Api::with_things().await;
     let media = "application/apply-patch+yaml";

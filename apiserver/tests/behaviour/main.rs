@@ -10,6 +10,7 @@ mod deletion;
 mod expiry;
 mod garbage;
 mod harness;
+mod laws;
 mod namespaces;
 mod pods;
 mod reads;
