@@ -4,6 +4,8 @@
 mod builtin_schemas;
 mod cargo;
 mod check;
+mod children;
+mod cluster;
 mod demo;
 mod directions;
 mod generate;
@@ -29,6 +31,14 @@ enum Command {
     Demo(demo::Args),
     /// Run the test suites, all of them or those named
     Test(suites::Args),
+    /// Run the SDK suite against the Kubernetes cluster that KUBECONFIG names
+    ///
+    /// Needs `kubectl` on the PATH, and a cluster without our kinds where you may install kinds and use
+    /// the namespace `default`. The operator and the router run on this machine, so it must reach the
+    /// addresses of pods: a cluster on the machine itself usually allows that, a remote one needs a
+    /// route. The nodes' image store must have the image agent-sandbox-runtime:0.1.0. What was created
+    /// is deleted in the end, whatever happened.
+    E2e(cluster::Args),
     /// Formatting, lints, generated files, dependency direction and dependency policy
     Check,
     /// Write the files that are generated from code, or compare them
@@ -39,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => suites::run(&args),
+        Command::E2e(args) => cluster::run(&args),
         Command::Check => check::run(),
         Command::Generate(args) => generate::run(&args),
     };

@@ -2,11 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 
-use crate::{cargo, demo, python, report};
+use crate::{cargo, children, demo, python, report};
 
 /// Which suites to run.
 #[derive(clap::Args, Debug)]
@@ -35,7 +38,7 @@ enum Suite {
 
 /// What a suite's output said.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Count {
+pub(crate) struct Count {
     passed: u64,
     failed: u64,
     skipped: u64,
@@ -56,8 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         report::step(&format!("suite {name}"));
         let (count, sound) = suite.run().with_context(|| format!("suite {name}"))?;
         report::line(&format!("suite {name}: {count}"));
-        // A suite that ran nothing has not passed, whatever its exit status.
-        if !sound || count.failed > 0 || count.passed == 0 {
+        if !sound || !count.is_success() {
             broken.push(name);
         }
         total.add(count);
@@ -137,6 +139,11 @@ impl Suite {
 }
 
 impl Count {
+    /// A suite that ran nothing has not passed, whatever its exit status.
+    pub(crate) fn is_success(self) -> bool {
+        self.failed == 0 && self.passed > 0
+    }
+
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -181,13 +188,21 @@ impl std::fmt::Display for Count {
 }
 
 /// Adds what runs the Python suite in a directory.
-fn pytest<'a>(command: &'a mut Command, directory: &str) -> Result<&'a mut Command> {
+pub(crate) fn pytest<'a>(command: &'a mut Command, directory: &str) -> Result<&'a mut Command> {
     command.current_dir(cargo::root()?).stdin(Stdio::null());
     Ok(command.args(["-m", "pytest", "-p", "no:cacheprovider", "-v", directory]))
 }
 
 /// Runs a test runner, passes its output on as it comes, and adds up what it counted.
 fn watch(command: &mut Command) -> Result<(Count, bool)> {
+    watch_unless(command, &AtomicBool::new(false))
+}
+
+/// The same, but ends the runner once `interrupted` becomes true.
+pub(crate) fn watch_unless(
+    command: &mut Command,
+    interrupted: &AtomicBool,
+) -> Result<(Count, bool)> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -196,6 +211,24 @@ fn watch(command: &mut Command) -> Result<(Count, bool)> {
         .stdout
         .take()
         .context("the runner's output is a pipe")?;
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| read(output));
+        while !reader.is_finished() {
+            if interrupted.load(Ordering::Relaxed) {
+                children::terminate(&child)?;
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
+        let count = reader
+            .join()
+            .map_err(|_| anyhow!("the reader of the runner's output panicked"))??;
+        let status = child.wait().context("the runner cannot be waited for")?;
+        Ok((count, status.success()))
+    })
+}
+
+fn read(output: impl std::io::Read) -> Result<Count> {
     let mut count = Count::default();
     for line in BufReader::new(output).lines() {
         let line = line.context("the runner's output is text")?;
@@ -204,12 +237,14 @@ fn watch(command: &mut Command) -> Result<(Count, bool)> {
             count.add(more);
         }
     }
-    let status = child.wait().context("the runner cannot be waited for")?;
-    Ok((count, status.success()))
+    Ok(count)
 }
 
+/// How soon an interruption is noticed.
+const PAUSE: Duration = Duration::from_millis(100);
 const TESTS: &str = "agent-sandbox-tests";
-const PYTHON_PACKAGES: &str = "tests/sdk/requirements.txt";
+/// What the Python suites need.
+pub(crate) const PYTHON_PACKAGES: &str = "tests/sdk/requirements.txt";
 
 #[cfg(test)]
 mod tests {
@@ -251,5 +286,13 @@ mod tests {
     fn a_runner_that_fails_is_noticed() {
         let (count, sound) = watch(Command::new("false").stdin(Stdio::null())).unwrap();
         assert_eq!((count, sound), (Count::default(), false));
+    }
+
+    #[test]
+    fn an_interruption_ends_the_runner() {
+        let mut command = Command::new("sleep");
+        command.arg("600").stdin(Stdio::null());
+        let (_, sound) = watch_unless(&mut command, &AtomicBool::new(true)).unwrap();
+        assert!(!sound);
     }
 }
