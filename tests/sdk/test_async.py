@@ -21,6 +21,17 @@ async def test_commands(async_sandbox):
     assert result.timed_out and result.stdout == "partial\n"
 
 
+class Collector:
+    """What the asynchronous client downloads into: its `write` is awaited."""
+
+    def __init__(self):
+        self.content = b""
+
+    async def write(self, content):
+        self.content += content
+        return len(content)
+
+
 async def test_files(async_sandbox):
     files = async_sandbox.files
     await files.write("a/text.txt", "text")
@@ -28,9 +39,9 @@ async def test_files(async_sandbox):
     await files.write("/a/stream.bin", io.BytesIO(b"z" * 200_000))
     assert await files.read("a/text.txt") == b"text"
     assert await files.read("/a/bytes.bin") == b"\x00\xff"
-    target = io.BytesIO()
+    target = Collector()
     await files.read_to("a/stream.bin", target)
-    assert target.getvalue() == b"z" * 200_000
+    assert target.content == b"z" * 200_000
     names = {entry.name for entry in await files.list("a")}
     assert names == {"text.txt", "bytes.bin", "stream.bin"}
     assert "a" in [entry.name for entry in await files.list(".")]
@@ -55,9 +66,10 @@ async def test_lifecycle(async_client, objects):
     assert ("default", sandbox.claim_name) in await async_client.list_active_sandboxes()
     assert await async_client.list_all_sandboxes(label_selector="team=async") == [sandbox.claim_name]
     assert (await sandbox.status())[0] == "SandboxReady"
-    await async_client.delete_sandbox(sandbox.claim_name)
+    name = sandbox.claim_name  # the handle forgets it
+    await async_client.delete_sandbox(name)
     assert await async_client.list_active_sandboxes() == []
-    await asyncio.to_thread(eventually, lambda: claim(objects, sandbox.claim_name) is None)
+    await asyncio.to_thread(eventually, lambda: claim(objects, name) is None)
 
 
 async def test_shutdown_after_seconds(async_client, objects):

@@ -24,9 +24,10 @@ def test_a_sandbox_comes_from_the_pool_and_goes_with_its_claim(client, objects, 
     assert sandbox.status()[0] == "SandboxReady"
     assert sandbox.is_active
 
+    name = sandbox.claim_name  # the handle forgets it
     sandbox.terminate()
     assert not sandbox.is_active
-    eventually(lambda: claim(objects, sandbox.claim_name) is None)
+    eventually(lambda: claim(objects, name) is None)
     eventually(lambda: sandbox_object(objects, sandbox.sandbox_id) is None)
     eventually(
         lambda: sandbox.sandbox_id
