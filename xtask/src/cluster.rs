@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // The operator still runs: it helps to take its objects apart.
     let removed = cluster.remove_objects();
     drop(children);
-    let removed = removed.and(cluster.remove_kinds());
+    let removed = removed.and_then(|()| cluster.remove_kinds());
     match (outcome, removed) {
         (Err(error), Err(second)) => {
             report::failure(&second);
