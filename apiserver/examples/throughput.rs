@@ -8,7 +8,9 @@
 //! one, a small kind is used. Numbers depend on the machine; they are for comparing two builds.
 
 #![allow(
+    clippy::naive_bytecount,
     clippy::print_stdout,
+    clippy::similar_names,
     clippy::disallowed_methods,
     reason = "a measuring program prints, and its watchers end with it"
 )]

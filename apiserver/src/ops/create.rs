@@ -87,7 +87,7 @@ impl Engine {
         if target.version.has_status() && !strategy.keeps_status_on_create() {
             object.as_object_mut().map(|map| map.shift_remove("status"));
         }
-        let context = self.context(target, &name, now);
+        let context = self.context(target, &name, "", now);
         strategy.prepare_create(&context, &mut object);
 
         let mut errors = metadata::violations(target, &object, None);

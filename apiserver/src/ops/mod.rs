@@ -136,11 +136,18 @@ impl Engine {
     }
 
     /// The hooks' view of an operation.
-    fn context<'a>(&'a self, target: &'a Target, name: &'a str, now: Timestamp) -> Context<'a> {
+    fn context<'a>(
+        &'a self,
+        target: &'a Target,
+        name: &'a str,
+        subresource: &'a str,
+        now: Timestamp,
+    ) -> Context<'a> {
         Context {
             now,
             namespace: &target.namespace,
             name,
+            subresource,
             store: &self.store,
         }
     }

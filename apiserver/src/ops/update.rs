@@ -176,10 +176,8 @@ impl Engine {
         normalise(target, &mut new)?;
         new = confine(descriptor, &target.version, part, new, old);
 
-        let context = self.context(target, &target.name, now);
-        descriptor
-            .strategy
-            .prepare_update(&context, part.subresource(), &mut new, old);
+        let context = self.context(target, &target.name, part.subresource(), now);
+        descriptor.strategy.prepare_update(&context, &mut new, old);
         if descriptor.generation && spec_differs(&target.version, &new, old) {
             let next = meta::generation(old).unwrap_or(0) + 1;
             meta::set(&mut new, "generation", next);

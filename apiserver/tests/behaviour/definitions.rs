@@ -38,20 +38,22 @@ async fn an_established_definition_is_served_and_discovered() {
     assert_eq!(stored["spec"]["names"]["listKind"], "ThingList");
 }
 
+/// Makes a definition bad.
+type Spoil = fn(&mut Value);
+
 #[tokio::test]
 async fn a_bad_definition_is_refused_by_field() {
     let api = Api::start();
-    let cases: [(&str, fn(&mut Value)); 3] = [
-        ("spec.versions", |d| {
-            d["spec"]["versions"][0]["storage"] = false.into()
-        }),
-        ("spec.versions[0].schema.openAPIV3Schema", |d| {
-            d["spec"]["versions"][0]["schema"] = json!({})
-        }),
-        ("spec.conversion.strategy", |d| {
-            d["spec"]["conversion"] = json!({"strategy": "Webhook",
-            "webhook": {"conversionReviewVersions": ["v1"]}})
-        }),
+    let unstored: Spoil = |d| d["spec"]["versions"][0]["storage"] = false.into();
+    let unschemed: Spoil = |d| d["spec"]["versions"][0]["schema"] = json!({});
+    let converted: Spoil = |d| {
+        d["spec"]["conversion"] = json!({"strategy": "Webhook",
+            "webhook": {"conversionReviewVersions": ["v1"]}});
+    };
+    let cases = [
+        ("spec.versions", unstored),
+        ("spec.versions[0].schema.openAPIV3Schema", unschemed),
+        ("spec.conversion.strategy", converted),
     ];
     for (field, spoil) in cases {
         let mut definition = definition();

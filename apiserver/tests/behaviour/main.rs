@@ -3,6 +3,16 @@
 //! Requests go through the router (to see statuses, headers and bytes) or through `kube::Client`;
 //! neither needs a socket. Nothing sleeps: what happens by itself is awaited with a deadline.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::similar_names,
+    clippy::unwrap_used,
+    reason = "the whole program is a test"
+)]
+
 mod apply;
 mod controller;
 mod definitions;
@@ -15,6 +25,7 @@ mod namespaces;
 mod pods;
 mod reads;
 mod restart;
+mod rules;
 mod streams;
 mod watches;
 mod wire;

@@ -45,7 +45,7 @@ async fn pages_show_one_snapshot_while_the_world_moves_on() {
             .unwrap()
             .to_owned();
         assert_eq!(
-            *revision.get_or_insert(at.clone()),
+            *revision.get_or_insert_with(|| at.clone()),
             at,
             "every page has the first one's revision"
         );

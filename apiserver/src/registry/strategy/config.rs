@@ -42,7 +42,7 @@ impl Strategy for Secret {
         fold_string_data(object);
     }
 
-    fn prepare_update(&self, _ctx: &Context<'_>, _sub: &str, new: &mut Value, old: &Value) {
+    fn prepare_update(&self, _ctx: &Context<'_>, new: &mut Value, old: &Value) {
         if let Some(kind) = old.get("type").cloned() {
             default(new, "type", kind);
         }

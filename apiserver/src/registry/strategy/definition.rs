@@ -25,8 +25,8 @@ impl Strategy for Definition {
         meta::put(object, &["status".to_owned()], Some(status));
     }
 
-    fn prepare_update(&self, _ctx: &Context<'_>, subresource: &str, new: &mut Value, _old: &Value) {
-        if !subresource.is_empty() {
+    fn prepare_update(&self, ctx: &Context<'_>, new: &mut Value, _old: &Value) {
+        if !ctx.subresource.is_empty() {
             return;
         }
         complete(new);

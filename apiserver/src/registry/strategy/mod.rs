@@ -35,6 +35,8 @@ pub struct Context<'a> {
     pub namespace: &'a str,
     /// Name of the object.
     pub name: &'a str,
+    /// The subresource a write goes through; empty for the main resource.
+    pub subresource: &'a str,
     pub(crate) store: &'a Store,
 }
 
@@ -82,15 +84,8 @@ pub trait Strategy: fmt::Debug + Send + Sync {
     /// Completes an object before it is created.
     fn prepare_create(&self, _ctx: &Context<'_>, _object: &mut Value) {}
 
-    /// Completes an object before it replaces `old`; `subresource` is empty for the main resource.
-    fn prepare_update(
-        &self,
-        _ctx: &Context<'_>,
-        _subresource: &str,
-        _new: &mut Value,
-        _old: &Value,
-    ) {
-    }
+    /// Completes an object before it replaces `old`.
+    fn prepare_update(&self, _ctx: &Context<'_>, _new: &mut Value, _old: &Value) {}
 
     /// Checks beyond the schema.
     fn validate(&self, _ctx: &Context<'_>, _new: &Value, _old: Option<&Value>) -> Vec<FieldError> {

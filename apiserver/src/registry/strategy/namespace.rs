@@ -28,8 +28,8 @@ impl Strategy for Namespace {
         label(ctx, object);
     }
 
-    fn prepare_update(&self, ctx: &Context<'_>, subresource: &str, new: &mut Value, old: &Value) {
-        if subresource != "finalize" {
+    fn prepare_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        if ctx.subresource != "finalize" {
             let finalizers = path(&["spec", "finalizers"]);
             meta::put(new, &finalizers, meta::at(old, &finalizers).cloned());
         }

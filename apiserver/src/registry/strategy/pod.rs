@@ -24,13 +24,14 @@ impl Strategy for Pod {
         meta::put(object, &["status".to_owned()], Some(status));
     }
 
-    fn validate(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    fn validate(&self, ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = rules::pod(new);
         let specs = (new.get("spec"), old.and_then(|old| old.get("spec")));
         let (Some(new), Some(old)) = specs else {
             return errors;
         };
-        if comparable(new) != comparable(old) {
+        let gated = is_gated(old);
+        if comparable(new, gated, ctx) != comparable(old, gated, ctx) {
             errors.push(FieldError::forbidden(
                 "spec",
                 "pod updates may not change fields other than \
@@ -45,6 +46,13 @@ impl Strategy for Pod {
             errors.push(FieldError::forbidden(
                 "spec.tolerations",
                 "existing toleration can not be modified except its tolerationSeconds",
+            ));
+        }
+        let known: Vec<&Value> = items(old, "schedulingGates").collect();
+        if items(new, "schedulingGates").any(|gate| !known.contains(&gate)) {
+            errors.push(FieldError::forbidden(
+                "spec.schedulingGates",
+                "only deletion is allowed, but found new scheduling gates",
             ));
         }
         errors
@@ -96,48 +104,46 @@ fn tolerate_unready_nodes(spec: &mut Value) {
     }
 }
 
-/// A spec without the fields that may change. What a binding, a resize or an ephemeral container
-/// changes arrives through its own subresource, whose write cannot touch anything else.
-fn comparable(spec: &Value) -> Value {
+/// Whether a pod is held back from scheduling.
+fn is_gated(spec: &Value) -> bool {
+    items(spec, "schedulingGates").next().is_some()
+}
+
+/// A spec without the fields that this write may change: a few anywhere, placement while the pod is
+/// held back from scheduling, and those that a subresource exists for.
+fn comparable(spec: &Value, gated: bool, ctx: &Context<'_>) -> Value {
     let mut spec = spec.clone();
-    let changeable = [
-        "activeDeadlineSeconds",
-        "tolerations",
-        "nodeName",
-        "ephemeralContainers",
-        "schedulingGates",
-        "nodeSelector",
-        "affinity",
-    ];
-    let gated = spec
-        .get("schedulingGates")
-        .and_then(Value::as_array)
-        .is_some_and(|gates| !gates.is_empty());
-    if let Some(map) = spec.as_object_mut() {
-        for field in changeable {
-            // Placement may be narrowed only while the pod is held back from scheduling.
-            if gated || !matches!(field, "nodeSelector" | "affinity") {
-                map.shift_remove(field);
-            }
-        }
-        if map
-            .get("terminationGracePeriodSeconds")
-            .and_then(Value::as_i64)
-            .is_some_and(|s| s < 0)
-        {
-            map.insert("terminationGracePeriodSeconds".to_owned(), 1.into());
-        }
-        for list in ["containers", "initContainers"] {
-            for container in map
-                .get_mut(list)
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-            {
-                if let Some(container) = container.as_object_mut() {
-                    container.shift_remove("image");
-                    container.shift_remove("resources");
-                }
+    let Some(map) = spec.as_object_mut() else {
+        return spec;
+    };
+    let mut changeable = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
+    if gated {
+        changeable.extend(["nodeSelector", "affinity"]);
+    }
+    match ctx.subresource {
+        "binding" => changeable.push("nodeName"),
+        "ephemeralcontainers" => changeable.push("ephemeralContainers"),
+        "resize" => changeable.push("resources"),
+        _ => {}
+    }
+    for field in changeable {
+        map.shift_remove(field);
+    }
+    let grace = map
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_i64);
+    if grace.is_some_and(|seconds| seconds < 0) {
+        map.insert("terminationGracePeriodSeconds".to_owned(), 1.into());
+    }
+    for list in ["containers", "initContainers"] {
+        let containers = map.get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let Some(container) = container.as_object_mut() else {
+                continue;
+            };
+            container.shift_remove("image");
+            if ctx.subresource == "resize" {
+                container.shift_remove("resources");
             }
         }
     }

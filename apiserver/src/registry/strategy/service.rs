@@ -19,8 +19,8 @@ impl Strategy for Service {
         default(object, "status", json!({ "loadBalancer": {} }));
     }
 
-    fn prepare_update(&self, ctx: &Context<'_>, subresource: &str, new: &mut Value, old: &Value) {
-        if !subresource.is_empty() {
+    fn prepare_update(&self, ctx: &Context<'_>, new: &mut Value, old: &Value) {
+        if !ctx.subresource.is_empty() {
             return;
         }
         keep_address(new, old);

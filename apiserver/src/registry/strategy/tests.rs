@@ -12,6 +12,7 @@ fn with_context<T>(name: &str, body: impl FnOnce(&Context<'_>) -> T) -> T {
         now: "2026-01-01T00:00:00Z".parse().unwrap(),
         namespace: "ns",
         name,
+        subresource: "",
         store: &store,
     })
 }
@@ -30,6 +31,13 @@ fn typed(group: &str, plural: &str, mut object: Value) -> Value {
     crate::wire::typed::conform(group, "v1", kind, &mut object).unwrap();
     crate::registry::builtin::defaults::apply(group, "v1", kind, &mut object);
     object
+}
+
+fn within<'a>(ctx: &'a Context<'a>, subresource: &'a str) -> Context<'a> {
+    Context {
+        subresource,
+        ..*ctx
+    }
 }
 
 fn created(group: &str, plural: &str, object: Value) -> Value {
@@ -85,6 +93,19 @@ fn a_pod_spec_changes_only_where_published() {
         refused(pod(|s| s["containers"][0]["args"] = json!([]))),
         ["spec"]
     );
+    assert_eq!(refused(pod(|s| s["nodeName"] = "m".into())), ["spec"]);
+    assert_eq!(
+        refused(pod(|s| s["schedulingGates"] = json!([{"name": "g"}]))),
+        ["spec.schedulingGates"]
+    );
+    let resized = pod(|s| s["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}}));
+    assert_eq!(refused(resized.clone()), ["spec"]);
+    let through_resize = with_context("x", |ctx| {
+        strategy_for("", "pods")
+            .validate(&within(ctx, "resize"), &resized, Some(&old))
+            .len()
+    });
+    assert_eq!(through_resize, 0);
     assert_eq!(
         refused(pod(|s| s["nodeSelector"] = json!({"a": "b"}))),
         ["spec"]
@@ -157,7 +178,7 @@ fn an_update_without_an_address_keeps_it() {
     let old = created("", "services", json!({"spec": {"ports": [{"port": 80}]}}));
     let mut new = typed("", "services", json!({"spec": {"ports": [{"port": 81}]}}));
     with_context("x", |ctx| {
-        strategy_for("", "services").prepare_update(ctx, "", &mut new, &old);
+        strategy_for("", "services").prepare_update(ctx, &mut new, &old);
     });
     assert_eq!(new["spec"]["clusterIP"], old["spec"]["clusterIP"]);
     assert_eq!(new["spec"]["ports"][0]["targetPort"], 81);
@@ -195,7 +216,7 @@ fn a_namespace_is_held_by_its_own_finalizers() {
     let mut update = namespace.clone();
     update["spec"]["finalizers"] = json!([]);
     with_context("x", |ctx| {
-        namespaces.prepare_update(ctx, "", &mut update, &namespace);
+        namespaces.prepare_update(ctx, &mut update, &namespace);
     });
     assert!(
         namespaces.holds(&update),
@@ -203,7 +224,7 @@ fn a_namespace_is_held_by_its_own_finalizers() {
     );
     update["spec"]["finalizers"] = json!([]);
     with_context("x", |ctx| {
-        namespaces.prepare_update(ctx, "finalize", &mut update, &namespace);
+        namespaces.prepare_update(&within(ctx, "finalize"), &mut update, &namespace);
     });
     assert!(!namespaces.holds(&update));
 }

@@ -19,14 +19,8 @@ macro_rules! workload {
                 $complete(object);
             }
 
-            fn prepare_update(
-                &self,
-                _ctx: &Context<'_>,
-                subresource: &str,
-                new: &mut Value,
-                _old: &Value,
-            ) {
-                if subresource.is_empty() {
+            fn prepare_update(&self, ctx: &Context<'_>, new: &mut Value, _old: &Value) {
+                if ctx.subresource.is_empty() {
                     $complete(new);
                 }
             }
