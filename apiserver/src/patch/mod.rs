@@ -6,6 +6,8 @@
 pub mod apply;
 pub mod json;
 pub mod merge;
+#[cfg(test)]
+mod robustness;
 pub mod strategic;
 
 /// A patch that cannot be applied.

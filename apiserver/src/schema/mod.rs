@@ -25,6 +25,8 @@ mod pattern;
 mod prune;
 pub(crate) mod render;
 mod resolve;
+#[cfg(test)]
+mod robustness;
 mod structural;
 #[cfg(test)]
 pub(crate) mod testing;

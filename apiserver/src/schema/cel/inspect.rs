@@ -254,6 +254,7 @@ impl Walk<'_> {
                 }
                 (boolean, compared(a, b))
             }
+            (functions::EQUAL, [a, b, _]) => (boolean, compared(a, b)),
             (
                 operators::LESS
                 | operators::LESS_EQUALS

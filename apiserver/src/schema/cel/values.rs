@@ -3,7 +3,7 @@
 //! The schema decides: fields have escaped names, formatted strings are times, durations and bytes,
 //! numbers are integers or doubles. Of the metadata of an object only the name is visible.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -113,7 +113,10 @@ pub(super) fn equal(schema: &Structural, a: &CelValue, b: &CelValue) -> bool {
         (CelValue::List(a), CelValue::List(b)) => {
             a.len() == b.len()
                 && match schema.list_type {
-                    ListType::Set => a.iter().all(|item| b.contains(item)),
+                    ListType::Set => {
+                        let items: HashSet<String> = b.iter().map(text_of).collect();
+                        a.iter().all(|item| items.contains(&text_of(item)))
+                    }
                     ListType::Map => equal_by_key(schema, a, b),
                     ListType::Unset | ListType::Atomic => schema.items().map_or(a == b, |items| {
                         a.iter().zip(b.iter()).all(|(a, b)| equal(items, a, b))
@@ -152,10 +155,15 @@ fn equal_by_key(schema: &Structural, a: &[CelValue], b: &[CelValue]) -> bool {
     })
 }
 
+/// A text that equal values share.
+fn text_of(value: &CelValue) -> String {
+    format!("{value:?}")
+}
+
 /// The key fields of an item, as a text.
 fn key_of(schema: &Node, item: &CelValue) -> String {
     let CelValue::Map(map) = item else {
-        return format!("{item:?}");
+        return text_of(item);
     };
     let mut text = String::new();
     for name in schema.list_map_keys() {
