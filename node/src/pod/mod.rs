@@ -1,0 +1,5 @@
+//! One pod's life.
+pub(crate) mod env;
+pub(crate) mod fields;
+pub(crate) mod references;
+pub(crate) mod restart;
