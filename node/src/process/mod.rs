@@ -7,6 +7,7 @@ pub(crate) mod container;
 pub mod init;
 pub(crate) mod isolation;
 pub(crate) mod leftovers;
+pub(crate) mod logs;
 pub(crate) mod proc_stat;
 pub(crate) mod spawn;
 

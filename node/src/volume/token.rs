@@ -84,8 +84,7 @@ impl Tokens {
             let expires = status.expiration_timestamp.map_or(now, |time| time.0);
             self.issued
                 .insert(request.clone(), status.token.unwrap_or_default());
-            self.renewals
-                .insert(request.clone(), renewal(now, expires));
+            self.renewals.insert(request.clone(), renewal(now, expires));
         }
         Ok(())
     }
