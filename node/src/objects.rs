@@ -153,11 +153,6 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    /// What is known now.
-    pub(crate) fn current(&self) -> Known {
-        self.value.borrow().clone()
-    }
-
     /// Waits until the object has been read once.
     pub(crate) async fn read(&mut self) -> Known {
         match self.value.wait_for(|known| *known != Known::Pending).await {

@@ -94,6 +94,11 @@ impl StateDir {
         Ok(Self { path, lock })
     }
 
+    /// The directory itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Records of running containers.
     pub(crate) fn running(&self) -> PathBuf {
         self.path.join("running")

@@ -53,9 +53,10 @@ impl TestApi {
     /// Stores an object at `path`, such as `/api/v1/namespaces/ns/pods/p`, as if somebody else had.
     pub(crate) fn put(&self, path: &str, mut object: Value) -> Value {
         let mut state = self.state.lock();
-        let kind = match state.objects.contains_key(path) {
-            true => "MODIFIED",
-            false => "ADDED",
+        let kind = if state.objects.contains_key(path) {
+            "MODIFIED"
+        } else {
+            "ADDED"
         };
         let (collection, name) = path.rsplit_once('/').unwrap();
         let meta = &mut object["metadata"];
@@ -117,10 +118,8 @@ impl TestApi {
                 revision.changed().await.unwrap();
             }
         };
-        match tokio::time::timeout(std::time::Duration::from_secs(30), wait).await {
-            Ok(object) => object,
-            Err(_) => panic!("{path} did not get there: {:#?}", self.get(path)),
-        }
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(30), wait).await;
+        waited.unwrap_or_else(|_| panic!("{path} did not get there: {:#?}", self.get(path)))
     }
 
     fn commit(
@@ -245,9 +244,10 @@ impl TestApi {
             self.put(pod, object);
             return reply(StatusCode::CREATED, &json!({"status": "Success"}));
         }
-        let name = match body["metadata"]["name"].as_str() {
-            Some(name) => name.to_owned(),
-            None => {
+        let name = if let Some(name) = body["metadata"]["name"].as_str() {
+            name.to_owned()
+        } else {
+            {
                 let prefix = body["metadata"]["generateName"]
                     .as_str()
                     .unwrap_or_default();

@@ -151,12 +151,10 @@ fn resolve(
         source,
     };
     if let Some(selector) = &source.field_ref {
-        return match fields::field(facts, &selector.field_path).map_err(field_error)? {
-            Some(value) => Ok(Some(value)),
-            None => Err(EnvError::NoAddress {
-                name: variable.to_owned(),
-            }),
-        };
+        let value = fields::field(facts, &selector.field_path).map_err(field_error)?;
+        return value.map(Some).ok_or_else(|| EnvError::NoAddress {
+            name: variable.to_owned(),
+        });
     }
     if let Some(selector) = &source.resource_field_ref {
         return fields::resource(facts, Some(container), selector)
@@ -233,14 +231,8 @@ pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Str
             .strip_prefix('(')
             .and_then(|tail| tail.split_once(')'))
         {
-            match lookup(name) {
-                Some(value) => expanded.push_str(&value),
-                None => {
-                    expanded.push_str("$(");
-                    expanded.push_str(name);
-                    expanded.push(')');
-                }
-            }
+            let value = lookup(name).unwrap_or_else(|| format!("$({name})"));
+            expanded.push_str(&value);
             rest = tail;
         } else {
             expanded.push('$');

@@ -124,8 +124,8 @@ pub(crate) fn resource(
             .filter(|amount| !amount.is_zero())
     };
     let amount = match list {
-        "limits" => amount(false).unwrap_or(Amount::whole(capacity)),
-        "requests" => amount(true).unwrap_or(Amount::whole(0)),
+        "limits" => amount(false).unwrap_or_else(|| Amount::whole(capacity)),
+        "requests" => amount(true).unwrap_or_else(|| Amount::whole(0)),
         _ => return Err(unknown()),
     };
     let divisor = selector
@@ -172,11 +172,11 @@ fn quote(text: &str) -> String {
             '\t' => quoted.push_str("\\t"),
             c if c.is_control() => {
                 let code = u32::from(c);
-                quoted.push_str(&if code < 0x80 {
-                    format!("\\x{code:02x}")
-                } else {
-                    format!("\\u{code:04x}")
-                });
+                let (prefix, digits) = if code < 0x80 { ("\\x", 2) } else { ("\\u", 4) };
+                quoted.push_str(prefix);
+                for digit in (0..digits).rev() {
+                    quoted.extend(char::from_digit((code >> (4 * digit)) & 0xf, 16));
+                }
             }
             c => quoted.push(c),
         }

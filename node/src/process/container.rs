@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::init::message::{
     self, Command, Confinement, Enter, FailureKind, Launch, Process, Report, Request, Root,
 };
 use super::leftovers::Records;
-use super::proc_stat;
 use super::spawn::{Helper, Job, Spawner};
+use super::{pidfd, proc_stat};
 
 /// Longest time from the start of a helper to the running program.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -54,7 +54,7 @@ impl Child {
         // The child has not been waited for, so its id cannot belong to anybody else.
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         Ok(Self {
-            pidfd: AsyncFd::with_interest(pidfd, Interest::READABLE)?,
+            pidfd: pidfd::register(pidfd)?,
             jobs,
             collected: AtomicBool::new(false),
             kill_on_drop,
@@ -173,7 +173,7 @@ impl Spawner {
         container: &Container,
         process: Process,
     ) -> Result<ExecOutcome, StartError> {
-        let (output, stdout) = std::io::pipe().map_err(StartError::Helper)?;
+        let (output, stdout) = io::pipe().map_err(StartError::Helper)?;
         let stderr = stdout.try_clone().map_err(StartError::Helper)?;
         let helper = self
             .start(label, stdout.into(), stderr.into())
@@ -409,6 +409,7 @@ impl Container {
     }
 
     /// The id of the first process, as the host sees it.
+    #[cfg(test)]
     pub(crate) fn pid(&self) -> i32 {
         self.pid
     }

@@ -77,7 +77,8 @@ impl Isolation {
         Err(NoIsolation { tried })
     }
 
-    fn describe(confinement: Confinement, tried: Vec<String>) -> Self {
+    /// Puts into words what `confinement` gives, after the `tried` ones failed.
+    pub(crate) fn describe(confinement: Confinement, tried: Vec<String>) -> Self {
         let mut achieved = vec!["no new privileges".to_owned(), "own environment".to_owned()];
         let mut missing = tried;
         match &confinement {

@@ -112,8 +112,8 @@ mod tests {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        std::io::BufRead::read_line(
-            &mut std::io::BufReader::new(tree.stdout.take().unwrap()),
+        io::BufRead::read_line(
+            &mut io::BufReader::new(tree.stdout.take().unwrap()),
             &mut line,
         )
         .unwrap();

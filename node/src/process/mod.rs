@@ -8,6 +8,7 @@ pub mod init;
 pub(crate) mod isolation;
 pub(crate) mod leftovers;
 pub(crate) mod logs;
+mod pidfd;
 pub(crate) mod proc_stat;
 pub(crate) mod spawn;
 

@@ -55,7 +55,7 @@ pub(crate) struct Spawner {
 #[derive(Debug)]
 pub(super) enum Job {
     /// Start a program.
-    Start(Command, oneshot::Sender<io::Result<Pid>>),
+    Start(Box<Command>, oneshot::Sender<io::Result<Pid>>),
     /// Collect the status of a child that nobody waits for any more.
     Reap(OwnedFd),
 }
@@ -99,7 +99,7 @@ impl Spawner {
         let (reply, answer) = oneshot::channel();
         let stopped = || io::Error::other("the node is stopping");
         self.jobs
-            .send(Job::Start(command, reply))
+            .send(Job::Start(Box::new(command), reply))
             .map_err(|_| stopped())?;
         let pid = answer.await.map_err(|_| stopped())??;
         Ok(Helper {
@@ -139,7 +139,7 @@ fn serve(queue: &mpsc::Receiver<Job>) {
     }
 }
 
-fn start(mut command: Command, reply: oneshot::Sender<io::Result<Pid>>) {
+fn start(mut command: Box<Command>, reply: oneshot::Sender<io::Result<Pid>>) {
     let started = command.spawn().map_err(|error| {
         io::Error::new(
             error.kind(),

@@ -185,9 +185,8 @@ async fn read_until(output: &mut pipe::Receiver, text: &str) -> String {
         let mut seen = Vec::new();
         let mut byte = [0];
         while !String::from_utf8_lossy(&seen).contains(text) {
-            if output.read(&mut byte).await.unwrap() == 0 {
-                panic!("ended after {:?}", String::from_utf8_lossy(&seen));
-            }
+            let read = output.read(&mut byte).await.unwrap();
+            assert!(read > 0, "ended after {:?}", String::from_utf8_lossy(&seen));
             seen.push(byte[0]);
         }
         String::from_utf8(seen).unwrap()

@@ -291,11 +291,9 @@ fn parse(volume: &Volume) -> Result<Content, VolumeError> {
 /// The name of a volume's only source.
 fn kind_of(volume: &Volume) -> String {
     let value = serde_json::to_value(volume).unwrap_or_default();
-    let keys = value.as_object().into_iter().flat_map(|map| map.keys());
-    keys.filter(|key| *key != "name")
-        .cloned()
-        .next()
-        .unwrap_or_else(|| "a volume without a source".to_owned())
+    let mut keys = value.as_object().into_iter().flat_map(|map| map.keys());
+    keys.find(|key| *key != "name")
+        .map_or_else(|| "a volume without a source".to_owned(), Clone::clone)
 }
 
 /// Whether a sub-path stays inside its volume by its own words; links are looked at when it is

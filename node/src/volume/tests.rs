@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::pod::env;
 use crate::pod::fields::Allocatable;
 use crate::pod::references::References;
 use crate::test_api::TestApi;
@@ -73,7 +72,7 @@ impl Fixture {
     }
 }
 
-fn spec(volumes: Value) -> Value {
+fn spec(volumes: &Value) -> Value {
     json!({"containers": [{"name": "c"}], "volumes": volumes})
 }
 
@@ -82,7 +81,7 @@ async fn a_config_map_volume_follows_its_object() {
     let path = "/api/v1/namespaces/ns/configmaps/cm";
     let api = TestApi::new();
     let volumes = json!([{"name": "v", "configMap": {"name": "cm"}}]);
-    let mut fixture = Fixture::new(api, &spec(volumes)).unwrap();
+    let mut fixture = Fixture::new(api, &spec(&volumes)).unwrap();
     let missing = fixture.sync().await.unwrap_err();
     assert_eq!(
         missing.to_string(),
@@ -115,7 +114,7 @@ async fn fields_and_tokens_are_written() {
             {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
         ]}},
     ]}}]);
-    let mut fixture = Fixture::new(TestApi::new(), &spec(volumes)).unwrap();
+    let mut fixture = Fixture::new(TestApi::new(), &spec(&volumes)).unwrap();
     fixture.sync().await.unwrap();
     assert_eq!(fixture.read("v/token"), "token-for-default");
     assert_eq!(fixture.read("v/ip"), "127.100.0.1");
@@ -135,7 +134,7 @@ async fn an_empty_directory_and_a_claim_can_be_written_by_everybody() {
         {"name": "scratch", "emptyDir": {}},
         {"name": "data", "persistentVolumeClaim": {"claimName": "c"}},
     ]);
-    let mut fixture = Fixture::new(TestApi::new(), &spec(volumes)).unwrap();
+    let mut fixture = Fixture::new(TestApi::new(), &spec(&volumes)).unwrap();
     let missing = fixture.sync().await.unwrap_err().to_string();
     assert!(
         missing.contains("persistentvolumeclaim \"c\" not found"),
@@ -172,7 +171,7 @@ fn other_kinds_of_volume_are_refused_by_name() {
             .build()
             .unwrap();
         let error =
-            runtime.block_on(async { Fixture::new(api, &spec(json!([volume]))).err().unwrap() });
+            runtime.block_on(async { Fixture::new(api, &spec(&json!([volume]))).err().unwrap() });
         assert!(error.is_final());
         assert!(error.to_string().contains(expected), "{error}");
     }
@@ -184,11 +183,11 @@ async fn mounts_are_ordered_checked_and_read_only_where_they_must_be() {
         {"name": "d", "emptyDir": {}},
         {"name": "c", "configMap": {"name": "cm"}},
     ]);
-    let fixture = Fixture::new(TestApi::new(), &spec(volumes)).unwrap();
+    let fixture = Fixture::new(TestApi::new(), &spec(&volumes)).unwrap();
     let mounts = |mounts: Value| {
         let container =
             serde_json::from_value(json!({"name": "c", "volumeMounts": mounts})).unwrap();
-        let environment = env::Environment {
+        let environment = Environment {
             variables: vec![("POD".into(), "p-1".into())],
             skipped: vec![],
         };

@@ -210,21 +210,19 @@ mod tests {
 
     #[test]
     fn thresholds_count_consecutive_answers() {
+        use Verdict::{Failed, Passed, Unchanged};
         let mut prober = prober(Purpose::Liveness, |probe| {
             probe.success_threshold = Some(2);
             probe.failure_threshold = Some(3);
         });
         let mut verdicts = Vec::new();
-        for (second, success) in [
+        let answers = [
             true, true, true, false, false, true, false, false, false, false, true, true,
-        ]
-        .into_iter()
-        .enumerate()
-        {
+        ];
+        for (second, success) in (0..).zip(answers) {
             let answer = if success { Answer::Success } else { failure() };
-            verdicts.push(prober.observe(&answer, at(second as i64 * 10_000)));
+            verdicts.push(prober.observe(&answer, at(second * 10_000)));
         }
-        use Verdict::{Failed, Passed, Unchanged};
         assert_eq!(
             verdicts,
             [

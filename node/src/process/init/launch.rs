@@ -29,17 +29,17 @@ pub(super) fn run(launch: &Launch, control: &mut Control) -> Result<u8, Failure>
 /// Unprivileged: a user namespace that holds one user, then everything else inside it.
 fn single_user(launch: &Launch, control: &mut Control) -> Result<u8, Failure> {
     let user = &launch.process.user;
-    let (host_uid, host_gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let (host_user, host_group) = (rustix::process::geteuid(), rustix::process::getegid());
     sys::unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWPID)
         .step(|| "create user and pid namespaces".into())?;
     write_proc("/proc/self/setgroups", "deny")?;
     write_proc(
         "/proc/self/uid_map",
-        &format!("{} {} 1", user.uid, host_uid.as_raw()),
+        &format!("{} {} 1", user.uid, host_user.as_raw()),
     )?;
     write_proc(
         "/proc/self/gid_map",
-        &format!("{} {} 1", user.gid, host_gid.as_raw()),
+        &format!("{} {} 1", user.gid, host_group.as_raw()),
     )?;
     match sys::fork_for_parent().step(|| "fork into the pid namespace".into())? {
         Forked::Parent(child) => placed(control, child).map(|()| 0),

@@ -97,6 +97,8 @@ pub(crate) struct Root {
     pub(crate) directories: Vec<PathBuf>,
     /// Files inside the root to write.
     pub(crate) files: Vec<TextFile>,
+    /// Symbolic links inside the root, as link and target.
+    pub(crate) links: Vec<(PathBuf, PathBuf)>,
     /// Volumes and single files shown inside the root, parents before children.
     pub(crate) binds: Vec<Bind>,
 }

@@ -61,6 +61,9 @@ pub(super) fn enter(root: &Root, process: &Process, base: Option<u32>) -> Result
     for path in &root.host_paths {
         tree.show_host_path(path)?;
     }
+    for (link, target) in &root.links {
+        tree.symlink(target, link)?;
+    }
     for bind in &root.binds {
         tree.bind(bind)?;
     }
@@ -107,6 +110,13 @@ pub(super) fn prepare_plain(
             make(parent)?;
         }
         std::fs::write(&path, &file.content).step(|| format!("write {}", path.display()))?;
+    }
+    for (link, target) in &root.links {
+        let path = inside(link);
+        if let Some(parent) = path.parent() {
+            make(parent)?;
+        }
+        symlink(target, &path).step(|| format!("create the link {}", path.display()))?;
     }
     for bind in &root.binds {
         let path = inside(&bind.target);
@@ -234,7 +244,7 @@ impl Tree {
                 Err(Errno::NOENT) => {
                     rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
                     let made = self.open(&here, OFlags::DIRECTORY)?;
-                    chown(&made, owner.or(self.owner.superuser()))?;
+                    chown(&made, owner.or_else(|| self.owner.superuser()))?;
                     made
                 }
                 found => found?,
@@ -249,7 +259,7 @@ impl Tree {
             .file_name()
             .ok_or_else(|| io::Error::other("it has no file name"))
             .step(|| format!("create {} in the container", path.display()))?;
-        let parent = path.parent().unwrap_or(Path::new("/"));
+        let parent = path.parent().unwrap_or_else(|| Path::new("/"));
         Ok((self.directory(parent, None)?, name))
     }
 

@@ -387,8 +387,8 @@ mod tests {
             text
         };
         let (text, ()) = tokio::join!(check, reading);
-        let expected: String = (1..=200).map(|number| format!("line {number}\n")).collect();
-        assert_eq!(text, format!("first\n{expected}"));
+        let expected: Vec<String> = (1..=200).map(|number| format!("line {number}\n")).collect();
+        assert_eq!(text, format!("first\n{}", expected.concat()));
         assert!(fixture.log.progress().borrow().rotations >= 3);
     }
 

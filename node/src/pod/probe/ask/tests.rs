@@ -136,7 +136,7 @@ async fn http_answers_decide_by_status() {
                 }
             }),
         )
-        .route("/slow", any(|| std::future::pending::<()>()));
+        .route("/slow", any(std::future::pending::<()>));
     let (address, _server) = serve(router).await;
     let headers = vec![("X-Probe".to_owned(), "yes".to_owned())];
     for (path, expected) in [
