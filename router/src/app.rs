@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_sandbox_service::metrics::Metrics;
+use agent_sandbox_service::otlp::Exporter;
 use agent_sandbox_service::readiness::{Gate, Readiness};
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
@@ -185,6 +186,7 @@ impl RouterBuilder {
             reporters: Reporters {
                 metrics: router_metrics.clone(),
                 access_log: access_log.clone(),
+                traces: config.traces.clone().map(Exporter::new),
             },
             tasks: Tasks::new("tunnels"),
             closing: Shutdown::new(),
@@ -252,9 +254,15 @@ impl Router {
         if let Some(feeds) = feeds {
             feeds.start(&background);
         }
-        let log = Tasks::new("access log");
-        let log_end = Shutdown::new();
-        log.spawn("writer", access_log.run(sink, log_end.clone()));
+        // What is said about requests is said to the end, after the last of them.
+        let reports = Tasks::new("reports");
+        let last = Shutdown::new();
+        reports.spawn("access log", access_log.run(sink, last.clone()));
+        if let Some(exporter) = shared.reporters.traces.clone() {
+            reports.spawn("traces", exporter.run(last.clone()));
+        }
+        let authorizer = shared.config.authorizer.clone();
+        background.spawn("secrets", async move { authorizer.follow().await });
         let stopping = Shutdown::new();
         let settings = Settings::new(&shared.config.time, &shared.config.limits);
         let upstreams = Tasks::new("upstream connections");
@@ -264,7 +272,7 @@ impl Router {
             let pool = Pool::new(shared.config.pool, upstreams.clone(), metrics.clone());
             background.spawn("pool sweep", pool.clone().sweep());
             if let Some(certificates) = &listener.certificates {
-                background.spawn("certificates", certificates.clone().watch(metrics.clone()));
+                background.spawn("certificates", certificates.clone().follow(metrics.clone()));
             }
             let server = Server::new(
                 stack(Proxy::new(shared.clone(), pool)),
@@ -306,8 +314,8 @@ impl Router {
         }
         upstreams.shutdown(Duration::ZERO).await;
         background.shutdown(Duration::ZERO).await;
-        log_end.trigger();
-        log.shutdown(BACKGROUND).await;
+        last.trigger();
+        reports.shutdown(BACKGROUND).await;
     }
 }
 

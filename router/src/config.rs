@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_sandbox_service::otlp::OtlpSettings;
+
 use crate::authz::Authorizer;
 
 /// Everything that decides how one router behaves.
@@ -31,6 +33,8 @@ pub struct Config {
     pub drain: Drain,
     /// Whether each request is logged.
     pub access_log: bool,
+    /// Where traces are sent, if anywhere.
+    pub traces: Option<OtlpSettings>,
 }
 
 impl Config {
@@ -46,6 +50,7 @@ impl Config {
             pool: PoolLimits::default(),
             drain: Drain::default(),
             access_log: true,
+            traces: None,
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod args;
 pub mod authz;
 pub mod config;
 pub mod error;
+mod files;
 mod forward;
 mod limits;
 pub mod metrics;
@@ -39,3 +40,4 @@ pub mod tls;
 
 pub use app::{BuildError, Listener, Router, RouterBuilder};
 pub use config::Config;
+pub use files::ReadError;

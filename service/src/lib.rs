@@ -18,6 +18,7 @@ pub mod clock;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 pub mod readiness;
 pub mod server;
 pub mod shutdown;

@@ -1,6 +1,6 @@
 //! Flags that say who may reach which sandbox.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use agent_sandbox_service::clock::Clock;
 use clap::{ArgAction, Args as ClapArgs, ValueEnum};
@@ -9,7 +9,7 @@ use kube::Client;
 use super::{ArgsError, GoDuration, truthy};
 use crate::authz::Authorizer;
 use crate::authz::review::{ReviewSettings, Reviews};
-use crate::authz::scoped_token::{Key, ScopedTokens};
+use crate::authz::scoped_token::ScopedTokens;
 use crate::authz::static_token::StaticToken;
 
 #[derive(ClapArgs, Debug)]
@@ -135,20 +135,16 @@ impl AuthzArgs {
             AuthzMode::Static => {
                 let flag = "authz-static-token-file";
                 let token = if authz_static_token_file.is_empty() {
-                    authz_static_token
+                    StaticToken::new(&authz_static_token).map_err(|error| {
+                        let remedy = "name a file with the token, or set ROUTER_AUTH_TOKEN";
+                        ArgsError::value(flag, format!("{error}; {remedy}"))
+                    })
                 } else {
-                    read(flag, Path::new(&authz_static_token_file)).and_then(|content| {
-                        String::from_utf8(content)
-                            .map_err(|_| ArgsError::value(flag, "the file is not text"))
-                    })?
+                    let path = authz_static_token_file.into();
+                    StaticToken::from_file(path)
+                        .map_err(|error| ArgsError::value(flag, chain(&error)))
                 };
-                let token = StaticToken::new(&token).map_err(|error| {
-                    ArgsError::value(
-                        flag,
-                        format!("{error}; name a file with the token, or set ROUTER_AUTH_TOKEN"),
-                    )
-                })?;
-                local(Authorizer::Static(token))
+                local(Authorizer::Static(token?))
             }
             AuthzMode::ScopedToken => {
                 let flag = "authz-scoped-token-secret-file";
@@ -158,13 +154,10 @@ impl AuthzArgs {
                         "is needed with --authz-mode=scoped-token",
                     ));
                 }
-                let key = key(flag, Path::new(&authz_scoped_token_secret_file))?;
-                let earlier = list(&authz_scoped_token_earlier_secret_files)
-                    .map(|path| {
-                        self::key("authz-scoped-token-earlier-secret-files", Path::new(path))
-                    })
-                    .collect::<Result<_, _>>()?;
-                let tokens = ScopedTokens::new(key, earlier, Clock::system());
+                let mut paths = vec![PathBuf::from(authz_scoped_token_secret_file)];
+                paths.extend(list(&authz_scoped_token_earlier_secret_files).map(PathBuf::from));
+                let tokens = ScopedTokens::from_files(paths, Clock::system())
+                    .map_err(|error| ArgsError::value(flag, chain(&error)))?;
                 local(Authorizer::Scoped(tokens))
             }
             AuthzMode::TokenReview | AuthzMode::AccessReview => {
@@ -200,12 +193,10 @@ fn list(text: &str) -> impl Iterator<Item = &str> {
         .filter(|item| !item.is_empty())
 }
 
-fn key(flag: &'static str, path: &Path) -> Result<Key, ArgsError> {
-    Key::new(&read(flag, path)?)
-        .map_err(|error| ArgsError::value(flag, format!("{}: {error}", path.display())))
-}
-
-fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, ArgsError> {
-    std::fs::read(path)
-        .map_err(|error| ArgsError::value(flag, format!("cannot read {}: {error}", path.display())))
+/// An error and what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }

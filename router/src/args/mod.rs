@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_sandbox_service::args::LogArgs;
+use agent_sandbox_service::otlp::{OtlpArgs, OtlpError, OtlpSettings};
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
@@ -51,6 +52,8 @@ pub struct Args {
     /// Log every request as a line of JSON on standard error
     #[arg(long, default_value = "true", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Logging")]
     access_log: bool,
+    #[command(flatten)]
+    otlp: OtlpArgs,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -312,6 +315,7 @@ pub struct Settings {
     drain: Drain,
     trusted_proxies: Vec<Network>,
     access_log: bool,
+    traces: Option<OtlpSettings>,
 }
 
 impl Settings {
@@ -326,6 +330,7 @@ impl Settings {
             drain,
             trusted_proxies,
             access_log,
+            traces,
         } = self;
         Config {
             resolution,
@@ -337,6 +342,7 @@ impl Settings {
             pool,
             drain,
             access_log,
+            traces,
         }
     }
 }
@@ -350,6 +356,9 @@ pub enum ArgsError {
     /// The configuration file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Traces cannot be exported as asked.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// A value is impossible, alone or together with others.
     #[error("--{flag}: {problem}")]
     Value {
@@ -413,6 +422,7 @@ impl Args {
             authz,
             python,
             access_log,
+            otlp,
             log,
         } = self;
         let (listeners, drain) = listen.decide()?;
@@ -438,6 +448,7 @@ impl Args {
                 drain,
                 trusted_proxies,
                 access_log,
+                traces: otlp.settings("sandbox-router")?,
             },
             log,
         })

@@ -98,6 +98,8 @@ fn variables_are_bound_to_flags() {
             "ALLOW_UNAUTHENTICATED_ROUTER",
         ),
         ("trusted_proxy_cidrs", "TRUSTED_PROXY_CIDRS"),
+        ("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("otlp_traces_endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
     ] {
         assert_eq!(bound(id).as_deref(), Some(name));
     }
@@ -251,6 +253,14 @@ fn impossible_values_name_their_flag() {
                 "--authz-tokenreview-cache-size=0",
             ],
             "--authz-tokenreview-cache-size: must be at least 1",
+        ),
+        (
+            &["--enable-tracing"],
+            "--enable-tracing needs --otlp-endpoint",
+        ),
+        (
+            &["--otlp-endpoint=https://c:4317"],
+            "expected http://HOST:PORT",
         ),
         (&["--no-such-flag"], "--no-such-flag"),
     ] {

@@ -64,9 +64,28 @@ impl Authorizer {
         }
     }
 
+    /// Follows the files that secrets came from until cancelled.
+    pub(crate) async fn follow(&self) {
+        match self {
+            Self::Static(token) => token.follow().await,
+            Self::Scoped(tokens) => tokens.follow().await,
+            Self::AllowAll | Self::Review(_) => std::future::pending().await,
+        }
+    }
+
     /// Whether every request passes without being looked at.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::AllowAll)
+    }
+}
+
+/// Says what became of a secret file that changed, without the secret.
+fn report<E: std::error::Error>(what: &'static str) -> impl FnMut(Result<(), &E>) {
+    move |outcome| match outcome {
+        Ok(()) => tracing::info!(what, "secret reloaded"),
+        Err(error) => {
+            tracing::error!(what, %error, "secret not reloaded; the one before stays in use");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_sandbox_service::clock::Clock;
@@ -16,8 +17,9 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Subject, bearer, same_secret};
+use super::{Subject, bearer, report, same_secret};
 use crate::error::Error;
+use crate::files::{Followed, ReadError};
 
 /// Signed together with the payload, so that no other use of the key makes a valid token.
 const CONTEXT: &str = "agent-sandbox/scoped-token/v1.";
@@ -28,7 +30,7 @@ const BLOCK: usize = 64;
 
 /// Checks and mints tokens with one or more keys.
 pub struct ScopedTokens {
-    keys: Vec<Key>,
+    keys: Followed<Vec<Key>, KeyError>,
     clock: Clock,
 }
 
@@ -44,10 +46,17 @@ struct Payload {
 }
 
 /// Why a key cannot be used.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("a scoped-token key needs at least {MIN_KEY} bytes, this one has {length}")]
-pub struct ShortKey {
-    length: usize,
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// It is too short to resist guessing.
+    #[error("a scoped-token key needs at least {MIN_KEY} bytes, this one has {length}")]
+    Short {
+        /// Its length without surrounding blanks.
+        length: usize,
+    },
+    /// Its file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// Why no token is minted.
@@ -59,6 +68,9 @@ pub enum MintError {
     /// The lifetime is shorter than the resolution of the expiry.
     #[error("a token lives for at least one second")]
     Lifetime,
+    /// There is no key to sign with.
+    #[error("there is no key to sign with")]
+    NoKey,
     /// The time of expiry cannot be written.
     #[error("the token would expire beyond the end of time")]
     Overflow,
@@ -69,10 +81,10 @@ impl Key {
     ///
     /// # Errors
     /// A key too short to resist guessing.
-    pub fn new(content: &[u8]) -> Result<Self, ShortKey> {
+    pub fn new(content: &[u8]) -> Result<Self, KeyError> {
         let content = content.trim_ascii();
         if content.len() < MIN_KEY {
-            return Err(ShortKey {
+            return Err(KeyError::Short {
                 length: content.len(),
             });
         }
@@ -112,7 +124,26 @@ impl ScopedTokens {
     pub fn new(key: Key, older: Vec<Key>, clock: Clock) -> Self {
         let mut keys = vec![key];
         keys.extend(older);
-        Self { keys, clock }
+        Self {
+            keys: Followed::fixed(keys),
+            clock,
+        }
+    }
+
+    /// The same with keys from files, which are followed. The first one mints.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds no key.
+    pub fn from_files(paths: Vec<PathBuf>, clock: Clock) -> Result<Self, KeyError> {
+        let parse = |contents: &[Vec<u8>]| contents.iter().map(|key| Key::new(key)).collect();
+        Ok(Self {
+            keys: Followed::load(paths, parse)?,
+            clock,
+        })
+    }
+
+    pub(super) async fn follow(&self) {
+        self.keys.follow(report("scoped-token keys")).await;
     }
 
     /// Makes a token for one sandbox.
@@ -139,7 +170,8 @@ impl ScopedTokens {
         };
         let payload = serde_json::to_vec(&payload).map_err(|_| MintError::Overflow)?;
         let payload = URL_SAFE_NO_PAD.encode(payload);
-        let key = self.keys.first().ok_or(MintError::Empty)?;
+        let keys = self.keys.current();
+        let key = keys.first().ok_or(MintError::NoKey)?;
         let signature = key.sign(&[CONTEXT.as_bytes(), payload.as_bytes()]);
         let signature = URL_SAFE_NO_PAD.encode(signature);
         Ok(format!("{VERSION}.{payload}.{signature}"))
@@ -164,7 +196,7 @@ impl ScopedTokens {
             return None;
         }
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        let genuine = self.keys.iter().any(|key| {
+        let genuine = self.keys.current().iter().any(|key| {
             same_secret(
                 &key.sign(&[CONTEXT.as_bytes(), payload.as_bytes()]),
                 &signature,
@@ -182,7 +214,7 @@ impl ScopedTokens {
 impl fmt::Debug for ScopedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScopedTokens")
-            .field("keys", &self.keys.len())
+            .field("keys", &self.keys)
             .finish_non_exhaustive()
     }
 }
@@ -233,7 +265,8 @@ mod tests {
     fn blanks_around_the_key_do_not_count() {
         let padded = [KEY, b"\n"].concat();
         assert_eq!(judge(&tokens(&padded, 0), VECTOR, BOX_A), Ok(()));
-        assert_eq!(Key::new(&padded[..31]).unwrap_err().length, 31);
+        let short = Key::new(&padded[..31]).unwrap_err().to_string();
+        assert!(short.ends_with("this one has 31"), "{short}");
     }
 
     #[test]

@@ -1,30 +1,52 @@
 //! One shared token for all sandboxes: how deployments of the Python router authenticate.
 
+use std::path::PathBuf;
+
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-use super::{bearer, same_secret};
+use super::{bearer, report, same_secret};
 use crate::error::Error;
+use crate::files::{Followed, ReadError};
 
-/// The token, without the blanks around it.
-pub struct StaticToken(Box<[u8]>);
+/// The token.
+#[derive(Debug)]
+pub struct StaticToken(Followed<Secret, StaticTokenError>);
 
-/// A token that is empty or blank.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the static token is empty")]
-pub struct EmptyToken;
+/// The token without the blanks around it.
+struct Secret(Box<[u8]>);
+
+/// Why a token cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StaticTokenError {
+    /// A token of nothing but blanks would open the router to everybody who sends nothing.
+    #[error("the static token is empty")]
+    Empty,
+    /// Its file cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
 
 impl StaticToken {
-    /// Takes the token as configured.
+    /// Takes a token that never changes.
     ///
     /// # Errors
-    /// A token of nothing but blanks would open the router to everybody who sends nothing.
-    pub fn new(token: &str) -> Result<Self, EmptyToken> {
-        let token = token.trim();
-        if token.is_empty() {
-            return Err(EmptyToken);
-        }
-        Ok(Self(token.as_bytes().into()))
+    /// An empty token.
+    pub fn new(token: &str) -> Result<Self, StaticTokenError> {
+        Ok(Self(Followed::fixed(Secret::new(token.as_bytes())?)))
+    }
+
+    /// Takes the token in a file, and the next one when the file changes.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is empty.
+    pub fn from_file(path: PathBuf) -> Result<Self, StaticTokenError> {
+        let parse = |contents: &[Vec<u8>]| Secret::new(&contents.concat());
+        Followed::load(vec![path], parse).map(Self)
+    }
+
+    pub(super) async fn follow(&self) {
+        self.0.follow(report("static token")).await;
     }
 
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
@@ -35,7 +57,7 @@ impl StaticToken {
             .ok_or(Error::Unauthenticated(
                 "Missing or invalid Authorization header.",
             ))?;
-        if same_secret(token.as_bytes(), &self.0) {
+        if same_secret(token.as_bytes(), &self.0.current().0) {
             Ok(())
         } else {
             Err(Error::Unauthenticated("Invalid token."))
@@ -43,9 +65,13 @@ impl StaticToken {
     }
 }
 
-impl std::fmt::Debug for StaticToken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("StaticToken")
+impl Secret {
+    fn new(token: &[u8]) -> Result<Self, StaticTokenError> {
+        let token = token.trim_ascii();
+        if token.is_empty() {
+            return Err(StaticTokenError::Empty);
+        }
+        Ok(Self(token.into()))
     }
 }
 
@@ -83,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_blank_token_is_refused_and_none_is_shown() {
-        assert_eq!(StaticToken::new(" \n").unwrap_err(), EmptyToken);
+        assert!(StaticToken::new(" \n").is_err());
         let shown = format!("{:?}", StaticToken::new("s3cret").unwrap());
         assert!(!shown.contains("s3cret"));
     }

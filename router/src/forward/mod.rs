@@ -205,6 +205,7 @@ impl Proxy {
                 (None, None)
             };
         headers::to_sandbox(&mut parts, sender, protocol);
+        record.inject(&mut parts.headers);
         let flow = record.flow().clone();
         let path = parts
             .uri

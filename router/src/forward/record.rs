@@ -6,8 +6,9 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use agent_sandbox_service::otlp::{Exporter, Span, SpanContext, SpanId, SpanKind};
 use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
@@ -21,6 +22,7 @@ use crate::resolve::table::Row;
 use crate::target::{SANDBOX_ID, SANDBOX_NAMESPACE};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What a request counts as whose client left before it was answered.
 pub(crate) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
@@ -58,6 +60,7 @@ impl Outcome {
 pub(crate) struct Reporters {
     pub(crate) metrics: RouterMetrics,
     pub(crate) access_log: AccessLog,
+    pub(crate) traces: Option<Exporter>,
 }
 
 /// The account of one request.
@@ -70,7 +73,18 @@ pub(crate) struct Record {
     outcome: Outcome,
     row: Option<Arc<Row>>,
     logged: Option<Box<Logged>>,
+    traced: Option<Box<Traced>>,
     permits: Vec<Permit>,
+}
+
+/// The request's place in a trace; there only when traces are exported.
+#[derive(Debug)]
+struct Traced {
+    context: SpanContext,
+    parent: Option<SpanId>,
+    start: SystemTime,
+    path: String,
+    sandbox: [Option<HeaderValue>; 2],
 }
 
 /// What only the access log needs; not collected when there is none.
@@ -105,14 +119,30 @@ impl Record {
                 sandbox_namespace: headers.get(&SANDBOX_NAMESPACE).cloned(),
                 user_agent: headers.get(USER_AGENT).cloned(),
                 request_id: headers.get(&REQUEST_ID).cloned(),
-                trace: headers.get("traceparent").cloned(),
+                trace: headers.get(&TRACEPARENT).cloned(),
                 source: None,
                 upstream: None,
                 retries: 0,
             })
         });
+        let traced = reporters.traces.as_ref().map(|exporter| {
+            let parent = headers
+                .get(&TRACEPARENT)
+                .and_then(|value| SpanContext::parse(value.to_str().ok()?));
+            Box::new(Traced {
+                context: exporter.context(parent),
+                parent: parent.map(|parent| parent.span),
+                start: SystemTime::now(),
+                path: uri.path().to_owned(),
+                sandbox: [
+                    headers.get(&SANDBOX_ID).cloned(),
+                    headers.get(&SANDBOX_NAMESPACE).cloned(),
+                ],
+            })
+        });
         Self {
             reporters,
+            traced,
             flow: Arc::new(Flow::new(Instant::now())),
             method: method.clone(),
             status: None,
@@ -132,6 +162,15 @@ impl Record {
         if let Some(logged) = &mut self.logged {
             logged.source = Some(route.source.as_str());
             logged.upstream = Some(route.address.to_string());
+        }
+    }
+
+    /// Continues the trace towards the sandbox.
+    pub(crate) fn inject(&self, headers: &mut HeaderMap) {
+        if let Some(traced) = &self.traced
+            && let Ok(value) = HeaderValue::try_from(traced.context.to_string())
+        {
+            headers.insert(TRACEPARENT, value);
         }
     }
 
@@ -155,6 +194,32 @@ impl Record {
         self.outcome = outcome;
     }
 
+    /// Hands the finished span over.
+    fn export(&mut self, status: u16) {
+        let (Some(traced), Some(exporter)) = (self.traced.take(), &self.reporters.traces) else {
+            return;
+        };
+        let [id, namespace] = &traced.sandbox;
+        exporter.push(Span {
+            context: traced.context,
+            parent: traced.parent,
+            name: format!("HTTP {}", self.method),
+            kind: SpanKind::Server,
+            start: traced.start,
+            end: SystemTime::now(),
+            texts: vec![
+                ("http.method", self.method.to_string()),
+                ("http.target", traced.path),
+                ("sandbox.id", text(id.as_ref()).to_owned()),
+                ("sandbox.namespace", text(namespace.as_ref()).to_owned()),
+                ("sandbox_router.outcome", self.outcome.as_str().to_owned()),
+            ],
+            numbers: vec![("http.status_code", i64::from(status))],
+            error: (self.outcome != Outcome::Complete || status >= 500)
+                .then(|| self.outcome.as_str()),
+        });
+    }
+
     /// How long the request has taken so far.
     fn elapsed(&self) -> Duration {
         self.flow.start().elapsed()
@@ -172,6 +237,11 @@ impl Drop for Record {
         let metrics = &self.reporters.metrics;
         metrics.request_finished(namespace, &self.method, status, elapsed);
         metrics.bytes(bytes_in, bytes_out);
+        let context = self
+            .traced
+            .as_ref()
+            .map(|traced| traced.context.to_string());
+        self.export(status);
         let Some(logged) = &self.logged else {
             return;
         };
@@ -187,7 +257,9 @@ impl Drop for Record {
             bytes_out,
             user_agent: text(logged.user_agent.as_ref()),
             request_id: text(logged.request_id.as_ref()),
-            traceparent: text(logged.trace.as_ref()),
+            traceparent: context
+                .as_deref()
+                .unwrap_or_else(|| text(logged.trace.as_ref())),
             source: logged.source,
             upstream: logged.upstream.as_deref(),
             retries: logged.retries,

@@ -68,8 +68,11 @@ pub(super) async fn serve(shared: &Shared, mut stream: Stream, peer: Peer) -> io
     let mut first = Bytes::new();
     let mut patience = shared.settings.header_timeout;
     let mut known = false;
+    // The first request may have come with the end of the TLS handshake, and then the socket has
+    // nothing more to say.
+    let mut waiting = matches!(stream, Stream::Plain(_));
     loop {
-        if first.is_empty() && !park(shared, &stream, patience).await? {
+        if waiting && !park(shared, &stream, patience).await? {
             return Ok(());
         }
         if !known {
@@ -92,6 +95,7 @@ pub(super) async fn serve(shared: &Shared, mut stream: Stream, peer: Peer) -> io
             Activity::Over => return Ok(()),
             Activity::Idle(idle, early) => {
                 stream = idle;
+                waiting = early.is_empty();
                 first = early;
                 patience = shared.settings.keep_alive;
             }

@@ -33,5 +33,6 @@ mod retries;
 mod smuggling;
 mod timeouts;
 mod tls;
+mod tracing;
 mod upgrades;
 mod watch;
