@@ -154,12 +154,16 @@ impl Definitions {
         };
         // Writing a status must not cut the watches of the resource: same spec, same descriptor.
         let same = before.filter(|known| {
-            known.phase == phase
-                && known.spec == spec
+            known.spec == spec
                 && meta::text(&known.definition, "uid") == meta::text(&definition, "uid")
         });
         let descriptor = match same {
-            Some(known) => known.descriptor,
+            Some(known) if known.phase == phase => known.descriptor,
+            Some(known) => known.descriptor.map(|descriptor| {
+                let mut descriptor = Descriptor::clone(&descriptor);
+                descriptor.verbs = custom::verbs(phase);
+                Arc::new(descriptor)
+            }),
             None => translate(&definition, phase),
         };
         let known = Known {

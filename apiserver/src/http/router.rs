@@ -46,6 +46,16 @@ async fn resource(api: &Api, path: &ResourcePath, request: Request) -> Response<
     let verb = verb(request.method(), path, &query);
     let outcome = answer(api, path, query, request).await;
     let response = outcome.unwrap_or_else(|error| respond::failure(&error));
+    tracing::debug!(
+        verb,
+        group = path.group,
+        resource = path.resource,
+        namespace = path.namespace,
+        name = path.name,
+        subresource = path.subresource,
+        code = response.status().as_u16(),
+        "request"
+    );
     if let Some(metrics) = &api.metrics {
         metrics.record(verb, path, response.status(), started.elapsed());
     }

@@ -27,7 +27,6 @@ use super::request::Query;
 use super::respond;
 use super::table::{self, IncludeObject};
 use crate::ops::{Encoder, Engine, Target};
-use crate::registry::Descriptor;
 use crate::status::ApiError;
 use crate::store::{Event, EventKind, Key, Object, Revision, RevisionError, Scope, Subscription};
 
@@ -120,6 +119,7 @@ pub(super) fn watch(
         registry: api.engine.registry.changes(),
         engine: api.engine.clone(),
         shutdown: api.shutdown.clone(),
+        ended: false,
     };
     let stream = futures::stream::unfold(state, |mut state| async move {
         let chunk = state.next().await?;
@@ -172,6 +172,8 @@ struct Watch {
     registry: tokio::sync::watch::Receiver<u64>,
     engine: Engine,
     shutdown: Shutdown,
+    /// Set when nothing follows what is written already.
+    ended: bool,
 }
 
 impl Watch {
@@ -179,15 +181,17 @@ impl Watch {
     async fn next(&mut self) -> Option<Bytes> {
         let mut out = Vec::new();
         self.write_initial(&mut out);
-        while out.is_empty() {
+        while out.is_empty() && !self.ended {
             let last_bookmark = self.last_bookmark;
             tokio::select! {
                 biased;
                 () = self.shutdown.triggered() => return None,
                 () = tokio::time::sleep_until(self.deadline) => return None,
                 changed = self.registry.changed() => {
-                    if changed.is_err() || !self.is_current() {
-                        return None;
+                    self.ended = changed.is_err() || !self.is_current();
+                    // What happened before the change still belongs to this watch.
+                    while self.ended && let Some(event) = self.subscription.try_next() {
+                        self.write_event(&event, &mut out);
                     }
                 }
                 event = self.subscription.next() => {
@@ -204,7 +208,7 @@ impl Watch {
                 }
             }
         }
-        Some(out.into())
+        (!out.is_empty()).then(|| out.into())
     }
 
     fn write_initial(&mut self, out: &mut Vec<u8>) {
@@ -256,14 +260,16 @@ impl Watch {
         self.writer.bookmark(self.last, None, out);
     }
 
-    /// Whether the resource is still served as it was when the watch began.
+    /// Whether the version is still served as it was when the watch began.
     fn is_current(&self) -> bool {
-        let descriptor: &Arc<Descriptor> = self.writer.encoder.descriptor();
+        let encoder = &self.writer.encoder;
+        let descriptor = encoder.descriptor();
         self.engine
             .registry
             .snapshot()
             .resource(&descriptor.group, &descriptor.plural)
-            .is_some_and(|current| Arc::ptr_eq(current, descriptor))
+            .and_then(|current| current.served(&encoder.version().name))
+            .is_some_and(|current| Arc::ptr_eq(current, encoder.version()))
     }
 }
 

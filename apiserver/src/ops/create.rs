@@ -104,6 +104,9 @@ impl Engine {
                 &errors,
             ));
         }
+        if let Err(why) = strategy.admit(&context, &object) {
+            return Err(ApiError::forbidden(&target.descriptor, &name, &why));
+        }
         warnings.extend(strategy.warnings(&object, None));
         if ownership == Ownership::Record {
             record_update(

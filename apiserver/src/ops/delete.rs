@@ -83,6 +83,9 @@ pub(super) fn is_finished(descriptor: &Descriptor, object: &Value) -> bool {
 impl Engine {
     /// Deletes one object.
     pub fn delete(&self, target: &Target, options: &DeleteOptions) -> Result<Deleted, ApiError> {
+        if let Some(why) = target.descriptor.strategy.keeps(&target.name) {
+            return Err(ApiError::forbidden(&target.descriptor, &target.name, why));
+        }
         let encoder = Encoder::of(target);
         for _ in 0..MAX_RACES {
             let stored = self.read(target)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Target;
 use crate::format::names;
 use crate::meta;
-use crate::registry::NameRule;
+use crate::registry::{NameRule, Origin};
 use crate::schema::FieldError;
 use crate::status::ApiError;
 
@@ -39,6 +39,17 @@ pub(super) fn settle_type(target: &Target, object: &mut Value) -> Result<(), Api
             version = target.version.name,
             kind = target.kind(),
         )));
+    }
+    // A typed decoder knows what it expects; custom resources have to say what they are.
+    let untyped = target.descriptor.origin != Origin::BuiltIn;
+    for (field, shown) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
+        if untyped && given(field).is_none() {
+            let message = format!(
+                "Object '{shown}' is missing in '{}'",
+                Value::from(map.clone())
+            );
+            return Err(ApiError::bad_request(message));
+        }
     }
     map.insert("apiVersion".to_owned(), api_version.into());
     map.insert("kind".to_owned(), target.kind().into());

@@ -43,7 +43,11 @@ impl Engine {
         };
         if let ScaleChange::Patch(PatchKind::Apply { force }, scale) = change {
             let replicas = wanted_replicas(target, scale)?;
-            let mut applied = json!({ "metadata": scale.get("metadata") });
+            let mut applied = json!({
+                "apiVersion": target.api_version(),
+                "kind": target.kind(),
+                "metadata": scale.get("metadata"),
+            });
             meta::put(&mut applied, &paths.spec, Some(replicas.into()));
             return self.apply(target, part, "scale", applied, force, options);
         }

@@ -61,7 +61,6 @@ pub fn descriptor(definition: &Value, phase: Phase) -> Result<Descriptor, Vec<Fi
     if !errors.is_empty() {
         return Err(errors);
     }
-    let terminating = phase == Phase::Terminating;
     let kind = text(names, "kind");
     Ok(Descriptor {
         group: group.to_owned(),
@@ -72,10 +71,7 @@ pub fn descriptor(definition: &Value, phase: Phase) -> Result<Descriptor, Vec<Fi
         short_names: owned(names.get("shortNames")),
         categories: owned(names.get("categories")),
         scope,
-        verbs: Verb::ALL
-            .into_iter()
-            .filter(|verb| !(terminating && *verb == Verb::Create))
-            .collect(),
+        verbs: verbs(phase),
         versions,
         generation: true,
         create_on_update: false,
@@ -87,6 +83,12 @@ pub fn descriptor(definition: &Value, phase: Phase) -> Result<Descriptor, Vec<Fi
         },
         strategy: Arc::new(Plain),
     })
+}
+
+/// The verbs of a custom resource.
+pub(crate) fn verbs(phase: Phase) -> Vec<Verb> {
+    let allowed = |verb: &Verb| phase == Phase::Serving || *verb != Verb::Create;
+    Verb::ALL.into_iter().filter(allowed).collect()
 }
 
 fn check_names(definition: &Value, spec: &Value, names: &Value, errors: &mut Vec<FieldError>) {

@@ -147,8 +147,12 @@ async fn deleting_a_definition_deletes_its_objects() {
     let mut held = thing("held", 1);
     held["metadata"]["finalizers"] = json!(["example.org/hold"]);
     api.post(THINGS, &held).await.ok();
+    let mut watch = api
+        .watch(&format!("{THINGS}?resourceVersion={}", api.revision()))
+        .await;
     api.delete(&path()).await.ok();
     api.gone(&format!("{THINGS}/a")).await;
+    assert_eq!(watch.step().await, step("DELETED", "a"));
     api.post(THINGS, &thing("b", 1))
         .await
         .refused(405, "MethodNotAllowed");
@@ -164,6 +168,15 @@ async fn deleting_a_definition_deletes_its_objects() {
     .await
     .ok();
     api.gone(&path()).await;
+    let mut rest = Vec::new();
+    while let Some(event) = watch.next().await {
+        rest.push(event["type"].as_str().unwrap_or("").to_owned());
+    }
+    assert_eq!(
+        rest.last().map(String::as_str),
+        Some("DELETED"),
+        "watches see it to the end"
+    );
     eventually("the resource is unknown", || async {
         !api.exists(THINGS).await
     })

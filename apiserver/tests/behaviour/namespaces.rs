@@ -88,6 +88,23 @@ async fn a_deleted_one_loses_its_content_then_itself() {
 }
 
 #[tokio::test]
+async fn some_cannot_be_deleted() {
+    let api = Api::start();
+    let message = api
+        .delete("/api/v1/namespaces/default")
+        .await
+        .refused(403, "Forbidden");
+    assert_eq!(
+        message,
+        "namespaces \"default\" is forbidden: this namespace may not be deleted"
+    );
+    assert_eq!(
+        api.get("/api/v1/namespaces/default").await.ok()["status"]["phase"],
+        "Active"
+    );
+}
+
+#[tokio::test]
 async fn an_empty_one_goes_and_can_come_back() {
     let api = Api::start();
     for _ in 0..3 {

@@ -33,6 +33,23 @@ async fn a_new_pod_is_complete_and_pending() {
 }
 
 #[tokio::test]
+async fn a_pod_needs_its_account() {
+    let api = Api::start();
+    let mut object = pod("p");
+    object["spec"]["serviceAccountName"] = "robot".into();
+    let message = api.post(PODS, &object).await.refused(403, "Forbidden");
+    assert!(
+        message.contains("serviceaccount \"robot\" not found"),
+        "{message}"
+    );
+    let account = json!({"metadata": {"name": "robot"}});
+    api.post("/api/v1/namespaces/default/serviceaccounts", &account)
+        .await
+        .ok();
+    api.post(PODS, &object).await.ok();
+}
+
+#[tokio::test]
 async fn binding_schedules_once() {
     let api = Api::start();
     let pod = running(&api, "p").await;

@@ -71,6 +71,13 @@ async fn contradictions_with_the_path_are_refused() {
     api.post(CONFIG_MAPS, &json!([]))
         .await
         .refused(400, "BadRequest");
+    let things = Api::with_things().await;
+    let untyped = json!({"metadata": {"name": "a"}, "spec": {"size": 1}});
+    let message = things
+        .post(THINGS, &untyped)
+        .await
+        .refused(400, "BadRequest");
+    assert!(message.starts_with("Object 'Kind' is missing"), "{message}");
     api.post(CONFIG_MAPS, &config_map("a")).await.ok();
     api.put(&format!("{CONFIG_MAPS}/a"), &config_map("b"))
         .await

@@ -41,6 +41,11 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Whether a namespaced object exists beside this one.
+    pub fn has_neighbour(&self, resource: &str, name: &str) -> bool {
+        self.store.get(resource, self.namespace, name).is_some()
+    }
+
     /// Whether any stored object of a resource (`plural` or `plural.group`) satisfies `predicate`.
     pub fn any(&self, resource: &str, predicate: impl Fn(&Object) -> bool) -> bool {
         let everywhere = ListQuery {
@@ -86,6 +91,16 @@ pub trait Strategy: fmt::Debug + Send + Sync {
 
     /// Completes an object before it replaces `old`.
     fn prepare_update(&self, _ctx: &Context<'_>, _new: &mut Value, _old: &Value) {}
+
+    /// Why an object may not be created here and now, if so: 403.
+    fn admit(&self, _ctx: &Context<'_>, _object: &Value) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Why the object of this name may never be deleted, if so: 403.
+    fn keeps(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
 
     /// Checks beyond the schema.
     fn validate(&self, _ctx: &Context<'_>, _new: &Value, _old: Option<&Value>) -> Vec<FieldError> {

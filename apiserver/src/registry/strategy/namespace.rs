@@ -55,6 +55,11 @@ impl Strategy for Namespace {
         NameRule::Label
     }
 
+    fn keeps(&self, name: &str) -> Option<&'static str> {
+        matches!(name, "default" | "kube-system" | "kube-public")
+            .then_some("this namespace may not be deleted")
+    }
+
     fn holds(&self, object: &Value) -> bool {
         meta::at(object, &path(&["spec", "finalizers"]))
             .and_then(Value::as_array)

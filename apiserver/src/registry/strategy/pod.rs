@@ -24,6 +24,20 @@ impl Strategy for Pod {
         meta::put(object, &["status".to_owned()], Some(status));
     }
 
+    fn admit(&self, ctx: &Context<'_>, object: &Value) -> Result<(), String> {
+        let account = object
+            .get("spec")
+            .map_or("", |spec| text(spec, "serviceAccountName"));
+        // The default account appears moments after its namespace; nobody has to wait for that.
+        if matches!(account, "" | "default") || ctx.has_neighbour("serviceaccounts", account) {
+            return Ok(());
+        }
+        Err(format!(
+            "error looking up service account {}/{account}: serviceaccount \"{account}\" not found",
+            ctx.namespace
+        ))
+    }
+
     fn validate(&self, ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = rules::pod(new);
         let specs = (new.get("spec"), old.and_then(|old| old.get("spec")));
