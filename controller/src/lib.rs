@@ -21,6 +21,11 @@
 //! Nothing here is global: several operators can run in one process, each with its own client, clock
 //! and metrics registry.
 
+#![cfg_attr(
+    test,
+    allow(clippy::needless_pass_by_value, reason = "tests pass JSON literals")
+)]
+
 pub mod api;
 pub mod app;
 pub mod args;
@@ -32,6 +37,8 @@ pub mod error;
 pub mod events;
 pub mod expiry;
 pub mod fence;
+#[cfg(test)]
+mod fixtures;
 pub mod ident;
 pub mod intern;
 pub mod json_text;

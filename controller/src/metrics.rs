@@ -497,3 +497,94 @@ impl Collector for Computed {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fixtures::{at, condition, owner, row, uid};
+    use crate::store::Seen;
+
+    fn text(registry: &Registry) -> String {
+        let mut text = String::new();
+        prometheus::TextEncoder::new()
+            .encode_utf8(&registry.gather(), &mut text)
+            .unwrap();
+        text
+    }
+
+    #[test]
+    fn names_that_dashboards_know_are_kept() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let claim: Arc<ClaimRow> = row(json!({"metadata": {"annotations": {
+            "agents.x-k8s.io/client-first-requested-at": "2026-01-01T00:00:00.250000+00:00",
+            "agents.x-k8s.io/webhook-first-observed-at": "not a time",
+        }}}));
+        let sandbox: Arc<SandboxRow> = row(json!({
+            "metadata": {"labels": {"agents.x-k8s.io/launch-type": "warm"},
+                "annotations": {"agents.x-k8s.io/sandbox-template-ref": "t"}},
+            "status": {"conditions": [condition("Ready", "True", "R")]},
+        }));
+        metrics.claim_created(&sandbox, "curl", "warm", "p");
+        let seen = Some(at("2026-01-01T00:00:00.4Z"));
+        metrics.claim_ready(&claim, &sandbox, seen, at("2026-01-01T00:00:00.45Z"));
+        let text = text(&registry);
+        for line in [
+            "agent_sandbox_claim_creation_total{created_by=\"unknown\",namespace=\"n\",pod_condition=\"ready\",sandbox_template=\"t\",launch_type=\"warm\",warmpool_name=\"p\"} 1",
+            "agent_sandbox_client_claim_startup_latency_ms_sum{launch_type=\"warm\",sandbox_template=\"t\"} 200",
+            "agent_sandbox_claim_controller_startup_latency_ms_sum{launch_type=\"warm\",sandbox_template=\"t\"} 50",
+            "agent_sandbox_creation_latency_ms_count{launch_type=\"warm\",namespace=\"n\",sandbox_template=\"t\"} 1",
+        ] {
+            let (name, rest) = line.split_once('{').unwrap();
+            let (_, value) = rest.split_once("} ").unwrap();
+            let found = text.lines().find(|it| it.starts_with(&format!("{name}{{")));
+            assert!(
+                found.is_some_and(|it| it.ends_with(&format!("}} {value}"))),
+                "{line}: {found:?}"
+            );
+        }
+        assert!(
+            !text.contains("agent_sandbox_claim_startup_latency_ms_count"),
+            "malformed times are skipped"
+        );
+        assert!(text.contains("agent_sandbox_build_info{"));
+    }
+
+    #[test]
+    fn sandboxes_are_counted_when_read() {
+        let registry = Registry::new();
+        let (queues, deadlines) = (Queues::default(), Deadlines::new());
+        let store = Store::new(queues.clone(), deadlines.clone());
+        Metrics::register_computed(&registry, store.clone(), queues, deadlines).unwrap();
+        let object = json!({
+            "metadata": {"name": "s", "namespace": "n", "uid": uid(1), "resourceVersion": "1",
+                "ownerReferences": owner("SandboxWarmPool", "p", &uid(2))},
+            "status": {"conditions": [condition("Ready", "False", "SandboxExpired")]},
+        });
+        let wire = serde_json::from_value(object).unwrap();
+        store.observe::<SandboxRow>(wire, Seen::InWatch).unwrap();
+        let text = text(&registry);
+        let line = text
+            .lines()
+            .find(|it| it.starts_with("agent_sandboxes{"))
+            .unwrap();
+        for label in [
+            "expired=\"true\"",
+            "owned_by=\"SandboxWarmPool\"",
+            "launch_type=\"cold\"",
+            "sandbox_template=\"unknown\"",
+            "ready_condition=\"False\"",
+        ] {
+            assert!(line.contains(label), "{line}");
+        }
+    }
+
+    #[test]
+    fn two_operators_cannot_share_a_registry_unnoticed() {
+        let registry = Registry::new();
+        Metrics::register(&registry).unwrap();
+        assert!(Metrics::register(&registry).is_err());
+    }
+}

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ident::{Key, Revision, Uid};
-use crate::objects::Row;
+use crate::objects::{Head, Row};
 
 /// The rows of one kind.
 #[derive(Debug)]
@@ -20,9 +20,23 @@ pub struct Table<R> {
     /// Every event up to this revision has been delivered.
     progress: Revision,
     /// Objects known to be gone whose deletion the watch has not delivered yet.
-    graves: BTreeMap<Key, Uid>,
+    graves: BTreeMap<Key, Grave>,
     /// Set once the first list is complete.
     synced: bool,
+}
+
+/// An object that a delete of ours removed. Its late events, and those of earlier objects of its name,
+/// must not bring anything back.
+#[derive(Clone, Copy, Debug)]
+struct Grave {
+    uid: Uid,
+    last_known: Revision,
+}
+
+impl Grave {
+    fn covers(&self, head: &Head) -> bool {
+        self.uid.is(head.uid) || head.revision <= self.last_known
+    }
 }
 
 /// What a change did to the visible rows.
@@ -89,11 +103,7 @@ impl<R: Row> Table<R> {
         if from == Seen::InWatch {
             self.progress = self.progress.max(head.revision);
         }
-        if self
-            .graves
-            .get(&head.key)
-            .is_some_and(|uid| uid.is(head.uid))
-        {
+        if self.is_buried(head) {
             return Delta::None;
         }
         self.merge(row)
@@ -102,7 +112,7 @@ impl<R: Row> Table<R> {
     /// Takes a deleted event from the watch: the object is gone, or no longer selected.
     pub fn observe_deleted(&mut self, key: &Key, uid: Uid, revision: Revision) -> Delta<R> {
         self.progress = self.progress.max(revision);
-        if self.graves.get(key).is_some_and(|grave| grave.is(uid)) {
+        if self.graves.get(key).is_some_and(|grave| grave.uid.is(uid)) {
             self.graves.remove(key);
         }
         match self.rows.get(key) {
@@ -124,11 +134,7 @@ impl<R: Row> Table<R> {
         if head.revision <= self.progress && self.synced {
             return Delta::None;
         }
-        if self
-            .graves
-            .get(&head.key)
-            .is_some_and(|uid| uid.is(head.uid))
-        {
+        if self.is_buried(head) {
             return Delta::None;
         }
         self.merge(row)
@@ -138,7 +144,11 @@ impl<R: Row> Table<R> {
     pub fn assume_deleted(&mut self, key: &Key, uid: Uid) -> Delta<R> {
         match self.rows.get(key) {
             Some(row) if row.head().uid == uid => {
-                self.graves.insert(key.clone(), uid);
+                let grave = Grave {
+                    uid,
+                    last_known: row.head().revision,
+                };
+                self.graves.insert(key.clone(), grave);
                 self.rows.remove(key).map_or(Delta::None, Delta::Removed)
             }
             _ => Delta::None,
@@ -160,6 +170,12 @@ impl<R: Row> Table<R> {
         gone.iter()
             .filter_map(|key| self.rows.remove(key))
             .collect()
+    }
+
+    fn is_buried(&self, head: &Head) -> bool {
+        self.graves
+            .get(&head.key)
+            .is_some_and(|grave| grave.covers(head))
     }
 
     fn merge(&mut self, row: R) -> Delta<R> {

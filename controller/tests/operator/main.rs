@@ -6,7 +6,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "tests of JSON read best with indexing, and failing loudly is their job"
+    clippy::needless_pass_by_value,
+    reason = "tests of JSON read best with indexing and literals, and failing loudly is their job"
 )]
 
 mod claims;

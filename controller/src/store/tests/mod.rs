@@ -1,1 +1,5 @@
+//! The store without an API server: tables under lag, the availability index, routes.
 
+mod availability;
+mod routes;
+mod table;

@@ -1,1 +1,200 @@
+//! The pure parts of the template controller.
 
+use std::sync::Arc;
+
+use agent_sandbox_crds::labels;
+use serde_json::{Value, json};
+
+use super::desired;
+use super::plan::{Observed, Plan, PolicyStep, plan};
+use crate::config::PolicySettings;
+use crate::fixtures::{owner, row, uid};
+use crate::objects::{PolicyRow, TemplateRow};
+
+fn template(spec: Value) -> Arc<TemplateRow> {
+    let mut object = json!({
+        "metadata": {"name": "t", "uid": uid(30), "labels": {
+            labels::SANDBOX_TEMPLATE_REF_HASH: agent_sandbox_crds::hash::name_hash("t"),
+        }},
+        "spec": {"podTemplate": {"spec": {}}},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        object["spec"][key] = value.clone();
+    }
+    row(object)
+}
+
+fn policy_of(template: &TemplateRow, settings: &PolicySettings) -> Value {
+    let mut policy = desired::policy(template, settings);
+    policy["metadata"]["uid"] = json!(uid(31));
+    policy
+}
+
+fn decide(template: Option<Arc<TemplateRow>>, policy: Option<Value>, used: bool) -> Plan {
+    let key = crate::ident::Key::new("n", "t");
+    let observed = Observed {
+        key,
+        template,
+        policy: policy.map(row::<PolicyRow>),
+        used,
+    };
+    plan(&observed, &PolicySettings::default())
+}
+
+#[test]
+fn the_default_policy_lets_the_router_in_and_the_internet_out() {
+    let spec = desired::policy_spec(
+        &template(json!({})),
+        &PolicySettings {
+            legacy_ranges: true,
+            ..PolicySettings::default()
+        },
+    );
+    assert_eq!(
+        spec,
+        json!({
+            "podSelector": {"matchLabels": {labels::SANDBOX_TEMPLATE_REF_HASH: agent_sandbox_crds::hash::name_hash("t")}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [{
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "agent-sandbox-system"}},
+                "podSelector": {"matchLabels": {"app": "sandbox-router"}},
+            }]}],
+            "egress": [{"to": [
+                {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]}},
+                {"ipBlock": {"cidr": "::/0", "except": ["fc00::/7", "fe80::/10"]}},
+            ]}],
+        })
+    );
+}
+
+#[test]
+fn gaps_are_closed_by_default_and_more_can_be_blocked() {
+    let settings = PolicySettings {
+        blocked: vec!["203.0.113.7/32".to_owned(), "2001:db8::/32".to_owned()],
+        resolvers: vec!["10.96.0.10".parse().unwrap(), "1.1.1.1".parse().unwrap()],
+        ..PolicySettings::default()
+    };
+    let egress = desired::policy_spec(&template(json!({})), &settings)["egress"].clone();
+    let except = |peer: usize| egress[0]["to"][peer]["ipBlock"]["except"].to_string();
+    for range in ["100.64.0.0/10", "203.0.113.7/32"] {
+        assert!(except(0).contains(range), "{range}");
+    }
+    for range in ["64:ff9b::/96", "2001:db8::/32"] {
+        assert!(except(1).contains(range), "{range}");
+    }
+    assert_eq!(
+        egress[1],
+        json!({
+            "to": [{"ipBlock": {"cidr": "10.96.0.10/32"}}],
+            "ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}],
+        }),
+        "a resolver inside is reachable for names and nothing else"
+    );
+}
+
+#[test]
+fn an_empty_set_of_rules_denies_everything() {
+    let spec = desired::policy_spec(
+        &template(json!({"networkPolicy": {}})),
+        &PolicySettings::default(),
+    );
+    assert_eq!(
+        (&spec["ingress"], &spec["egress"]),
+        (&json!([]), &json!([]))
+    );
+    assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+}
+
+#[test]
+fn a_managed_policy_is_created_kept_and_repaired() {
+    let settings = PolicySettings::default();
+    let managed = template(json!({}));
+    assert!(matches!(
+        decide(Some(managed.clone()), None, false).policy,
+        PolicyStep::Create(_)
+    ));
+    let good = policy_of(&managed, &settings);
+    assert_eq!(
+        decide(Some(managed.clone()), Some(good.clone()), true),
+        Plan::default()
+    );
+    let mut bent = good.clone();
+    bent["spec"]["egress"] = json!([{}]);
+    let PolicyStep::Patch(_, patch) = decide(Some(managed.clone()), Some(bent), true).policy else {
+        panic!("not repaired");
+    };
+    assert!(patch["spec"]["egress"][0]["to"].is_array());
+    assert_eq!(patch["metadata"]["resourceVersion"], "10");
+    let mut going = good;
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(
+        decide(Some(managed), Some(going), true).policy,
+        PolicyStep::None
+    );
+}
+
+#[test]
+fn a_policy_of_an_older_controller_or_an_earlier_template_is_taken_over() {
+    let settings = PolicySettings::default();
+    let managed = template(json!({}));
+    let mut owned = policy_of(&managed, &settings);
+    owned["metadata"]["annotations"] = json!({});
+    owned["metadata"]["ownerReferences"] = owner("SandboxTemplate", "t", &uid(30));
+    let PolicyStep::Patch(_, patch) = decide(Some(managed.clone()), Some(owned), true).policy
+    else {
+        panic!("not taken over");
+    };
+    assert!(patch["metadata"].as_object().unwrap()["ownerReferences"].is_null());
+    assert!(patch["metadata"]["annotations"].is_object());
+    let mut earlier = policy_of(&managed, &settings);
+    earlier["metadata"]["annotations"][crate::names::POLICY_TEMPLATE_UID] = json!(uid(99));
+    assert!(matches!(
+        decide(Some(managed), Some(earlier), true).policy,
+        PolicyStep::Patch(..)
+    ));
+}
+
+#[test]
+fn somebody_elses_policy_is_left_alone() {
+    let foreign = json!({"metadata": {"name": "t-network-policy"}, "spec": {"podSelector": {}}});
+    let managed = decide(Some(template(json!({}))), Some(foreign.clone()), true);
+    assert!(matches!(managed.policy, PolicyStep::Clash(_)));
+    let unmanaged = template(json!({"networkPolicyManagement": "Unmanaged"}));
+    assert_eq!(
+        decide(Some(unmanaged), Some(foreign.clone()), true).policy,
+        PolicyStep::None
+    );
+    assert_eq!(decide(None, Some(foreign), false).policy, PolicyStep::None);
+}
+
+#[test]
+fn the_policy_goes_when_nothing_needs_it() {
+    let settings = PolicySettings::default();
+    let policy = policy_of(&template(json!({})), &settings);
+    assert_eq!(
+        decide(None, Some(policy.clone()), true).policy,
+        PolicyStep::None
+    );
+    assert!(matches!(
+        decide(None, Some(policy.clone()), false).policy,
+        PolicyStep::Delete(..)
+    ));
+    let unmanaged = template(json!({"networkPolicyManagement": "Unmanaged"}));
+    assert!(matches!(
+        decide(Some(unmanaged), Some(policy), true).policy,
+        PolicyStep::Delete(..)
+    ));
+}
+
+#[test]
+fn the_template_is_labelled_once() {
+    let bare: Arc<TemplateRow> = row(
+        json!({"metadata": {"name": "t", "uid": uid(30)}, "spec": {"podTemplate": {"spec": {}}}}),
+    );
+    let patch = decide(Some(bare), None, false).label.unwrap();
+    assert_eq!(
+        patch["metadata"]["labels"][labels::SANDBOX_TEMPLATE_REF_HASH],
+        agent_sandbox_crds::hash::name_hash("t")
+    );
+    assert_eq!(decide(Some(template(json!({}))), None, false).label, None);
+}

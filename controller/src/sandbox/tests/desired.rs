@@ -1,0 +1,353 @@
+//! Children and patches.
+
+use std::sync::Arc;
+
+use agent_sandbox_crds::{annotations, labels};
+use serde_json::{Value, json};
+
+use super::{own_pod, sandbox};
+use crate::error::Fault;
+use crate::fixtures::{owner, row, uid};
+use crate::objects::{SandboxRow, ServiceRow};
+use crate::sandbox::desired;
+
+fn owned(kind: &str, labels: Value, template: Value) -> Arc<SandboxRow> {
+    row(json!({
+        "metadata": {"name": "my-sandbox", "ownerReferences": owner(kind, "o", &uid(8)), "labels": labels},
+        "spec": {"podTemplate": {"metadata": template, "spec": {"containers": []}}},
+    }))
+}
+
+#[test]
+fn a_pod_is_built_from_the_raw_template() {
+    let row: Arc<SandboxRow> = row(json!({
+        "metadata": {"name": "my-sandbox", "labels": {"agents.x-k8s.io/created-by": "curl", "team": "x"}},
+        "spec": {
+            "podTemplate": {
+                "metadata": {
+                    "labels": {"b": "2", "a": "1", "agents.x-k8s.io/claim-uid": "forged"},
+                    "annotations": {"note": "n", "opentelemetry.io/trace-context": "{}"},
+                },
+                "spec": {"containers": [{"name": "m"}], "future": {"x": 1}, "volumes": [{"name": "data", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]},
+            },
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}, {"metadata": {"name": "more"}, "spec": {}}],
+        },
+    }));
+    let expected = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "my-sandbox",
+            "namespace": "n",
+            "labels": {
+                "a": "1", "b": "2",
+                labels::SANDBOX_NAME_HASH: "374de8f5", labels::CREATED_BY: "unknown",
+            },
+            "ownerReferences": [{
+                "apiVersion": "agents.x-k8s.io/v1beta1", "kind": "Sandbox", "name": "my-sandbox",
+                "uid": uid(1), "controller": true, "blockOwnerDeletion": true,
+            }],
+            "annotations": {
+                annotations::PROPAGATED_ANNOTATIONS: "note",
+                annotations::PROPAGATED_LABELS: "a,b",
+                "note": "n",
+            },
+        },
+        "spec": {
+            "containers": [{"name": "m"}],
+            "future": {"x": 1},
+            "volumes": [
+                {"name": "data", "persistentVolumeClaim": {"claimName": "data-my-sandbox"}},
+                {"name": "tmp", "emptyDir": {}},
+                {"name": "more", "persistentVolumeClaim": {"claimName": "more-my-sandbox"}},
+            ],
+        },
+    });
+    assert_eq!(desired::pod(&row).unwrap(), expected);
+}
+
+#[test]
+fn system_labels_follow_the_owner() {
+    let set = json!({
+        labels::WARM_POOL_SANDBOX: "p", labels::SANDBOX_TEMPLATE_REF_HASH: "t",
+        labels::CLAIM_UID: "c", labels::CREATED_BY: "go-client",
+    });
+    let reached = |kind: &str| {
+        let pod = desired::pod(&owned(kind, set.clone(), json!({}))).unwrap();
+        let labels = pod["metadata"]["labels"].as_object().unwrap().clone();
+        let mut names: Vec<String> = labels
+            .keys()
+            .filter_map(|key| key.strip_prefix(labels::CORE_PREFIX).map(ToOwned::to_owned))
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        reached("SandboxWarmPool"),
+        [
+            "created-by",
+            "sandbox-name-hash",
+            "sandbox-template-ref-hash",
+            "warm-pool-sandbox"
+        ]
+    );
+    assert_eq!(
+        reached("SandboxClaim"),
+        [
+            "claim-uid",
+            "created-by",
+            "sandbox-name-hash",
+            "sandbox-template-ref-hash"
+        ]
+    );
+    assert_eq!(reached("Deployment"), ["created-by", "sandbox-name-hash"]);
+}
+
+#[test]
+fn a_pod_that_is_as_it_should_be_needs_no_patch() {
+    let template = json!({"labels": {"a": "1"}, "annotations": {"n": "m"}});
+    let row = owned("SandboxClaim", json!({labels::CLAIM_UID: "c"}), template);
+    let pod = desired::pod(&row).unwrap();
+    let pod = own_pod(pod["metadata"].clone(), json!({}));
+    assert_eq!(desired::pod_patch(&row, &pod, false), None);
+}
+
+#[test]
+fn a_patch_says_only_what_differs() {
+    let row = owned(
+        "SandboxClaim",
+        json!({labels::CLAIM_UID: "c", labels::SANDBOX_TEMPLATE_REF_HASH: "t"}),
+        json!({"labels": {"kept": "1", "changed": "new"}}),
+    );
+    let pod = own_pod(
+        json!({
+            "labels": {
+                labels::SANDBOX_NAME_HASH: "374de8f5", labels::WARM_POOL_SANDBOX: "p",
+                labels::SANDBOX_TEMPLATE_REF_HASH: "t", "kept": "1", "changed": "old",
+                "dropped": "1", "foreign": "1",
+            },
+            "annotations": {
+                annotations::PROPAGATED_LABELS: "changed,dropped,kept",
+                annotations::PROPAGATED_ANNOTATIONS: annotations::SAFE_TO_EVICT,
+                annotations::SAFE_TO_EVICT: "true",
+            },
+        }),
+        json!({}),
+    );
+    assert_eq!(
+        desired::pod_patch(&row, &pod, false).unwrap(),
+        json!({"metadata": {
+            "uid": uid(2),
+            "labels": {
+                "changed": "new", labels::CLAIM_UID: "c",
+                "dropped": null, labels::WARM_POOL_SANDBOX: null,
+            },
+            "annotations": {
+                annotations::SAFE_TO_EVICT: null,
+                annotations::PROPAGATED_LABELS: "changed,kept",
+                annotations::PROPAGATED_ANNOTATIONS: "",
+            },
+        }})
+    );
+}
+
+#[test]
+fn reserved_keys_recorded_by_older_controllers_are_scrubbed() {
+    let row = sandbox(json!({}));
+    let pod = own_pod(
+        json!({
+            "labels": {labels::SANDBOX_NAME_HASH: desired::name_hash(&row), "agents.x-k8s.io/old": "1"},
+            "annotations": {
+                annotations::PROPAGATED_LABELS: format!("agents.x-k8s.io/old,{}", labels::SANDBOX_NAME_HASH),
+                annotations::PROPAGATED_ANNOTATIONS: annotations::PROPAGATED_LABELS,
+            },
+        }),
+        json!({}),
+    );
+    assert_eq!(
+        desired::pod_patch(&row, &pod, false).unwrap()["metadata"]["labels"],
+        json!({"agents.x-k8s.io/old": null})
+    );
+}
+
+#[test]
+fn adoption_is_conditional_on_what_was_seen() {
+    let row = sandbox(json!({}));
+    let pod = own_pod(
+        json!({"ownerReferences": [], "resourceVersion": "77"}),
+        json!({}),
+    );
+    let patch = desired::pod_patch(&row, &pod, true).unwrap();
+    assert_eq!(patch["metadata"]["resourceVersion"], "77");
+    assert_eq!(patch["metadata"]["ownerReferences"][0]["uid"], uid(1));
+    assert_eq!(
+        patch["metadata"]["ownerReferences"][0]["blockOwnerDeletion"],
+        true
+    );
+}
+
+#[test]
+fn the_adoptable_label_may_name_its_sandbox() {
+    let row = sandbox(json!({}));
+    for (value, adoptable) in [
+        ("true", true),
+        ("s", true),
+        (&*uid(1), true),
+        ("other", false),
+        ("", false),
+    ] {
+        let pod = own_pod(json!({"labels": {labels::ADOPTABLE: value}}), json!({}));
+        assert_eq!(
+            desired::is_adoptable(&row, &pod.labels),
+            adoptable,
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn service_ports_are_unique_sorted_and_named() {
+    let ports = |pod: Value| {
+        desired::service_ports(&sandbox(json!({"podTemplate": {"spec": pod}})))
+            .iter()
+            .map(|port| {
+                format!(
+                    "{} {}/{}",
+                    port["name"].as_str().unwrap(),
+                    port["port"],
+                    port["protocol"].as_str().unwrap()
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ports(json!({"containers": [{"name": "a"}]})), [""; 0]);
+    assert_eq!(
+        ports(json!({
+            "containers": [
+                {"ports": [{"containerPort": 9090}, {"containerPort": 80, "name": "web"}]},
+                {"ports": [{"containerPort": 81, "name": "web"}, {"containerPort": 80, "name": "again"}, {"containerPort": 0}]},
+            ],
+            "initContainers": [
+                {"restartPolicy": "Always", "ports": [{"containerPort": 53, "protocol": "UDP"}]},
+                {"ports": [{"containerPort": 1234}]},
+            ],
+        })),
+        [
+            "p-53-udp 53/UDP",
+            "web 80/TCP",
+            "p-81-tcp 81/TCP",
+            "p-9090-tcp 9090/TCP"
+        ]
+    );
+    assert_eq!(
+        ports(
+            json!({"containers": [{"ports": [{"containerPort": 1, "name": "p-80-tcp"}, {"containerPort": 80}]}]})
+        ),
+        ["p-80-tcp 1/TCP", "p-80-tcp-2 80/TCP"]
+    );
+}
+
+fn service(object: Value) -> Arc<ServiceRow> {
+    let mut base = json!({
+        "metadata": {"name": "s", "uid": uid(5), "labels": {labels::SANDBOX_NAME_HASH: "HASH"}},
+        "spec": {"clusterIP": "None", "selector": {labels::SANDBOX_NAME_HASH: "HASH"}},
+    });
+    let hash = desired::name_hash(&sandbox(json!({})));
+    base["metadata"]["labels"][labels::SANDBOX_NAME_HASH] = json!(hash);
+    base["spec"]["selector"][labels::SANDBOX_NAME_HASH] = json!(hash);
+    for part in ["metadata", "spec"] {
+        for (key, value) in object[part].as_object().into_iter().flatten() {
+            base[part][key] = value.clone();
+        }
+    }
+    row(base)
+}
+
+#[test]
+fn unmanaged_port_fields_are_no_drift_and_managed_ones_are() {
+    let pod = json!({"spec": {"containers": [{"ports": [{"containerPort": 80, "name": "web"}]}]}});
+    let row = sandbox(json!({"service": true, "podTemplate": pod}));
+    let port = |more: Value| {
+        let mut port = json!({"name": "web", "protocol": "TCP", "port": 80, "targetPort": 80});
+        for (key, value) in more.as_object().unwrap() {
+            port[key] = value.clone();
+        }
+        service(json!({"spec": {"ports": [port]}}))
+    };
+    assert_eq!(
+        desired::service_patch(
+            &row,
+            &port(json!({"nodePort": 30000, "appProtocol": "http"})),
+            false
+        ),
+        None
+    );
+    let drifted = desired::service_patch(&row, &port(json!({"targetPort": 81})), false).unwrap();
+    assert_eq!(drifted["spec"]["ports"][0]["targetPort"], 80);
+    // Without the sandbox asking for the Service, only label and selector are kept in order.
+    let unset = sandbox(json!({}));
+    assert_eq!(
+        desired::service_patch(&unset, &port(json!({"targetPort": 81})), false),
+        None
+    );
+    let stolen = service(json!({"spec": {"selector": {"app": "other"}}}));
+    let repaired = desired::service_patch(&unset, &stolen, false).unwrap();
+    assert_eq!(repaired["spec"]["selector"]["app"], Value::Null);
+    assert_eq!(repaired["spec"]["selector"].as_object().unwrap().len(), 2);
+}
+
+#[test]
+fn an_adopted_service_loses_its_own_selector_and_ports() {
+    let row = sandbox(json!({"service": true}));
+    let found = service(json!({"spec": {
+        "selector": {"app": "x"},
+        "ports": [{"name": "a", "protocol": "TCP", "port": 1, "targetPort": 1}],
+    }}));
+    let patch = desired::service_patch(&row, &found, true).unwrap();
+    assert_eq!(patch["spec"]["ports"], json!([]));
+    assert_eq!(patch["spec"]["selector"]["app"], Value::Null);
+    assert_eq!(patch["metadata"]["ownerReferences"][0]["name"], "s");
+}
+
+#[test]
+fn volume_claim_templates_are_checked_by_name() {
+    let names = |list: Value| {
+        desired::volume_claim_templates(&sandbox(json!({"volumeClaimTemplates": list})))
+            .map(|list| list.len())
+    };
+    let entry = |name: &str| json!({"metadata": {"name": name}, "spec": {}});
+    assert_eq!(names(json!([entry("a"), entry("b-1")])), Ok(2));
+    for bad in [
+        json!([entry("")]),
+        json!([entry("A")]),
+        json!([entry("a-")]),
+        json!([entry("a"), entry("a")]),
+        json!([{"spec": {}}]),
+    ] {
+        let error = names(bad.clone()).unwrap_err();
+        assert!(
+            matches!(&error, Fault::Invalid(text) if text.starts_with("spec.volumeClaimTemplates[")),
+            "{bad} {error}"
+        );
+    }
+}
+
+#[test]
+fn a_volume_claim_keeps_the_templates_metadata() {
+    let row = sandbox(json!({"volumeClaimTemplates": [
+        {"metadata": {"name": "data", "labels": {"a": "b"}, "annotations": {"c": "d"}}, "spec": {"storageClassName": "fast", "future": 1}},
+    ]}));
+    let templates = desired::volume_claim_templates(&row).unwrap();
+    let claim = desired::volume_claim(&row, &templates[0]);
+    assert_eq!(claim["metadata"]["name"], "data-s");
+    assert_eq!(claim["metadata"]["labels"]["a"], "b");
+    assert_eq!(
+        claim["metadata"]["labels"][labels::SANDBOX_NAME_HASH],
+        desired::name_hash(&row)
+    );
+    assert_eq!(claim["metadata"]["annotations"]["c"], "d");
+    assert_eq!(
+        claim["spec"],
+        json!({"storageClassName": "fast", "future": 1})
+    );
+}

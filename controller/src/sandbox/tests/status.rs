@@ -1,0 +1,468 @@
+//! Words.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{SANDBOX, observed, own_pod, running, sandbox, with_status};
+use crate::error::Fault;
+use crate::fixtures::{at, condition, owner, row, uid};
+use crate::names;
+use crate::objects::{SandboxRow, SandboxStatus};
+use crate::sandbox::plan::{Holder, Observed, Policy};
+use crate::sandbox::status::{
+    Outcome, Urgency, converged, marked_expired, patch, torn_down, urgency,
+};
+
+const NOW: &str = "2026-01-01T12:00:00Z";
+
+fn status(observed: &Observed, outcome: &Outcome) -> SandboxStatus {
+    converged(observed, outcome, at(NOW), "cluster.local")
+}
+
+fn fine(observed: &Observed) -> SandboxStatus {
+    status(observed, &Outcome::default())
+}
+
+/// `Type=Status/Reason: message` of one condition.
+fn said(status: &SandboxStatus, kind: &str) -> String {
+    status.conditions.get(kind).map_or_else(
+        || "absent".to_owned(),
+        |it| format!("{}/{}: {}", it.status.as_str(), it.reason, it.message),
+    )
+}
+
+fn pod(more: Value) -> Value {
+    let mut status = running();
+    for (key, value) in more.as_object().unwrap() {
+        status[key] = value.clone();
+    }
+    status
+}
+
+#[test]
+fn readiness_is_composed_of_pod_addresses_and_service() {
+    let service = || -> Holder<crate::objects::ServiceRow> {
+        Holder::Held(row(
+            json!({"metadata": {"name": "s", "ownerReferences": owner("Sandbox", "s", &uid(SANDBOX))}, "spec": {}}),
+        ))
+    };
+    let no_pod = vec![];
+    let unready = pod(json!({"conditions": []}));
+    let cases: Vec<(Value, Vec<_>, bool, &str)> = vec![
+        (
+            json!({}),
+            no_pod.clone(),
+            false,
+            "False/DependenciesNotReady: Pod does not exist",
+        ),
+        (
+            json!({"service": true}),
+            no_pod,
+            true,
+            "False/DependenciesNotReady: Pod does not exist; Service Exists",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({}), json!({"phase": "Pending"}))],
+            false,
+            "False/DependenciesNotReady: Pod exists with phase: Pending",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({}), json!({"phase": "Unknown"}))],
+            false,
+            "False/DependenciesNotReady: Pod exists with phase: Unknown",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({}), unready)],
+            false,
+            "False/DependenciesNotReady: Pod is Running but not Ready",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({}), pod(json!({"podIPs": []})))],
+            false,
+            "False/DependenciesNotReady: Pod is Ready but has no podIPs yet",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({}), running())],
+            false,
+            "True/DependenciesReady: Pod is Ready",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({}), running())],
+            true,
+            "True/DependenciesReady: Pod is Ready; Service Exists",
+        ),
+        (
+            json!({"service": true}),
+            vec![own_pod(json!({}), running())],
+            true,
+            "True/DependenciesReady: Pod is Ready; Service Exists",
+        ),
+        (
+            json!({"service": true}),
+            vec![own_pod(json!({}), running())],
+            false,
+            "False/DependenciesNotReady: Pod is Ready; Service does not exist",
+        ),
+        (
+            json!({"service": false}),
+            vec![own_pod(json!({}), running())],
+            true,
+            "True/DependenciesReady: Pod is Ready",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({"deletionTimestamp": NOW}), running())],
+            false,
+            "False/DependenciesNotReady: Pod is terminating",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({}), json!({"phase": "Succeeded"}))],
+            false,
+            "False/PodSucceeded: Pod completed successfully",
+        ),
+        (
+            json!({}),
+            vec![own_pod(json!({}), json!({"phase": "Failed"}))],
+            false,
+            "False/PodFailed: Pod failed",
+        ),
+    ];
+    for (spec, pods, with_service, expected) in cases {
+        let mut seen = observed(sandbox(spec.clone()), pods);
+        if with_service {
+            seen.service = service();
+        }
+        assert_eq!(said(&fine(&seen), "Ready"), expected, "{spec}");
+    }
+}
+
+#[test]
+fn fields_come_from_the_pod_that_is_owned() {
+    let status = fine(&observed(
+        sandbox(json!({})),
+        vec![own_pod(json!({}), running())],
+    ));
+    assert_eq!(&*status.pod_ips, &["10.0.0.1".into()]);
+    assert_eq!(status.node_name.as_deref(), Some("node-1"));
+    assert!(
+        status
+            .selector
+            .unwrap()
+            .starts_with("agents.x-k8s.io/sandbox-name-hash=")
+    );
+    let old = json!({"selector": "x=y", "podIPs": ["10.0.0.1"], "nodeName": "node-1"});
+    let gone = fine(&observed(with_status(json!({}), old), vec![]));
+    assert!(gone.pod_ips.is_empty() && gone.node_name.is_none());
+    assert_eq!(
+        gone.selector.as_deref(),
+        Some("x=y"),
+        "clients parse it while no pod is there"
+    );
+}
+
+#[test]
+fn suspension_is_told_step_by_step() {
+    let spec = json!({"operatingMode": "Suspended"});
+    let told = |seen: &Observed, outcome: &Outcome| {
+        let status = status(seen, outcome);
+        (
+            said(&status, "Suspended"),
+            said(&status, "Ready"),
+            said(&status, "PodScheduled"),
+        )
+    };
+    let going = observed(
+        sandbox(spec.clone()),
+        vec![own_pod(json!({"deletionTimestamp": NOW}), running())],
+    );
+    let (suspended, ready, scheduled) = told(&going, &Outcome::default());
+    assert_eq!(
+        suspended,
+        "False/PodTerminating: Pod is terminating. Sandbox is suspending"
+    );
+    assert_eq!(ready, "False/SandboxSuspended: Sandbox is suspending");
+    assert!(scheduled.starts_with("True/PodScheduled"));
+
+    let failed = Outcome {
+        faults: vec![Fault::Refused("delete failed".to_owned())],
+        pod_failed: true,
+        too_many_pods: None,
+    };
+    let present = observed(sandbox(spec.clone()), vec![own_pod(json!({}), running())]);
+    let (suspended, ready, _) = told(&present, &failed);
+    assert!(suspended.starts_with("False/PodTerminating"));
+    assert_eq!(ready, "False/ReconcilerError: Error seen: delete failed");
+
+    let mut foreign = observed(sandbox(spec.clone()), vec![]);
+    foreign.pod_name = Holder::Held(own_pod(
+        json!({"ownerReferences": owner("Job", "j", &uid(70))}),
+        json!({"phase": "Succeeded", "podIPs": [{"ip": "10.9.9.9"}]}),
+    ));
+    let status = fine(&foreign);
+    assert!(said(&status, "Suspended").starts_with("False/PodNotOwned"));
+    assert_eq!(said(&status, "PodScheduled"), "absent");
+    assert_eq!(
+        said(&status, "Finished"),
+        "absent",
+        "somebody else's pod ends on its own account"
+    );
+    assert!(status.pod_ips.is_empty() && status.node_name.is_none());
+
+    let nothing = observed(sandbox(spec), vec![]);
+    let (suspended, ready, scheduled) = told(&nothing, &Outcome::default());
+    assert_eq!(
+        suspended,
+        "True/PodTerminated: Pod has been terminated. Sandbox is suspended"
+    );
+    assert_eq!(ready, "False/SandboxSuspended: Sandbox is suspended");
+    assert_eq!(scheduled, "absent");
+    let (suspended, _, scheduled) = told(&nothing, &failed);
+    assert!(suspended.starts_with("Unknown/PodStateUnknown"));
+    assert!(scheduled.starts_with("Unknown/PodSchedulingUnknown"));
+}
+
+#[test]
+fn scheduling_is_copied_verbatim_and_stays_valid() {
+    let told = |conditions: Value| {
+        let seen = observed(
+            sandbox(json!({})),
+            vec![own_pod(
+                json!({}),
+                json!({"phase": "Pending", "conditions": conditions}),
+            )],
+        );
+        said(&fine(&seen), "PodScheduled")
+    };
+    let with = |status: &str, why: &str| json!([{"type": "PodScheduled", "status": status, "reason": why, "message": "0/3 nodes"}]);
+    assert_eq!(
+        told(with("False", "Unschedulable")),
+        "False/Unschedulable: 0/3 nodes"
+    );
+    assert_eq!(
+        told(with("False", "SchedulingGated")),
+        "False/SchedulingGated: 0/3 nodes"
+    );
+    assert_eq!(
+        told(with("False", "")),
+        "False/PodSchedulingUnknown: 0/3 nodes"
+    );
+    assert_eq!(told(with("True", "")), "True/PodScheduled: 0/3 nodes");
+    assert_eq!(
+        told(json!([])),
+        "Unknown/PodSchedulingUnknown: Pod has not reported a PodScheduled condition yet"
+    );
+}
+
+#[test]
+fn faults_outrank_everything_but_too_many_pods() {
+    let seen = observed(
+        sandbox(json!({"operatingMode": "Suspended"})),
+        vec![own_pod(json!({}), running())],
+    );
+    let mut outcome = Outcome {
+        faults: vec![
+            Fault::Refused("one".to_owned()),
+            Fault::Refused("two".to_owned()),
+        ],
+        ..Outcome::default()
+    };
+    assert_eq!(
+        said(&status(&seen, &outcome), "Ready"),
+        "False/ReconcilerError: Error seen: one; two"
+    );
+    outcome
+        .faults
+        .push(Fault::Invalid("spec.x is unknown".to_owned()));
+    assert_eq!(
+        said(&status(&seen, &outcome), "Ready"),
+        "False/InvalidConfiguration: spec.x is unknown"
+    );
+    outcome.too_many_pods = Some(2);
+    let told = said(&status(&seen, &outcome), "Ready");
+    assert!(
+        told.starts_with("False/MultiplePods: multiple Pods (2)"),
+        "{told}"
+    );
+    assert!(!told.contains("one"));
+}
+
+#[test]
+fn a_missing_policy_is_named() {
+    let mut seen = observed(sandbox(json!({})), vec![]);
+    seen.policy = Policy::Missing {
+        name: "t-network-policy".to_owned(),
+        template: "t".into(),
+    };
+    let told = said(&fine(&seen), "Ready");
+    assert!(
+        told.contains("\"t-network-policy\"") && told.contains("\"t\""),
+        "{told}"
+    );
+}
+
+#[test]
+fn conditions_come_in_a_fixed_order_with_the_generation() {
+    let status = fine(&observed(
+        sandbox(json!({})),
+        vec![own_pod(json!({}), pod(json!({"phase": "Failed"})))],
+    ));
+    let order: Vec<&str> = status.conditions.iter().map(|it| &*it.kind).collect();
+    assert_eq!(order, ["Suspended", "Finished", "PodScheduled", "Ready"]);
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|it| it.observed_generation == 3)
+    );
+}
+
+#[test]
+fn expiry_keeps_what_is_known_and_then_only_the_conditions() {
+    let old = json!({
+        "podIPs": ["10.0.0.1"], "selector": "x=y", "nodeName": "n", "service": "s", "serviceFQDN": "f",
+        "conditions": [
+            condition("Suspended", "False", "NotSuspended"), condition("Finished", "True", "PodSucceeded"),
+            condition("PodScheduled", "True", "PodScheduled"), condition("Ready", "False", "PodSucceeded"),
+        ],
+    });
+    let row = with_status(json!({}), old);
+    let marked = marked_expired(&row, at(NOW));
+    assert_eq!(
+        said(&marked, "Ready"),
+        "False/SandboxExpired: Sandbox has expired"
+    );
+    assert!(said(&marked, "Finished").starts_with("True/PodSucceeded"));
+    assert_eq!(said(&marked, "PodScheduled"), "absent");
+    assert_eq!(
+        marked
+            .conditions
+            .get("Suspended")
+            .unwrap()
+            .observed_generation,
+        3
+    );
+    assert_eq!(marked.pod_ips.len(), 1);
+    let bare = torn_down(&row, at(NOW));
+    assert_eq!(bare.conditions, marked.conditions);
+    assert!(bare.pod_ips.is_empty() && bare.selector.is_none() && bare.service_fqdn.is_none());
+}
+
+/// A sandbox whose status is what `converged` makes of a running pod.
+fn settled(metadata: Value) -> (Arc<SandboxRow>, Observed) {
+    let fresh = observed(sandbox(json!({})), vec![own_pod(json!({}), running())]);
+    let value = patch(&fresh.sandbox, &fine(&fresh)).unwrap()["status"].clone();
+    let mut object = json!({"metadata": {"name": "s", "uid": uid(SANDBOX), "generation": 3}, "spec": {}, "status": value});
+    for (key, value) in metadata.as_object().unwrap() {
+        object["metadata"][key] = value.clone();
+    }
+    let row: Arc<SandboxRow> = row(object);
+    let seen = observed(row.clone(), vec![own_pod(json!({}), running())]);
+    (row, seen)
+}
+
+#[test]
+fn an_unchanged_status_is_not_written() {
+    let (row, seen) = settled(json!({}));
+    let again = fine(&seen);
+    assert_eq!(urgency(&row, &again), Urgency::None);
+    assert_eq!(patch(&row, &again), None);
+}
+
+#[test]
+fn a_new_generation_is_acknowledged_unless_the_binding_made_it() {
+    let (row, seen) = settled(json!({"generation": 4}));
+    assert_eq!(urgency(&row, &fine(&seen)), Urgency::Now);
+    let marked = json!({"generation": 4, "annotations": {names::BINDING_GENERATION: "4"}});
+    let (row, seen) = settled(marked);
+    assert_eq!(urgency(&row, &fine(&seen)), Urgency::None);
+    let edited = json!({"generation": 5, "annotations": {names::BINDING_GENERATION: "4"}});
+    let (row, seen) = settled(edited);
+    assert_eq!(urgency(&row, &fine(&seen)), Urgency::Now);
+}
+
+#[test]
+fn details_wait_and_news_does_not() {
+    let blank = sandbox(json!({}));
+    let first = observed(
+        blank.clone(),
+        vec![own_pod(json!({}), json!({"phase": "Pending"}))],
+    );
+    assert_eq!(
+        urgency(&blank, &fine(&first)),
+        Urgency::Later,
+        "the first word of a pod that starts"
+    );
+    let ready = observed(blank.clone(), vec![own_pod(json!({}), running())]);
+    assert_eq!(urgency(&blank, &fine(&ready)), Urgency::Now);
+    let refused = Outcome {
+        faults: vec![Fault::Invalid("x".to_owned())],
+        pod_failed: true,
+        too_many_pods: None,
+    };
+    let seen = observed(blank.clone(), vec![]);
+    assert_eq!(urgency(&blank, &status(&seen, &refused)), Urgency::Now);
+
+    let (row, mut seen) = settled(json!({}));
+    seen.pods = vec![own_pod(
+        json!({}),
+        pod(json!({"podIPs": [{"ip": "10.0.0.2"}]})),
+    )];
+    assert_eq!(
+        urgency(&row, &fine(&seen)),
+        Urgency::Now,
+        "a new address of a ready pod"
+    );
+}
+
+#[test]
+fn a_node_name_alone_rides_along_until_the_sandbox_is_ready() {
+    let pending =
+        json!({"phase": "Pending", "conditions": [condition("PodScheduled", "True", "")]});
+    let unscheduled = row(
+        json!({"metadata": {"name": "s", "uid": uid(2), "ownerReferences": owner("Sandbox", "s", &uid(SANDBOX))}, "status": pending}),
+    );
+    let before = observed(sandbox(json!({})), vec![unscheduled]);
+    let value = patch(&before.sandbox, &fine(&before)).unwrap()["status"].clone();
+    let row = with_status(json!({}), value);
+    let after = observed(row.clone(), vec![own_pod(json!({}), pending)]);
+    let status = fine(&after);
+    assert_ne!(status, row.status);
+    assert_eq!(urgency(&row, &status), Urgency::None);
+}
+
+#[test]
+fn the_patch_is_minimal_clears_with_null_and_spares_foreign_conditions() {
+    let old = json!({
+        "podIPs": ["10.0.0.1"], "nodeName": "n", "selector": "x=y", "replicas": 1,
+        "conditions": [condition("Example.com/Mine", "True", "R"), condition("Ready", "True", "DependenciesReady")],
+    });
+    let row = with_status(json!({}), old);
+    let new = fine(&observed(row.clone(), vec![]));
+    let patch = patch(&row, &new).unwrap();
+    assert_eq!(patch["status"]["podIPs"], Value::Null);
+    assert!(
+        patch["status"]
+            .as_object()
+            .unwrap()
+            .contains_key("nodeName")
+    );
+    assert!(
+        !patch["status"]
+            .as_object()
+            .unwrap()
+            .contains_key("selector")
+    );
+    assert_eq!(patch["status"]["conditions"][0]["type"], "Example.com/Mine");
+    assert_eq!(
+        patch["metadata"]["resourceVersion"], "10",
+        "somebody else writes here too"
+    );
+}

@@ -1,0 +1,236 @@
+//! Which changes cause which work.
+
+use serde_json::{Value, json};
+
+use crate::expiry::Deadlines;
+use crate::fixtures::{condition, owner, uid};
+use crate::ident::Key;
+use crate::objects::{ClaimRow, NodeRow, PodRow, PoolRow, Row, SandboxRow, TemplateRow};
+use crate::queue::Priority;
+use crate::store::{Queues, Seen, Store, Stored, Work};
+
+struct Fixture {
+    store: Store,
+    queues: Queues,
+    deadlines: Deadlines,
+    revision: u64,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let queues = Queues::default();
+        let deadlines = Deadlines::new();
+        Self {
+            store: Store::new(queues.clone(), deadlines.clone()),
+            queues,
+            deadlines,
+            revision: 0,
+        }
+    }
+
+    fn see<R: Stored>(&mut self, object: Value) {
+        let wire = self.wire::<R>(object);
+        self.store.observe::<R>(wire, Seen::InWatch).unwrap();
+    }
+
+    fn wire<R: Row>(&mut self, mut object: Value) -> R::Wire {
+        self.revision += 1;
+        object["metadata"]["namespace"] = json!("n");
+        object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// What was queued since the last look.
+    fn queued(&mut self) -> Vec<String> {
+        let mut all = Vec::new();
+        for (kind, queue) in [
+            ("claim", &self.queues.claims),
+            ("pool", &self.queues.pools),
+            ("sandbox", &self.queues.sandboxes),
+            ("template", &self.queues.templates),
+        ] {
+            while queue.depth().ready > 0 {
+                let key = block_on(queue.take());
+                queue.finish(&key, crate::queue::Next::Done);
+                all.push(format!("{kind} {}", key.name));
+            }
+        }
+        all
+    }
+}
+
+/// Runs a future that is ready.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+fn sandbox(owner: Value, status: Value) -> Value {
+    json!({
+        "metadata": {"name": "s", "uid": uid(1), "ownerReferences": owner},
+        "spec": {}, "status": status,
+    })
+}
+
+#[test]
+fn a_sandbox_wakes_itself_and_whoever_owns_it_when_it_matters_to_them() {
+    let mut fixture = Fixture::new();
+    let claimed = owner("SandboxClaim", "c", &uid(7));
+    fixture.see::<SandboxRow>(sandbox(claimed.clone(), json!({})));
+    assert_eq!(fixture.queued(), ["claim c", "sandbox s"]);
+    let scheduled = json!({"conditions": [condition("PodScheduled", "True", "R")]});
+    fixture.see::<SandboxRow>(sandbox(claimed.clone(), scheduled));
+    assert_eq!(
+        fixture.queued(),
+        ["sandbox s"],
+        "a condition claims do not mirror"
+    );
+    let ready = json!({"conditions": [condition("Ready", "False", "A")]});
+    fixture.see::<SandboxRow>(sandbox(claimed.clone(), ready));
+    assert_eq!(fixture.queued(), ["claim c", "sandbox s"]);
+    let reason = json!({"conditions": [condition("Ready", "False", "B")]});
+    fixture.see::<SandboxRow>(sandbox(claimed, reason));
+    assert_eq!(
+        fixture.queued(),
+        ["claim c", "sandbox s"],
+        "a reason alone counts"
+    );
+    fixture.see::<SandboxRow>(sandbox(owner("SandboxWarmPool", "p", &uid(8)), json!({})));
+    assert_eq!(
+        fixture.queued(),
+        ["claim c", "pool p", "sandbox s"],
+        "old and new owner"
+    );
+}
+
+#[test]
+fn an_own_write_does_not_queue_its_author_but_everybody_else() {
+    let mut fixture = Fixture::new();
+    let by = Work::Sandbox(Key::new("n", "s"), Priority::High);
+    let wire = fixture.wire::<SandboxRow>(sandbox(owner("SandboxClaim", "c", &uid(7)), json!({})));
+    fixture.store.assume::<SandboxRow>(wire, Some(&by)).unwrap();
+    assert_eq!(fixture.queued(), ["claim c"]);
+}
+
+#[test]
+fn children_wake_their_sandbox_and_holders_of_its_name_do_too() {
+    let mut fixture = Fixture::new();
+    fixture.see::<SandboxRow>(sandbox(json!([]), json!({})));
+    fixture.queued();
+    fixture.see::<PodRow>(
+        json!({"metadata": {"name": "other", "ownerReferences": owner("Sandbox", "s", &uid(1))}}),
+    );
+    assert_eq!(fixture.queued(), ["sandbox s"]);
+    fixture.see::<PodRow>(json!({"metadata": {"name": "s", "uid": uid(4)}}));
+    assert_eq!(fixture.queued(), ["sandbox s"]);
+    fixture.see::<PodRow>(json!({"metadata": {"name": "unrelated", "uid": uid(5)}}));
+    assert_eq!(fixture.queued(), [""; 0]);
+}
+
+#[test]
+fn a_new_template_wakes_all_claims_and_a_changed_pool_only_unbound_ones() {
+    let mut fixture = Fixture::new();
+    let claim = |name: &str, bound: bool| {
+        let status = if bound {
+            json!({"sandbox": {"name": "x"}})
+        } else {
+            json!({})
+        };
+        json!({"metadata": {"name": name, "uid": uid(name.len() as u64)}, "spec": {"warmPoolRef": {"name": "p"}}, "status": status})
+    };
+    fixture.see::<ClaimRow>(claim("a", false));
+    fixture.see::<ClaimRow>(claim("bb", true));
+    let pool = |replicas: i32, generation: i64| {
+        json!({"metadata": {"name": "p", "uid": uid(50), "generation": generation},
+            "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": "t"}}})
+    };
+    fixture.queued();
+    fixture.see::<PoolRow>(pool(1, 1));
+    assert_eq!(fixture.queued(), ["claim a", "pool p"]);
+    fixture.see::<PoolRow>(pool(1, 1));
+    assert_eq!(
+        fixture.queued(),
+        ["pool p"],
+        "a status change wakes no claim"
+    );
+    fixture.see::<PoolRow>(pool(2, 2));
+    assert_eq!(fixture.queued(), ["claim a", "pool p"]);
+    fixture.see::<TemplateRow>(
+        json!({"metadata": {"name": "t", "uid": uid(60)}, "spec": {"podTemplate": {"spec": {}}}}),
+    );
+    assert_eq!(
+        fixture.queued(),
+        ["claim a", "claim bb", "pool p", "template t"]
+    );
+}
+
+#[test]
+fn deadlines_follow_the_rows() {
+    let mut fixture = Fixture::new();
+    let claim = |time: Value| json!({"metadata": {"name": "c", "uid": uid(1)}, "spec": {"lifecycle": {"shutdownTime": time}}});
+    fixture.see::<ClaimRow>(claim(json!("2026-01-01T00:00:00Z")));
+    assert_eq!(fixture.deadlines.len(), 1);
+    fixture.see::<ClaimRow>(claim(json!(null)));
+    assert_eq!(fixture.deadlines.len(), 0);
+    fixture.see::<SandboxRow>(json!({"metadata": {"name": "s", "uid": uid(2)}, "spec": {"shutdownTime": "2026-01-01T00:00:00Z"}}));
+    assert_eq!(fixture.deadlines.len(), 1);
+    let gone = fixture.wire::<SandboxRow>(json!({"metadata": {"name": "s", "uid": uid(2)}}));
+    fixture.store.observe_deleted::<SandboxRow>(gone).unwrap();
+    assert_eq!(fixture.deadlines.len(), 0);
+}
+
+#[test]
+fn a_node_that_falls_ill_reorders_its_members() {
+    let mut fixture = Fixture::new();
+    let member = |n: u64, node: &str| {
+        json!({
+            "metadata": {"name": format!("m{n}"), "uid": uid(n), "creationTimestamp": format!("2026-01-01T00:00:0{n}Z"),
+                "ownerReferences": owner("SandboxWarmPool", "p", &uid(9))},
+            "status": {"podIPs": ["10.0.0.1"], "nodeName": node, "conditions": [condition("Ready", "True", "R")]},
+        })
+    };
+    let pod = |n: u64| {
+        json!({"metadata": {"name": format!("m{n}"), "uid": uid(100 + n), "ownerReferences": owner("Sandbox", &format!("m{n}"), &uid(n))},
+            "status": {"phase": "Running"}})
+    };
+    fixture.see::<SandboxRow>(member(1, "a"));
+    fixture.see::<SandboxRow>(member(2, "b"));
+    fixture.see::<PodRow>(pod(1));
+    fixture.see::<PodRow>(pod(2));
+    let node = json!({"metadata": {"name": "a", "resourceVersion": "99"}, "spec": {"unschedulable": true}});
+    let wire = serde_json::from_value(node).unwrap();
+    fixture
+        .store
+        .observe::<NodeRow>(wire, Seen::InWatch)
+        .unwrap();
+    let pool = crate::ident::Uid::parse(&uid(9));
+    let claim = crate::ident::Uid::parse(&uid(77));
+    let picked = fixture.store.pick(pool, claim, |_| true).unwrap();
+    assert_eq!(&*picked.head.key.name, "m2");
+}
+
+#[test]
+fn a_template_is_in_use_while_a_sandbox_or_pod_carries_its_hash() {
+    let mut fixture = Fixture::new();
+    let labels = json!({"agents.x-k8s.io/sandbox-template-ref-hash": "abcd"});
+    let used = |fixture: &Fixture| {
+        fixture
+            .store
+            .read(|state| state.template_is_used(&"n".into(), &"abcd".into()))
+    };
+    fixture.see::<SandboxRow>(json!({"metadata": {"name": "s", "uid": uid(1), "labels": labels}}));
+    fixture.see::<PodRow>(json!({"metadata": {"name": "s", "uid": uid(2), "labels": labels}}));
+    let sandbox = fixture
+        .wire::<SandboxRow>(json!({"metadata": {"name": "s", "uid": uid(1), "labels": labels}}));
+    fixture
+        .store
+        .observe_deleted::<SandboxRow>(sandbox)
+        .unwrap();
+    assert!(used(&fixture));
+    let pod =
+        fixture.wire::<PodRow>(json!({"metadata": {"name": "s", "uid": uid(2), "labels": labels}}));
+    fixture.store.observe_deleted::<PodRow>(pod).unwrap();
+    assert!(!used(&fixture));
+}
