@@ -746,12 +746,120 @@ def record_strategic(server):
     return {"object": created, "cases": cases}
 
 
+def built_in_objects():
+    """Objects of built-in kinds with lists and maps of all sorts: (path, first, second configuration)."""
+    meta = {"name": "builtin", "namespace": "default"}
+    container = {
+        "name": "one",
+        "image": "i",
+        "ports": [{"containerPort": 80}, {"containerPort": 53, "protocol": "UDP", "name": "dns"}],
+        "env": [{"name": "x", "value": "1"}, {"name": "y", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "args": ["a"],
+        "resources": {"limits": {"cpu": "100m", "memory": "1Gi"}},
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+        "livenessProbe": {"httpGet": {"port": "http", "path": "/"}},
+        "securityContext": {"capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "containers": [container],
+        "volumes": [{"name": "v", "emptyDir": {}}, {"name": "p", "projected": {"sources": [{"secret": {"name": "s"}}]}}],
+        "tolerations": [{"key": "k", "operator": "Exists"}],
+        "nodeSelector": {"a": "b"},
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["h"]}],
+        "imagePullSecrets": [{"name": "s"}],
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"a": "b"}}}
+        ],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": []}]}}},
+    }
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": spec}
+    yield (
+        "/apis/apps/v1/namespaces/default/deployments",
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": dict(meta, labels={"a": "1"}, annotations={"n": "1"}),
+            "spec": {"replicas": 0, "paused": True, "selector": {"matchLabels": {"app": "x"}}, "template": template},
+        },
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": dict(meta, labels={"b": "2"}),
+            "spec": {
+                "replicas": 0,
+                "selector": {"matchLabels": {"app": "x"}},
+                "template": {
+                    "metadata": {"labels": {"app": "x"}},
+                    "spec": {"containers": [{"name": "one", "env": [{"name": "x", "value": "2"}], "ports": [{"containerPort": 80, "name": "http"}]}]},
+                },
+            },
+        },
+    )
+    yield (
+        "/api/v1/namespaces/default/services",
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {"selector": {"app": "x"}, "ports": [{"port": 80, "targetPort": "http"}, {"port": 53, "protocol": "UDP", "name": "dns"}, {"port": 53, "name": "dns-tcp"}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {"selector": {"app": "y"}, "ports": [{"port": 80, "name": "web"}], "type": "ClusterIP"},
+        },
+    )
+    yield (
+        "/api/v1/namespaces/default/configmaps",
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": dict(meta, finalizers=["e.com/a"]), "data": {"a": "1", "b": "2"}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": dict(meta, finalizers=["e.com/b"]), "data": {"b": "3"}, "binaryData": {"c": "aGk="}},
+    )
+    yield (
+        "/api/v1/namespaces/default/pods",
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": dict(meta, ownerReferences=[{"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "u"}]),
+            "spec": dict(spec, serviceAccountName="default", automountServiceAccountToken=False),
+        },
+        {"apiVersion": "v1", "kind": "Pod", "metadata": dict(meta, labels={"x": "y"}), "spec": {"containers": [{"name": "one", "image": "j"}], "tolerations": [{"key": "l"}]}},
+    )
+
+
+def record_built_in(server):
+    """Applies to built-in kinds: who owns what, and what conflicts."""
+    server.call(
+        "POST",
+        "/api/v1/namespaces/default/serviceaccounts",
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}},
+    )
+    sequences = []
+    for collection, first, second in built_in_objects():
+        steps = []
+        path = f"{collection}/builtin"
+        plan = [("a", first, False), ("b", second, False), ("b", second, True), ("a", second, False), ("a", {"metadata": first["metadata"]}, True)]
+        for manager, body, force in plan:
+            body = dict({"apiVersion": first["apiVersion"], "kind": first["kind"]}, **body)
+            url = f"{path}?fieldManager={manager}&force={str(force).lower()}"
+            answer = answer_of(*server.call("PATCH", url, body, "application/apply-patch+yaml"))
+            steps.append({"kind": "apply", "manager": manager, "force": force, "body": body, "answer": answer})
+        patch = [{"op": "add", "path": "/metadata/labels", "value": {"updated": "yes"}}]
+        answer = answer_of(*server.call("PATCH", f"{path}?fieldManager=u", patch, "application/json-patch+json"))
+        steps.append({"kind": "update", "manager": "u", "patch": patch, "answer": answer})
+        sequences.append(steps)
+        server.call("PATCH", path, {"metadata": {"finalizers": None}}, "application/merge-patch+json")
+        server.call("DELETE", f"{path}?gracePeriodSeconds=0")
+    return {"sequences": sequences}
+
+
 SUITES = {
     "apply": record_apply,
     "values": record_values,
     "schemas": record_schemas,
     "rules": record_rules,
     "strategic": record_strategic,
+    "builtin": record_built_in,
 }
 
 

@@ -1,10 +1,5 @@
 //! Whatever comes in, nothing here panics.
 
-#![expect(
-    clippy::needless_pass_by_value,
-    reason = "property tests get their inputs by value"
-)]
-
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -3,6 +3,7 @@
 //! Every evaluation is paid from a budget before it runs: what a rule can cost with the object's
 //! actual sizes, without luck. A rule that could run away is refused instead.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use kube_cel::cel::objects::{OptionalValue, Value as CelValue};
@@ -211,7 +212,7 @@ impl Run<'_> {
     ) {
         let rule = &compiled.rule;
         let kind = level.schema.kind;
-        let error = match scope.resolve(&compiled.expression) {
+        let error = match resolve(&compiled.expression, scope) {
             Ok(CelValue::Bool(true)) => return,
             Ok(CelValue::Bool(false)) => {
                 if !compiled.uses_old_self && change.is_unchanged() {
@@ -244,6 +245,17 @@ impl Run<'_> {
     }
 }
 
+/// Evaluates an expression. The evaluator panics where it is incomplete, for example when a time
+/// leaves its range; that is the rule's error and must not end the request.
+fn resolve(expression: &IdedExpr, scope: &Context<'_>) -> Result<CelValue, ExecutionError> {
+    catch_unwind(AssertUnwindSafe(|| scope.resolve(expression))).unwrap_or_else(|_| {
+        Err(ExecutionError::function_error(
+            "evaluate",
+            "the evaluator gave up",
+        ))
+    })
+}
+
 /// The error of a rule that is not true.
 fn refusal(rule: &Rule, kind: Kind, value: &Value, path: &str, detail: &str) -> FieldError {
     let container = matches!(kind, Kind::Object | Kind::Array);
@@ -259,7 +271,7 @@ fn refusal(rule: &Rule, kind: Kind, value: &Value, path: &str, detail: &str) -> 
 
 /// The computed message, when it comes out well.
 fn computed(message: &IdedExpr, scope: &Context<'_>) -> Option<String> {
-    let Ok(CelValue::String(text)) = scope.resolve(message) else {
+    let Ok(CelValue::String(text)) = resolve(message, scope) else {
         return None;
     };
     let text = text.trim();

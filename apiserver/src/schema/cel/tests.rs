@@ -331,6 +331,22 @@ fn runaway_rules_are_stopped() {
 }
 
 #[test]
+fn times_out_of_range_are_the_rules_error() {
+    let schema = json!({
+        "type": "object",
+        "properties": {"when": {"type": "string", "format": "date-time"}},
+        "x-kubernetes-validations": [{"rule": "self.when + duration('2540400h') + duration('2540400h') > self.when"}]
+    });
+    let errors = check(&schema, &json!({"when": "9999-12-31T23:59:59Z"}), None);
+    assert_eq!(errors.len(), 1);
+    assert!(
+        errors[0].contains("evaluating rule: self.when + duration"),
+        "{errors:?}"
+    );
+    assert!(check(&schema, &json!({"when": "2026-01-01T00:00:00Z"}), None).is_empty());
+}
+
+#[test]
 fn a_schema_without_rules_has_nothing_to_check() {
     let rules = Rules::compile(&Structural::free_form()).unwrap();
     assert!(rules.check(&json!({"a": 1}), None).is_empty());
