@@ -13,5 +13,10 @@
 
 pub mod args;
 pub mod child;
+pub mod definitions;
+pub mod images;
+pub mod kubeconfig;
 pub mod manifest;
+pub mod platform;
 pub mod state_dir;
+pub mod up;

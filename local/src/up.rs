@@ -1,0 +1,94 @@
+//! `agent-sandbox up`: the platform until it is interrupted, or around a command.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use agent_sandbox_service::shutdown::{self, Shutdown};
+use tokio::time::Instant;
+
+use crate::args::Config;
+use crate::child::{self, ChildError};
+use crate::platform::{Failure, Platform, PlatformError};
+
+/// Why `up` failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// The platform does not start.
+    #[error(transparent)]
+    Start(#[from] PlatformError),
+    /// A part of it stopped by itself.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The command cannot be run.
+    #[error(transparent)]
+    Command(#[from] ChildError),
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Runs the platform and returns the status to exit with: the command's, else success.
+///
+/// # Errors
+/// See [`UpError`]. Whatever was started has been stopped.
+pub async fn run(config: Config) -> Result<ExitCode, UpError> {
+    let started = Instant::now();
+    let interrupted = Shutdown::new();
+    let signals = shutdown::signals(&interrupted);
+    tokio::pin!(signals);
+    // A signal that comes while we start is honoured after the start, when there is something to
+    // stop in order.
+    let mut platform = Platform::start(&config).await?;
+    let outcome = if let Some(command) = &config.command {
+        banner(&mut std::io::stderr(), &platform, started, Waiting::ForCommand);
+        let kubeconfig = platform.kubeconfig();
+        let url = platform.router_url().to_owned();
+        let running = child::run(command, &kubeconfig, &url);
+        tokio::select! {
+            status = running => status.map(ExitCode::from).map_err(UpError::from),
+            failure = platform.failed() => Err(failure.into()),
+        }
+    } else {
+        banner(&mut std::io::stdout(), &platform, started, Waiting::ForInterrupt);
+        tokio::select! {
+            signal = &mut signals => signal.map(|_| ExitCode::SUCCESS).map_err(UpError::Signals),
+            failure = platform.failed() => Err(failure.into()),
+        }
+    };
+    platform.stop().await;
+    outcome
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Waiting {
+    ForCommand,
+    ForInterrupt,
+}
+
+/// Says what is where. The `export` lines are meant to be pasted.
+fn banner(out: &mut dyn Write, platform: &Platform, started: Instant, waiting: Waiting) {
+    let took = started.elapsed().as_secs_f64();
+    let mut text = format!(
+        "agent-sandbox {} is ready after {took:.2} s\n\n\
+         \x20 Kubernetes API  {}\n\
+         \x20 Router          {}\n\
+         \x20 Pods            {}\n\
+         \x20 State           {}\n",
+        env!("CARGO_PKG_VERSION"),
+        platform.api_url(),
+        platform.router_url(),
+        platform.isolation(),
+        platform.state_dir().display(),
+    );
+    if waiting == Waiting::ForInterrupt {
+        text.push_str(&format!(
+            "\n  export KUBECONFIG={}\n  export SANDBOX_ROUTER_URL={}\n\nPress Ctrl-C to stop.\n",
+            platform.kubeconfig().display(),
+            platform.router_url(),
+        ));
+    }
+    // A reader that is gone is no reason to stop.
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        tracing::debug!(%error, "the banner has no reader");
+    }
+}
