@@ -1,0 +1,5 @@
+//! The platform's behaviour, in one process.
+
+mod claims;
+mod objects;
+mod pools;

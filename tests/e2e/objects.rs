@@ -1,0 +1,129 @@
+//! Objects the tests create, and ways to look at them.
+
+use agent_sandbox_crds::{Sandbox, SandboxClaim, SandboxTemplate, SandboxWarmPool};
+use agent_sandbox_tests::eventually;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+pub(crate) const NAMESPACE: &str = "default";
+
+pub(crate) fn claims(client: &Client) -> Api<SandboxClaim> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+pub(crate) fn sandboxes(client: &Client) -> Api<Sandbox> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+pub(crate) fn pools(client: &Client) -> Api<SandboxWarmPool> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+pub(crate) fn pods(client: &Client) -> Api<Pod> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+/// Creates a template named `template` whose pods do nothing, and a pool of it.
+pub(crate) async fn template_and_pool(client: &Client, pool: &str, replicas: i32) {
+    let template = json!({
+        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
+        "kind": "SandboxTemplate",
+        "metadata": {"name": "template"},
+        "spec": {"podTemplate": {"spec": {"containers": [{"name": "main", "image": "pause"}]}}},
+    });
+    let parameters = PatchParams::apply("tests").force();
+    Api::<SandboxTemplate>::namespaced(client.clone(), NAMESPACE)
+        .patch("template", &parameters, &Patch::Apply(&template))
+        .await
+        .unwrap();
+    let object = json!({
+        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
+        "kind": "SandboxWarmPool",
+        "metadata": {"name": pool},
+        "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": "template"}},
+    });
+    pools(client).patch(pool, &parameters, &Patch::Apply(&object)).await.unwrap();
+    if replicas > 0 {
+        pool_ready(client, pool, replicas).await;
+    }
+}
+
+/// Waits until the pool reports this many ready members and no others.
+pub(crate) async fn pool_ready(client: &Client, pool: &str, replicas: i32) {
+    let api = pools(client);
+    eventually("the pool is ready", || async {
+        let status = api.get_status(pool).await.ok()?.status?;
+        let count = |number: Option<i32>| number.unwrap_or(0);
+        let settled = count(Some(status.ready_replicas)) == replicas
+            && count(Some(status.replicas)) == replicas;
+        settled.then_some(())
+    })
+    .await;
+}
+
+/// A claim on a pool; `extra` is merged into its spec.
+pub(crate) fn claim(name: &str, pool: &str, extra: &Value) -> SandboxClaim {
+    let mut object = json!({
+        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
+        "kind": "SandboxClaim",
+        "metadata": {"name": name},
+        "spec": {"warmPoolRef": {"name": pool}},
+    });
+    for (key, value) in extra.as_object().into_iter().flatten() {
+        object["spec"][key] = value.clone();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+/// Creates a claim on a pool.
+pub(crate) async fn create_claim(client: &Client, name: &str, pool: &str, extra: &Value) {
+    claims(client).create(&kube::api::PostParams::default(), &claim(name, pool, extra)).await.unwrap();
+}
+
+/// Status and reason of the claim's Ready condition.
+pub(crate) async fn claim_ready(client: &Client, name: &str) -> Option<(String, String)> {
+    let status = claims(client).get_status(name).await.ok()?.status?;
+    let condition = status.condition("Ready")?;
+    Some((condition.status.clone(), condition.reason.clone()))
+}
+
+/// Waits until the claim is Ready and returns the name of its sandbox.
+pub(crate) async fn bound(client: &Client, name: &str) -> String {
+    eventually("the claim is ready", || async {
+        let ready = claim_ready(client, name).await?;
+        if ready.0 != "True" {
+            return None;
+        }
+        let status = claims(client).get_status(name).await.ok()?.status?;
+        status.sandbox.map(|sandbox| sandbox.name)
+    })
+    .await
+}
+
+/// Waits until the claim reports this reason.
+pub(crate) async fn reason(client: &Client, name: &str, expected: &str) {
+    eventually(&format!("the claim says {expected}"), || async {
+        claim_ready(client, name).await.filter(|(_, reason)| reason == expected)
+    })
+    .await;
+}
+
+/// Waits until no claim, sandbox or pod is left.
+pub(crate) async fn nothing_left(client: &Client) {
+    eventually("nothing is left", || async {
+        let list = kube::api::ListParams::default();
+        let empty = claims(client).list(&list).await.ok()?.items.is_empty()
+            && sandboxes(client).list(&list).await.ok()?.items.is_empty()
+            && pods(client).list(&list).await.ok()?.items.is_empty();
+        empty.then_some(())
+    })
+    .await;
+}
+
+/// Names of all sandboxes.
+pub(crate) async fn sandbox_names(client: &Client) -> Vec<String> {
+    let list = sandboxes(client).list(&kube::api::ListParams::default()).await.unwrap();
+    list.items.iter().map(ResourceExt::name_any).collect()
+}
