@@ -78,14 +78,14 @@ pub(crate) fn claim(name: &str, pool: &str, extra: &Value) -> SandboxClaim {
 }
 
 /// Creates a claim on a pool.
-pub(crate) async fn create_claim(client: &Client, name: &str, pool: &str, extra: &Value) {
-    claims(client).create(&kube::api::PostParams::default(), &claim(name, pool, extra)).await.unwrap();
+pub(crate) async fn create_claim(client: &Client, name: &str, pool: &str, extra: Value) {
+    claims(client).create(&kube::api::PostParams::default(), &claim(name, pool, &extra)).await.unwrap();
 }
 
 /// Status and reason of the claim's Ready condition.
 pub(crate) async fn claim_ready(client: &Client, name: &str) -> Option<(String, String)> {
     let status = claims(client).get_status(name).await.ok()?.status?;
-    let condition = status.condition("Ready")?;
+    let condition = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
     Some((condition.status.clone(), condition.reason.clone()))
 }
 

@@ -40,7 +40,7 @@ async fn a_pool_follows_its_replica_count_and_refills_behind_claims() {
             .unwrap();
         pool_ready(&client, "pool", replicas).await;
     }
-    create_claim(&client, "claim", "pool", &json!({})).await;
+    create_claim(&client, "claim", "pool", json!({})).await;
     let sandbox = bound(&client, "claim").await;
     pool_ready(&client, "pool", 1).await;
     assert_eq!(sandbox_names(&client).await.len(), 2);
@@ -59,7 +59,7 @@ async fn at_rest_nothing_is_written() {
     let cluster = Cluster::in_process().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 5).await;
-    create_claim(&client, "claim", "pool", &json!({})).await;
+    create_claim(&client, "claim", "pool", json!({})).await;
     bound(&client, "claim").await;
     pool_ready(&client, "pool", 5).await;
     eventually("writes have stopped", || async {
