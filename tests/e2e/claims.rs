@@ -24,7 +24,7 @@ async fn a_warm_claim_costs_two_writes_before_ready_and_three_in_all() {
         (!pod.labels().contains_key("agents.x-k8s.io/warm-pool-sandbox")).then_some(())
     })
     .await;
-    pool_ready(&client, "pool", 1).await;
+    refilled(&client, "pool", 1, 2).await;
     let writes = cluster.controller_writes().counts();
     let of = |kind: &str| writes.get(kind).copied().unwrap_or(0);
     // The claim's own writes, once everything has settled; the rest belongs to the refill.

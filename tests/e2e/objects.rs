@@ -63,6 +63,15 @@ pub(crate) async fn pool_ready(client: &Client, pool: &str, replicas: i32) {
     .await;
 }
 
+/// Waits until the pool has its members again behind claims: this many sandboxes exist in all.
+pub(crate) async fn refilled(client: &Client, pool: &str, replicas: i32, sandboxes: usize) {
+    eventually("the pool is refilled", || async {
+        (sandbox_names(client).await.len() == sandboxes).then_some(())
+    })
+    .await;
+    pool_ready(client, pool, replicas).await;
+}
+
 /// A claim on a pool; `extra` is merged into its spec.
 pub(crate) fn claim(name: &str, pool: &str, extra: &Value) -> SandboxClaim {
     let mut object = json!({

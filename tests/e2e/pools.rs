@@ -42,8 +42,7 @@ async fn a_pool_follows_its_replica_count_and_refills_behind_claims() {
     }
     create_claim(&client, "claim", "pool", json!({})).await;
     let sandbox = bound(&client, "claim").await;
-    pool_ready(&client, "pool", 1).await;
-    assert_eq!(sandbox_names(&client).await.len(), 2);
+    refilled(&client, "pool", 1, 2).await;
     let patch = json!({"spec": {"replicas": 0}});
     pools(&client).patch("pool", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
     pool_ready(&client, "pool", 0).await;
