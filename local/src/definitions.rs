@@ -65,6 +65,9 @@ pub async fn install(client: &Client) -> Result<(), DefinitionError> {
     Api::<Namespace>::all(client.clone())
         .patch(SYSTEM_NAMESPACE, &parameters, &Patch::Apply(&namespace))
         .await
-        .map_err(|source| DefinitionError::Refused { name: SYSTEM_NAMESPACE.to_owned(), source })?;
+        .map_err(|source| DefinitionError::Refused {
+            name: SYSTEM_NAMESPACE.to_owned(),
+            source,
+        })?;
     Ok(())
 }

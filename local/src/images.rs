@@ -9,8 +9,12 @@ pub const RUNTIME_ARGUMENT: &str = "runtime";
 
 /// Names under which sandbox runtimes are published: our own, and those that existing templates of
 /// the upstream project use. Any registry, repository and tag in front or behind is accepted.
-const RUNTIME_NAMES: &[&str] =
-    &["agent-sandbox-runtime", "agent-sandbox-runtime-python", "python-runtime-sandbox", "sandboxd"];
+const RUNTIME_NAMES: &[&str] = &[
+    "agent-sandbox-runtime",
+    "agent-sandbox-runtime-python",
+    "python-runtime-sandbox",
+    "sandboxd",
+];
 /// The user sandboxes run as, as in the published images.
 const RUNTIME_USER: u32 = 1000;
 const RUNTIME_ROOT: &str = "/app";
@@ -26,7 +30,10 @@ pub fn table(program: &Path) -> Result<ImageTable, InvalidImageName> {
         .names(RUNTIME_NAMES)?
         // Its own address only: pods share the machine's network.
         .entrypoint_args([RUNTIME_ARGUMENT, "--address", "$(POD_IP)"])
-        .env("SANDBOX_BASE_DIR", format!("$(CONTAINER_ROOT){RUNTIME_ROOT}"))
+        .env(
+            "SANDBOX_BASE_DIR",
+            format!("$(CONTAINER_ROOT){RUNTIME_ROOT}"),
+        )
         .working_dir(RUNTIME_ROOT)
         .user(RUNTIME_USER, RUNTIME_USER)
         .port(RUNTIME_PORT)

@@ -44,6 +44,15 @@ mod tests {
         assert_eq!(cluster.server.as_deref(), Some("https://127.0.0.1:6443"));
         assert_eq!(cluster.certificate_authority_data.as_deref(), Some("UEVN"));
         assert_eq!(read.current_context.as_deref(), Some(NAME));
-        assert!(read.auth_infos.first().unwrap().auth_info.as_ref().unwrap().token.is_some());
+        assert!(
+            read.auth_infos
+                .first()
+                .unwrap()
+                .auth_info
+                .as_ref()
+                .unwrap()
+                .token
+                .is_some()
+        );
     }
 }

@@ -20,7 +20,10 @@ fn main() -> ExitCode {
         return agent_sandbox_node::init::main();
     }
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
-    if arguments.get(1).is_some_and(|first| first == images::RUNTIME_ARGUMENT) {
+    if arguments
+        .get(1)
+        .is_some_and(|first| first == images::RUNTIME_ARGUMENT)
+    {
         arguments.remove(1);
         return agent_sandbox_runtime::program::main(arguments);
     }
@@ -34,7 +37,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli { command: Command::Up(arguments) } = cli;
+    let Cli {
+        command: Command::Up(arguments),
+    } = cli;
     let (config, log_args) = arguments.into_config()?;
     log::init(&log_args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -44,7 +49,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(runtime.block_on(up::run(config))?)
 }
 
-#[allow(clippy::print_stderr, reason = "the last word of the program to its user")]
+#[allow(
+    clippy::print_stderr,
+    reason = "the last word of the program to its user"
+)]
 fn report(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
 }

@@ -14,7 +14,7 @@ use agent_sandbox_apiserver::Server;
 use agent_sandbox_apiserver::auth::{Authenticator, User};
 use agent_sandbox_apiserver::certificate::{CertificateError, ServingCertificate};
 use agent_sandbox_controller::Controller;
-use agent_sandbox_node::{InitProgram, Isolation, Node};
+use agent_sandbox_node::{InitProgram, InvalidImageName, Isolation, Node};
 use agent_sandbox_router::Router;
 use agent_sandbox_router::authz::Authorizer;
 use agent_sandbox_service::listen::{self, ListenError};
@@ -102,9 +102,12 @@ pub enum PlatformError {
     /// The resource kinds cannot be installed.
     #[error(transparent)]
     Definitions(#[from] DefinitionError),
+    /// The image table has a bad entry.
+    #[error(transparent)]
+    Images(#[from] InvalidImageName),
     /// The node does not start.
     #[error("the node does not start")]
-    Node(#[from] agent_sandbox_node::NodeError),
+    Node(#[from] agent_sandbox_node::BuildError),
     /// The controller does not start.
     #[error("the controller does not start")]
     Controller(#[from] agent_sandbox_controller::ControllerError),
@@ -165,7 +168,9 @@ impl Platform {
         let certificate = ServingCertificate::generate(&[Ipv4Addr::LOCALHOST.into()])?;
         let token = Authenticator::generate_token();
         let api = Shutdown::new();
-        let server = Server::builder().root_ca(certificate.authority_pem()).start(&api)?;
+        let server = Server::builder()
+            .root_ca(certificate.authority_pem())
+            .start(&api)?;
         let client = server.client();
         definitions::install(&client).await?;
 
@@ -177,11 +182,12 @@ impl Platform {
         listener.tasks.spawn("serve", serving);
 
         let program = std::env::current_exe().map_err(PlatformError::Program)?;
-        let node = Node::builder(server.client())
-            .state_dir(state.node())
-            .images(images::table(&program).unwrap_or_default())
+        let readiness = Readiness::new();
+        let node = Node::builder(server.client(), state.node())
+            .images(images::table(&program)?)
             .init(InitProgram::current())
             .stop_grace(POD_GRACE)
+            .gate(readiness.register("node"))
             .build()
             .await?;
         let isolation = node.isolation().clone();
@@ -190,13 +196,16 @@ impl Platform {
             node.run(order).await.map_err(|error| error.to_string())
         });
 
-        let readiness = Readiness::new();
-        let controller = Controller::builder(server.client(), agent_sandbox_controller::Config::default())
-            .readiness(&readiness)
-            .build()?;
+        let controller =
+            Controller::builder(server.client(), agent_sandbox_controller::Config::default())
+                .readiness(&readiness)
+                .build()?;
         let controller_part = Part::new("controller");
         controller_part.run("controller", &failed, |order| async move {
-            controller.run(order).await.map_err(|error| error.to_string())
+            controller
+                .run(order)
+                .await
+                .map_err(|error| error.to_string())
         });
 
         // Everybody who can reach this machine's loopback device may use its sandboxes: that is one
@@ -204,7 +213,10 @@ impl Platform {
         let mut settings = agent_sandbox_router::Config::new(Authorizer::AllowAll);
         settings.drain.timeout = DRAIN;
         settings.access_log = false;
-        let router = Router::builder(settings).client(server.client()).readiness(&readiness).build()?;
+        let router = Router::builder(settings)
+            .client(server.client())
+            .readiness(&readiness)
+            .build()?;
         let router_part = Part::new("router");
         router_part.run("router", &failed, |order| async move {
             router.serve(router_listener, order).await;
@@ -228,7 +240,9 @@ impl Platform {
             state,
         };
         let text = kubeconfig::render(&platform.api_url, certificate.authority_pem(), &token);
-        platform.state.write_private(&platform.state.kubeconfig(), &text)?;
+        platform
+            .state
+            .write_private(&platform.state.kubeconfig(), &text)?;
         match ready(&readiness).await {
             Ok(()) => Ok(platform),
             Err(error) => {
@@ -281,7 +295,14 @@ impl Platform {
     /// mislead are gone.
     pub async fn stop(self) {
         let Self { state, parts, .. } = self;
-        let Parts { router, controller, node, listener, api, server } = parts;
+        let Parts {
+            router,
+            controller,
+            node,
+            listener,
+            api,
+            server,
+        } = parts;
         tokio::join!(router.stop(), controller.stop());
         node.stop().await;
         listener.stop().await;
@@ -295,7 +316,10 @@ impl Platform {
 
 impl Part {
     fn new(name: &'static str) -> Self {
-        Self { shutdown: Shutdown::new(), tasks: Tasks::new(name) }
+        Self {
+            shutdown: Shutdown::new(),
+            tasks: Tasks::new(name),
+        }
     }
 
     /// Runs a part; its end without an order to stop is a failure of the platform.
@@ -311,7 +335,9 @@ impl Part {
             if order.is_triggered() {
                 return;
             }
-            let cause = outcome.err().unwrap_or_else(|| "no reason given".to_owned());
+            let cause = outcome
+                .err()
+                .unwrap_or_else(|| "no reason given".to_owned());
             if failed.send(Failure { part, cause }).await.is_err() {
                 tracing::debug!(part, "nobody waits for failures any more");
             }
@@ -328,16 +354,21 @@ fn bind(flag: &'static str, port: u16) -> Result<(TcpListener, SocketAddr), Plat
     let refused = |source| PlatformError::Listen { flag, source };
     let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let listener = listen::bind(wanted).map_err(refused)?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| refused(ListenError { address: wanted, source }))?;
+    let address = listener.local_addr().map_err(|source| {
+        refused(ListenError {
+            address: wanted,
+            source,
+        })
+    })?;
     Ok((listener, address))
 }
 
 async fn ready(readiness: &Readiness) -> Result<(), PlatformError> {
     let deadline = tokio::time::Instant::now() + READY_DEADLINE;
     loop {
-        let Err(closed) = readiness.check() else { return Ok(()) };
+        let Err(closed) = readiness.check() else {
+            return Ok(());
+        };
         if tokio::time::Instant::now() >= deadline {
             return Err(PlatformError::NotReady { closed });
         }

@@ -40,7 +40,12 @@ pub async fn run(config: Config) -> Result<ExitCode, UpError> {
     // stop in order.
     let mut platform = Platform::start(&config).await?;
     let outcome = if let Some(command) = &config.command {
-        banner(&mut std::io::stderr(), &platform, started, Waiting::ForCommand);
+        banner(
+            &mut std::io::stderr(),
+            &platform,
+            started,
+            Waiting::ForCommand,
+        );
         let kubeconfig = platform.kubeconfig();
         let url = platform.router_url().to_owned();
         let running = child::run(command, &kubeconfig, &url);
@@ -49,7 +54,12 @@ pub async fn run(config: Config) -> Result<ExitCode, UpError> {
             failure = platform.failed() => Err(failure.into()),
         }
     } else {
-        banner(&mut std::io::stdout(), &platform, started, Waiting::ForInterrupt);
+        banner(
+            &mut std::io::stdout(),
+            &platform,
+            started,
+            Waiting::ForInterrupt,
+        );
         tokio::select! {
             signal = &mut signals => signal.map(|_| ExitCode::SUCCESS).map_err(UpError::Signals),
             failure = platform.failed() => Err(failure.into()),

@@ -21,15 +21,26 @@ async fn a_warm_claim_costs_two_writes_before_ready_and_three_in_all() {
     let before_ready = cluster.controller_writes().counts();
     eventually("the pod has lost its pool label", || async {
         let pod = pods(&client).get(&sandbox).await.ok()?;
-        (!pod.labels().contains_key("agents.x-k8s.io/warm-pool-sandbox")).then_some(())
+        (!pod
+            .labels()
+            .contains_key("agents.x-k8s.io/warm-pool-sandbox"))
+        .then_some(())
     })
     .await;
     refilled(&client, "pool", 1, 2).await;
     let writes = cluster.controller_writes().counts();
     let of = |kind: &str| writes.get(kind).copied().unwrap_or(0);
     // The claim's own writes, once everything has settled; the rest belongs to the refill.
-    assert_eq!(before_ready.get("PATCH sandboxclaims/status"), Some(&1), "{before_ready:?}");
-    assert_eq!(before_ready.get("PATCH sandboxes"), Some(&1), "{before_ready:?}");
+    assert_eq!(
+        before_ready.get("PATCH sandboxclaims/status"),
+        Some(&1),
+        "{before_ready:?}"
+    );
+    assert_eq!(
+        before_ready.get("PATCH sandboxes"),
+        Some(&1),
+        "{before_ready:?}"
+    );
     assert_eq!(of("PATCH sandboxclaims/status"), 1, "{writes:?}");
     assert_eq!(of("PATCH sandboxes"), 1, "{writes:?}");
     assert_eq!(of("PATCH pods"), 1, "{writes:?}");
@@ -43,7 +54,9 @@ async fn a_hundred_claims_at_once_get_a_sandbox_each() {
     template_and_pool(&client, "pool", 100).await;
     let members: BTreeSet<String> = sandbox_names(&client).await.into_iter().collect();
     let names: Vec<String> = (0..100).map(|number| format!("claim-{number}")).collect();
-    let created = names.iter().map(|name| create_claim(&client, name, "pool", json!({})));
+    let created = names
+        .iter()
+        .map(|name| create_claim(&client, name, "pool", json!({})));
     futures::future::join_all(created).await;
 
     let mut bindings = BTreeMap::new();
@@ -52,15 +65,29 @@ async fn a_hundred_claims_at_once_get_a_sandbox_each() {
     }
     let distinct: BTreeSet<String> = bindings.values().cloned().collect();
     assert_eq!(distinct.len(), 100, "no sandbox is shared");
-    assert_eq!(distinct, members, "every member was used before anything was created cold");
+    assert_eq!(
+        distinct, members,
+        "every member was used before anything was created cold"
+    );
 
-    for sandbox in sandboxes(&client).list(&ListParams::default()).await.unwrap().items {
-        let controllers =
-            sandbox.owner_references().iter().filter(|owner| owner.controller == Some(true)).count();
+    for sandbox in sandboxes(&client)
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items
+    {
+        let controllers = sandbox
+            .owner_references()
+            .iter()
+            .filter(|owner| owner.controller == Some(true))
+            .count();
         assert_eq!(controllers, 1, "{}", sandbox.name_any());
     }
 
-    pools(&client).delete("pool", &DeleteParams::default()).await.unwrap();
+    pools(&client)
+        .delete("pool", &DeleteParams::default())
+        .await
+        .unwrap();
     claims(&client)
         .delete_collection(&DeleteParams::default(), &ListParams::default())
         .await
@@ -77,10 +104,22 @@ async fn a_pool_of_none_makes_a_sandbox_of_the_claims_name() {
     create_claim(&client, "claim", "pool", json!({})).await;
     assert_eq!(bound(&client, "claim").await, "claim");
     let sandbox = sandboxes(&client).get("claim").await.unwrap();
-    assert_eq!(sandbox.labels().get("agents.x-k8s.io/launch-type").unwrap(), "cold");
-    assert_eq!(sandbox.owner_references().first().unwrap().kind, "SandboxClaim");
-    claims(&client).delete("claim", &DeleteParams::default()).await.unwrap();
-    pools(&client).delete("pool", &DeleteParams::default()).await.unwrap();
+    assert_eq!(
+        sandbox.labels().get("agents.x-k8s.io/launch-type").unwrap(),
+        "cold"
+    );
+    assert_eq!(
+        sandbox.owner_references().first().unwrap().kind,
+        "SandboxClaim"
+    );
+    claims(&client)
+        .delete("claim", &DeleteParams::default())
+        .await
+        .unwrap();
+    pools(&client)
+        .delete("pool", &DeleteParams::default())
+        .await
+        .unwrap();
     nothing_left(&client).await;
     cluster.stop().await;
 }
@@ -107,7 +146,11 @@ async fn a_mistake_is_terminal_and_causes_no_work() {
     let metadata = json!({"additionalPodMetadata": {"labels": {"kubernetes.io/x": "y"}}});
     create_claim(&client, "metadata", "pool", metadata).await;
     reason(&client, "metadata", "InvalidMetadata").await;
-    assert_eq!(sandbox_names(&client).await.len(), 1, "only the pool's member exists");
+    assert_eq!(
+        sandbox_names(&client).await.len(),
+        1,
+        "only the pool's member exists"
+    );
     cluster.stop().await;
 }
 
@@ -124,11 +167,21 @@ async fn a_claim_with_policy_delete_is_gone_at_its_time() {
     create_claim(&client, "claim", "pool", lifecycle).await;
     let sandbox = bound(&client, "claim").await;
     eventually("the claim is gone", || async {
-        claims(&client).get_opt("claim").await.ok()?.is_none().then_some(())
+        claims(&client)
+            .get_opt("claim")
+            .await
+            .ok()?
+            .is_none()
+            .then_some(())
     })
     .await;
     eventually("its sandbox is gone", || async {
-        sandboxes(&client).get_opt(&sandbox).await.ok()?.is_none().then_some(())
+        sandboxes(&client)
+            .get_opt(&sandbox)
+            .await
+            .ok()?
+            .is_none()
+            .then_some(())
     })
     .await;
     cluster.stop().await;
@@ -156,12 +209,19 @@ async fn a_restarted_controller_finds_everything_as_it_was_and_writes_nothing() 
     pool_ready(&client, "pool", 3).await;
     cluster.stop_controller().await;
     cluster.controller_writes().clear();
-    cluster.start_controller(agent_sandbox_controller::Config::default()).await.unwrap();
+    cluster
+        .start_controller(agent_sandbox_controller::Config::default())
+        .await
+        .unwrap();
     // A claim that comes after proves that the queues have been worked through.
     create_claim(&client, "probe", "pool", json!({})).await;
     bound(&client, "probe").await;
     assert_eq!(bound(&client, "claim").await, sandbox);
     let writes = cluster.controller_writes().counts();
-    assert_eq!(writes.get("PATCH sandboxclaims/status"), Some(&1), "{writes:?}");
+    assert_eq!(
+        writes.get("PATCH sandboxclaims/status"),
+        Some(&1),
+        "{writes:?}"
+    );
     cluster.stop().await;
 }

@@ -44,7 +44,10 @@ pub(crate) async fn template_and_pool(client: &Client, pool: &str, replicas: i32
         "metadata": {"name": pool},
         "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": "template"}},
     });
-    pools(client).patch(pool, &parameters, &Patch::Apply(&object)).await.unwrap();
+    pools(client)
+        .patch(pool, &parameters, &Patch::Apply(&object))
+        .await
+        .unwrap();
     if replicas > 0 {
         pool_ready(client, pool, replicas).await;
     }
@@ -88,13 +91,22 @@ pub(crate) fn claim(name: &str, pool: &str, extra: &Value) -> SandboxClaim {
 
 /// Creates a claim on a pool.
 pub(crate) async fn create_claim(client: &Client, name: &str, pool: &str, extra: Value) {
-    claims(client).create(&kube::api::PostParams::default(), &claim(name, pool, &extra)).await.unwrap();
+    claims(client)
+        .create(
+            &kube::api::PostParams::default(),
+            &claim(name, pool, &extra),
+        )
+        .await
+        .unwrap();
 }
 
 /// Status and reason of the claim's Ready condition.
 pub(crate) async fn claim_ready(client: &Client, name: &str) -> Option<(String, String)> {
     let status = claims(client).get_status(name).await.ok()?.status?;
-    let condition = status.conditions.iter().find(|condition| condition.type_ == "Ready")?;
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")?;
     Some((condition.status.clone(), condition.reason.clone()))
 }
 
@@ -114,7 +126,9 @@ pub(crate) async fn bound(client: &Client, name: &str) -> String {
 /// Waits until the claim reports this reason.
 pub(crate) async fn reason(client: &Client, name: &str, expected: &str) {
     eventually(&format!("the claim says {expected}"), || async {
-        claim_ready(client, name).await.filter(|(_, reason)| reason == expected)
+        claim_ready(client, name)
+            .await
+            .filter(|(_, reason)| reason == expected)
     })
     .await;
 }
@@ -133,6 +147,9 @@ pub(crate) async fn nothing_left(client: &Client) {
 
 /// Names of all sandboxes.
 pub(crate) async fn sandbox_names(client: &Client) -> Vec<String> {
-    let list = sandboxes(client).list(&kube::api::ListParams::default()).await.unwrap();
+    let list = sandboxes(client)
+        .list(&kube::api::ListParams::default())
+        .await
+        .unwrap();
     list.items.iter().map(ResourceExt::name_any).collect()
 }

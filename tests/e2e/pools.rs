@@ -15,14 +15,28 @@ async fn members_carry_the_pools_marks_and_go_with_it() {
     for name in sandbox_names(&client).await {
         assert!(name.starts_with("pool-"), "{name}");
         let sandbox = sandboxes(&client).get(&name).await.unwrap();
-        assert_eq!(sandbox.owner_references().first().unwrap().kind, "SandboxWarmPool");
-        assert!(sandbox.labels().contains_key("agents.x-k8s.io/warm-pool-sandbox"));
+        assert_eq!(
+            sandbox.owner_references().first().unwrap().kind,
+            "SandboxWarmPool"
+        );
+        assert!(
+            sandbox
+                .labels()
+                .contains_key("agents.x-k8s.io/warm-pool-sandbox")
+        );
         let pod = pods(&client).get(&name).await.unwrap();
         assert_eq!(pod.owner_references().first().unwrap().kind, "Sandbox");
         let spec = pod.spec.unwrap();
-        assert_eq!(spec.automount_service_account_token, Some(false), "pods get no token");
+        assert_eq!(
+            spec.automount_service_account_token,
+            Some(false),
+            "pods get no token"
+        );
     }
-    pools(&client).delete("pool", &DeleteParams::default()).await.unwrap();
+    pools(&client)
+        .delete("pool", &DeleteParams::default())
+        .await
+        .unwrap();
     nothing_left(&client).await;
     cluster.stop().await;
 }
@@ -44,7 +58,10 @@ async fn a_pool_follows_its_replica_count_and_refills_behind_claims() {
     let sandbox = bound(&client, "claim").await;
     refilled(&client, "pool", 1, 2).await;
     let patch = json!({"spec": {"replicas": 0}});
-    pools(&client).patch("pool", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    pools(&client)
+        .patch("pool", &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
     pool_ready(&client, "pool", 0).await;
     eventually("only the claimed sandbox is left", || async {
         (sandbox_names(&client).await == [sandbox.clone()]).then_some(())
@@ -65,8 +82,14 @@ async fn at_rest_nothing_is_written() {
         let before = cluster.controller_writes().total();
         // An unrelated write and its delivery give the controller every chance to react.
         let note = json!({"metadata": {"annotations": {"tests/tick": before.to_string()}}});
-        pools(&client).patch("pool", &PatchParams::default(), &Patch::Merge(&note)).await.ok()?;
-        claims(&client).patch("claim", &PatchParams::default(), &Patch::Merge(&note)).await.ok()?;
+        pools(&client)
+            .patch("pool", &PatchParams::default(), &Patch::Merge(&note))
+            .await
+            .ok()?;
+        claims(&client)
+            .patch("claim", &PatchParams::default(), &Patch::Merge(&note))
+            .await
+            .ok()?;
         tokio::task::yield_now().await;
         (cluster.controller_writes().total() == before).then_some(())
     })

@@ -69,10 +69,21 @@ impl Cluster {
         let api = Shutdown::new();
         let server = Server::builder().start(&api).context("the API server")?;
         definitions::install(&server.client()).await?;
-        let node = Running { order: api.child(), tasks: Tasks::new("simulated node") };
-        node.tasks.spawn("pods", simulated_node::run(server.client(), node.order.clone()));
-        let mut cluster =
-            Self { server, controller_writes: Writes::default(), controller: None, node, api };
+        let node = Running {
+            order: api.child(),
+            tasks: Tasks::new("simulated node"),
+        };
+        node.tasks.spawn(
+            "pods",
+            simulated_node::run(server.client(), node.order.clone()),
+        );
+        let mut cluster = Self {
+            server,
+            controller_writes: Writes::default(),
+            controller: None,
+            node,
+            api,
+        };
         cluster.start_controller(config).await?;
         Ok(cluster)
     }
@@ -86,9 +97,13 @@ impl Cluster {
         config: agent_sandbox_controller::Config,
     ) -> anyhow::Result<()> {
         let readiness = Readiness::new();
-        let controller =
-            Controller::builder(self.counting_client(), config).readiness(&readiness).build()?;
-        let running = Running { order: self.api.child(), tasks: Tasks::new("controller") };
+        let controller = Controller::builder(self.counting_client(), config)
+            .readiness(&readiness)
+            .build()?;
+        let running = Running {
+            order: self.api.child(),
+            tasks: Tasks::new("controller"),
+        };
         let order = running.order.clone();
         running.tasks.spawn("controller", async move {
             if let Err(error) = controller.run(order).await {
@@ -96,7 +111,10 @@ impl Cluster {
             }
         });
         self.controller = Some(running);
-        eventually("the controller has read the cluster", || async { readiness.check().ok() }).await;
+        eventually("the controller has read the cluster", || async {
+            readiness.check().ok()
+        })
+        .await;
         Ok(())
     }
 
@@ -127,12 +145,16 @@ impl Cluster {
 
     fn counting_client(&self) -> Client {
         let writes = self.controller_writes.clone();
-        let service = self.server.router().map_request(
-            move |request: Request<kube::client::Body>| {
-                writes.note(&request);
-                request.map(axum::body::Body::new)
-            },
-        );
-        Client::new(service.map_err(|never: Infallible| match never {}), "default")
+        let service =
+            self.server
+                .router()
+                .map_request(move |request: Request<kube::client::Body>| {
+                    writes.note(&request);
+                    request.map(axum::body::Body::new)
+                });
+        Client::new(
+            service.map_err(|never: Infallible| match never {}),
+            "default",
+        )
     }
 }

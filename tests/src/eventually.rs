@@ -24,7 +24,10 @@ where
         if let Some(value) = probe().await {
             return value;
         }
-        assert!(Instant::now() < deadline, "did not happen within {DEADLINE:?}: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "did not happen within {DEADLINE:?}: {what}"
+        );
         tokio::time::sleep(POLL).await;
     }
 }

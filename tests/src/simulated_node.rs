@@ -20,7 +20,9 @@ pub const PHASE: &str = "tests.agents/phase";
 /// Serves pods until `shutdown`.
 pub async fn run(client: Client, shutdown: Shutdown) {
     let pods: Api<Pod> = Api::all(client.clone());
-    let events = watcher(pods, watcher::Config::default()).default_backoff().applied_objects();
+    let events = watcher(pods, watcher::Config::default())
+        .default_backoff()
+        .applied_objects();
     let mut events = pin!(events);
     let mut addresses = 0_u32;
     loop {
@@ -47,18 +49,31 @@ async fn serve(client: &Client, pod: &Pod, addresses: &mut u32) -> kube::Result<
     if pod.metadata.deletion_timestamp.is_some() {
         let parameters = DeleteParams {
             grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: pod.uid(),
+                resource_version: None,
+            }),
             ..DeleteParams::default()
         };
         return api.delete(&name, &parameters).await.map(|_| ());
     }
-    let phase = pod.annotations().get(PHASE).map_or("Running", String::as_str);
-    if pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some(phase) {
+    let phase = pod
+        .annotations()
+        .get(PHASE)
+        .map_or("Running", String::as_str);
+    if pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        == Some(phase)
+    {
         return Ok(());
     }
     *addresses += 1;
     let status = status(phase, *addresses, pod);
-    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await.map(|_| ())
+    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .map(|_| ())
 }
 
 fn status(phase: &str, number: u32, pod: &Pod) -> Value {
@@ -66,9 +81,7 @@ fn status(phase: &str, number: u32, pod: &Pod) -> Value {
     let address = format!("10.{second}.{third}.{fourth}");
     let ready = if phase == "Running" { "True" } else { "False" };
     let now = Timestamp::now().to_string();
-    let condition = |kind: &str, status: &str| {
-        json!({"type": kind, "status": status, "lastTransitionTime": now})
-    };
+    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": now});
     json!({
         "metadata": {"uid": pod.uid()},
         "status": {

@@ -68,8 +68,14 @@ mod tests {
             ("/api/v1/namespaces/default/pods", "pods"),
             ("/api/v1/namespaces/default/pods/a/status", "pods/status"),
             ("/api/v1/namespaces/default", "namespaces"),
-            ("/apis/agents.x-k8s.io/v1beta1/namespaces/a/sandboxes/b", "sandboxes"),
-            ("/apis/e/v1/namespaces/a/sandboxclaims/b/status", "sandboxclaims/status"),
+            (
+                "/apis/agents.x-k8s.io/v1beta1/namespaces/a/sandboxes/b",
+                "sandboxes",
+            ),
+            (
+                "/apis/e/v1/namespaces/a/sandboxclaims/b/status",
+                "sandboxclaims/status",
+            ),
         ];
         for (path, expected) in cases {
             assert_eq!(resource(path), expected);
@@ -80,7 +86,9 @@ mod tests {
     fn reads_do_not_count() {
         let writes = Writes::default();
         for method in [Method::GET, Method::POST, Method::PATCH] {
-            let request = Request::builder().method(method).uri("/api/v1/namespaces/a/pods/b");
+            let request = Request::builder()
+                .method(method)
+                .uri("/api/v1/namespaces/a/pods/b");
             writes.note(&request.body(()).unwrap());
         }
         assert_eq!(writes.total(), 2);
