@@ -84,7 +84,7 @@ impl Tasks {
     }
 
     /// Waits for every task, aborts those still running after `deadline`, and reports how many
-    /// those were.
+    /// those were. A deadline of zero asks for the abort, so nobody is warned of it.
     pub async fn shutdown(&self, deadline: Duration) -> usize {
         self.inner.tracker.close();
         if tokio::time::timeout(deadline, self.inner.tracker.wait())
@@ -94,11 +94,13 @@ impl Tasks {
             return 0;
         }
         let late = self.inner.tracker.len();
-        tracing::warn!(
-            set = self.inner.name,
-            late,
-            "aborting tasks that outlived the deadline"
-        );
+        if !deadline.is_zero() {
+            tracing::warn!(
+                set = self.inner.name,
+                late,
+                "aborting tasks that outlived the deadline"
+            );
+        }
         self.inner.abort.cancel();
         self.inner.tracker.wait().await;
         late
