@@ -90,7 +90,7 @@ class Platform:
     def ports(self):
         """The two ports it serves on."""
         text = "\n".join(self.lines)
-        return [int(port) for port in re.findall(r"https?://127\.0\.0\.1:(\d+)$", text, re.MULTILINE)]
+        return {int(port) for port in re.findall(r"https?://127\.0\.0\.1:(\d+)$", text, re.MULTILINE)}
 
     def descendants(self):
         """Every process below it, as (process id, start time) pairs that no later process shares."""

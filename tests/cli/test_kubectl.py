@@ -78,7 +78,7 @@ def test_a_claim_becomes_ready_and_says_so_everywhere(kubectl):
 
 def test_watching_shows_the_claim_turn_ready(kubectl, running):
     watch = subprocess.Popen(
-        ["kubectl", "get", "sandboxclaims", "watched", "--watch", "--ignore-not-found"],
+        ["kubectl", "get", "sandboxclaims", "--watch"],
         env=running.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
