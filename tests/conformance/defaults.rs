@@ -26,7 +26,10 @@ async fn the_least_manifests_get_the_defaults_of_their_kinds() -> Result<()> {
         let stored = create(&target, manifest).await?;
         let (expected, actual) = (comparable(case["stored"].clone()), comparable(stored));
         if expected != actual {
-            differences.push(format!("{kind} {}:\n  recorded {expected}\n  got      {actual}", text(manifest, "/metadata/name")));
+            differences.push(format!(
+                "{kind} {}:\n  recorded {expected}\n  got      {actual}",
+                text(manifest, "/metadata/name")
+            ));
         }
         count += 1;
     }
@@ -70,16 +73,25 @@ async fn create(target: &Target, manifest: &Value) -> Result<Value> {
 /// An object without what differs from run to run, and without nulls, which mean absence.
 fn comparable(object: Value) -> Value {
     let mut object = without_nulls(object);
-    let Some(fields) = object.as_object_mut() else { return object };
+    let Some(fields) = object.as_object_mut() else {
+        return object;
+    };
     fields.shift_remove("status");
     if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
         let keep = |name: &str| matches!(name, "labels" | "generation" | "finalizers");
         metadata.retain(|name, _| keep(name));
     }
-    if let Some(subject) = fields.get_mut("involvedObject").and_then(Value::as_object_mut) {
+    if let Some(subject) = fields
+        .get_mut("involvedObject")
+        .and_then(Value::as_object_mut)
+    {
         subject.shift_remove("namespace");
     }
-    let kind = fields.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = fields
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if let Some(Value::Object(spec)) = fields.get_mut("spec") {
         match kind.as_str() {
             "Pod" => without_token_volume(spec),
@@ -99,7 +111,12 @@ fn without_token_volume(spec: &mut Map<String, Value>) {
     let is_token = |volume: &Value| text(volume, "/name").starts_with("kube-api-access");
     retain(spec, "volumes", |volume| !is_token(volume));
     for list in ["containers", "initContainers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+        for container in spec
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             if let Some(container) = container.as_object_mut() {
                 retain(container, "volumeMounts", |mount| !is_token(mount));
             }
@@ -119,11 +136,19 @@ fn retain(object: &mut Map<String, Value>, list: &str, keep: impl Fn(&Value) -> 
 }
 
 fn without_allocations(spec: &mut Map<String, Value>) {
-    if spec.get("clusterIP").is_some_and(|address| address != "None") {
+    if spec
+        .get("clusterIP")
+        .is_some_and(|address| address != "None")
+    {
         spec.shift_remove("clusterIP");
         spec.shift_remove("clusterIPs");
     }
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    for port in spec
+        .get_mut("ports")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if let Some(port) = port.as_object_mut() {
             port.shift_remove("nodePort");
         }
@@ -155,7 +180,11 @@ fn without_nulls(value: Value) -> Value {
             .map(|(name, value)| (name, without_nulls(value)))
             .collect::<Map<_, _>>()
             .into(),
-        Value::Array(items) => items.into_iter().map(without_nulls).collect::<Vec<_>>().into(),
+        Value::Array(items) => items
+            .into_iter()
+            .map(without_nulls)
+            .collect::<Vec<_>>()
+            .into(),
         other => other,
     }
 }

@@ -45,9 +45,14 @@ pub(crate) enum Patch {
 }
 
 /// The kubeconfig of the cluster under test, if one is.
-#[expect(clippy::disallowed_methods, reason = "the one switch of the suite, read where it is used")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one switch of the suite, read where it is used"
+)]
 pub(crate) fn kubeconfig() -> Option<PathBuf> {
-    std::env::var_os(KUBECONFIG).filter(|path: &OsString| !path.is_empty()).map(PathBuf::from)
+    std::env::var_os(KUBECONFIG)
+        .filter(|path: &OsString| !path.is_empty())
+        .map(PathBuf::from)
 }
 
 impl Target {
@@ -78,16 +83,20 @@ impl Target {
             }
         };
         let namespace = target
-            .post("/api/v1/namespaces", &json!({"metadata": {"generateName": "conformance-"}}))
+            .post(
+                "/api/v1/namespaces",
+                &json!({"metadata": {"generateName": "conformance-"}}),
+            )
             .await?
             .created()?;
         target.namespace = text(&namespace, "/metadata/name").to_owned();
         // Pods are refused until their namespace has its default service account.
         let account = target.path("/api/v1", "serviceaccounts/default");
-        target.eventually("the default service account", async || {
-            Ok((target.get(&account).await?.status == StatusCode::OK).then_some(()))
-        })
-        .await?;
+        target
+            .eventually("the default service account", async || {
+                Ok((target.get(&account).await?.status == StatusCode::OK).then_some(()))
+            })
+            .await?;
         Ok(target)
     }
 
@@ -114,7 +123,11 @@ impl Target {
     /// The path of a ConfigMap of the test, or of all of them.
     pub(crate) fn config_maps(&self, name: &str) -> String {
         let path = self.path("/api/v1", "configmaps");
-        if name.is_empty() { path } else { format!("{path}/{name}") }
+        if name.is_empty() {
+            path
+        } else {
+            format!("{path}/{name}")
+        }
     }
 
     /// A name that no other test uses, for objects without a namespace.
@@ -127,11 +140,23 @@ impl Target {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
-        self.call(Method::POST, path, &[("content-type", "application/json")], Some(body)).await
+        self.call(
+            Method::POST,
+            path,
+            &[("content-type", "application/json")],
+            Some(body),
+        )
+        .await
     }
 
     pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Answer> {
-        self.call(Method::PUT, path, &[("content-type", "application/json")], Some(body)).await
+        self.call(
+            Method::PUT,
+            path,
+            &[("content-type", "application/json")],
+            Some(body),
+        )
+        .await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<Answer> {
@@ -144,7 +169,13 @@ impl Target {
         if let (Some(body), Value::Object(options)) = (body.as_object_mut(), options) {
             body.extend(options);
         }
-        self.call(Method::DELETE, path, &[("content-type", "application/json")], Some(&body)).await
+        self.call(
+            Method::DELETE,
+            path,
+            &[("content-type", "application/json")],
+            Some(&body),
+        )
+        .await
     }
 
     pub(crate) async fn patch(&self, kind: Patch, path: &str, patch: &Value) -> Result<Answer> {
@@ -154,7 +185,8 @@ impl Target {
             Patch::Strategic => "application/strategic-merge-patch+json",
             Patch::Apply => "application/apply-patch+yaml",
         };
-        self.call(Method::PATCH, path, &[("content-type", media)], Some(patch)).await
+        self.call(Method::PATCH, path, &[("content-type", media)], Some(patch))
+            .await
     }
 
     /// Sends a request and reads the whole answer.
@@ -165,7 +197,10 @@ impl Target {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Answer> {
-        let body = body.map(ToString::to_string).unwrap_or_default().into_bytes();
+        let body = body
+            .map(ToString::to_string)
+            .unwrap_or_default()
+            .into_bytes();
         self.call_raw(method, path, headers, body).await
     }
 
@@ -188,7 +223,11 @@ impl Target {
             let bytes = http_body_util::BodyExt::collect(body).await?.to_bytes();
             let body = serde_json::from_slice(&bytes)
                 .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).into_owned()));
-            anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body })
+            anyhow::Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body,
+            })
         };
         tokio::time::timeout(DEADLINE, exchange)
             .await
@@ -208,7 +247,9 @@ impl Target {
             .header("accept", accept)
             .body(Vec::new())?;
         let lines = self.client.request_stream(request).await?.lines();
-        Ok(Watch { lines: Box::pin(lines) })
+        Ok(Watch {
+            lines: Box::pin(lines),
+        })
     }
 
     /// Asks again until there is an answer, or fails after [`DEADLINE`].
@@ -253,14 +294,20 @@ impl Target {
         let path = format!("{collection}/{name}");
         self.eventually("the definition to be established", async || {
             let definition = self.get(&path).await?.ok()?;
-            let conditions = definition.pointer("/status/conditions").and_then(Value::as_array);
+            let conditions = definition
+                .pointer("/status/conditions")
+                .and_then(Value::as_array);
             let established = conditions.into_iter().flatten().any(|condition| {
                 condition["type"] == "Established" && condition["status"] == "True"
             });
             Ok(established.then_some(()))
         })
         .await?;
-        let custom = Custom { definition: path, group, plural };
+        let custom = Custom {
+            definition: path,
+            group,
+            plural,
+        };
         // A real server announces before every replica of its storage is ready.
         self.eventually("the resource to be served", async || {
             let list = self.get(&custom.path(self, "v1", "")).await?;
@@ -318,7 +365,10 @@ impl Custom {
     /// The path of one object, or of the collection when `name` is empty.
     pub(crate) fn path(&self, target: &Target, version: &str, name: &str) -> String {
         let slash = if name.is_empty() { "" } else { "/" };
-        target.path(&format!("/apis/{}/{version}", self.group), &format!("{}{slash}{name}", self.plural))
+        target.path(
+            &format!("/apis/{}/{version}", self.group),
+            &format!("{}{slash}{name}", self.plural),
+        )
     }
 
     pub(crate) fn api_version(&self, version: &str) -> String {
@@ -338,7 +388,12 @@ impl Answer {
     }
 
     fn expect(self, status: StatusCode) -> Result<Value> {
-        ensure!(self.status == status, "expected {status}, got {}: {}", self.status, self.body);
+        ensure!(
+            self.status == status,
+            "expected {status}, got {}: {}",
+            self.status,
+            self.body
+        );
         Ok(self.body)
     }
 
@@ -408,13 +463,18 @@ impl Watch {
 
 /// The text at a JSON pointer; empty when absent.
 pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// The names in a list.
 pub(crate) fn names(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().into_iter().flatten();
-    items.map(|item| text(item, "/metadata/name").to_owned()).collect()
+    items
+        .map(|item| text(item, "/metadata/name").to_owned())
+        .collect()
 }
 
 /// A ConfigMap.
