@@ -91,11 +91,12 @@ fn banner(out: &mut dyn Write, platform: &Platform, started: Instant, waiting: W
         platform.state_dir().display(),
     );
     if waiting == Waiting::ForInterrupt {
-        text.push_str(&format!(
+        let exports = format!(
             "\n  export KUBECONFIG={}\n  export SANDBOX_ROUTER_URL={}\n\nPress Ctrl-C to stop.\n",
             platform.kubeconfig().display(),
             platform.router_url(),
-        ));
+        );
+        text.push_str(&exports);
     }
     // A reader that is gone is no reason to stop.
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

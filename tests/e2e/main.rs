@@ -1,5 +1,11 @@
 //! The platform's behaviour, in one process.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "the whole program is a test"
+)]
+
 mod claims;
 mod objects;
 mod pools;

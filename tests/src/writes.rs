@@ -46,8 +46,11 @@ impl Writes {
 fn resource(path: &str) -> String {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let rest = match parts.as_slice() {
-        ["api", _, "namespaces", _, rest @ ..] if !rest.is_empty() => rest,
-        ["apis", _, _, "namespaces", _, rest @ ..] if !rest.is_empty() => rest,
+        ["api", _, "namespaces", _, rest @ ..] | ["apis", _, _, "namespaces", _, rest @ ..]
+            if !rest.is_empty() =>
+        {
+            rest
+        }
         ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => rest,
         other => other,
     };
