@@ -3,6 +3,16 @@
 //! Each part that must be up before traffic may come registers a gate and opens it; `/readyz` lists
 //! the gates that are still closed and why. A gate that is dropped stays as it was: a part that died
 //! before it became ready keeps the program unready.
+//!
+//! ```
+//! use agent_sandbox_service::readiness::Readiness;
+//!
+//! let readiness = Readiness::new();
+//! let caches = readiness.register("caches");
+//! assert_eq!(readiness.check(), Err(vec!["caches: not started".to_owned()]));
+//! caches.set_ready();
+//! assert_eq!(readiness.check(), Ok(()));
+//! ```
 
 use std::sync::Arc;
 

@@ -15,6 +15,10 @@ use crate::pod_template::{Blueprint, PodTemplate};
 pub use self::semantic::same_blueprint;
 
 /// FNV-1a of the UTF-8 bytes, as eight lower-case hexadecimal digits.
+///
+/// ```
+/// assert_eq!(agent_sandbox_crds::hash::name_hash("default"), "933b5bde");
+/// ```
 pub fn name_hash(text: &str) -> String {
     const OFFSET_BASIS: u32 = 0x811c_9dc5;
     const PRIME: u32 = 0x0100_0193;
