@@ -37,7 +37,7 @@ const REMEMBERED: usize = 4096;
 const REPEAT: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long the last records may take when the node stops.
-const LAST_WRITES: Duration = Duration::from_millis(500);
+const LAST_WRITES: Duration = Duration::from_millis(250);
 
 /// How serious an event is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

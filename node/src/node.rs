@@ -216,7 +216,7 @@ impl NodeBuilder {
             addresses: Addresses::new(self.addresses),
             recorder,
             roster: Roster::default(),
-            clock: self.clock,
+            clock: self.clock.clone(),
             stop_grace: self.stop_grace,
             stopping: Shutdown::new(),
         };
@@ -232,6 +232,7 @@ impl NodeBuilder {
                 labels: self.labels,
                 max_pods: self.max_pods,
                 hostname,
+                since: self.clock.now(),
             },
             claim_data: self.claim_data,
             gate: self.gate,

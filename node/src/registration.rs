@@ -35,7 +35,7 @@ const STATUS_EVERY: u32 = 30;
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How long the last word may take.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Version that the node reports, after the API it speaks.
 const VERSION: &str = "v1.36.0";
@@ -46,6 +46,8 @@ pub(crate) struct Profile {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) max_pods: usize,
     pub(crate) hostname: String,
+    /// When the node began to be what it is.
+    pub(crate) since: Timestamp,
 }
 
 /// Registers the node, opens the gate, and renews until the order to stop.
@@ -210,7 +212,12 @@ fn status(context: &Context, profile: &Profile, ready: Ready) -> NodeStatus {
         addresses: Some(addresses(context.host_ip, &profile.hostname)),
         allocatable: Some(capacity.clone()),
         capacity: Some(capacity),
-        conditions: Some(conditions(&context.isolation, ready, context.clock.now())),
+        conditions: Some(conditions(
+            &context.isolation,
+            ready,
+            profile.since,
+            context.clock.now(),
+        )),
         node_info: Some(system_info()),
         ..NodeStatus::default()
     }
@@ -239,14 +246,19 @@ fn capacity(allocatable: Allocatable, max_pods: usize) -> BTreeMap<String, Quant
     .into()
 }
 
-fn conditions(isolation: &Isolation, ready: Ready, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(
+    isolation: &Isolation,
+    ready: Ready,
+    since: Timestamp,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
     let condition = |kind: &str, holds: bool, reason: &str, message: String| NodeCondition {
         type_: kind.into(),
         status: if holds { "True" } else { "False" }.into(),
         reason: Some(reason.into()),
         message: Some(message),
         last_heartbeat_time: Some(Time(now)),
-        last_transition_time: Some(Time(now)),
+        last_transition_time: Some(Time(since)),
     };
     let pressure = |kind: &str, what: &str, reason: &str| {
         condition(
@@ -278,7 +290,10 @@ fn conditions(isolation: &Isolation, ready: Ready, now: Timestamp) -> Vec<NodeCo
         ),
         match ready {
             Ready::Yes => condition("Ready", true, "KubeletReady", "node is running pods".into()),
-            Ready::Stopped => condition("Ready", false, "NodeStopped", "node was stopped".into()),
+            Ready::Stopped => NodeCondition {
+                last_transition_time: Some(Time(now)),
+                ..condition("Ready", false, "NodeStopped", "node was stopped".into())
+            },
         },
     ]
 }
@@ -352,7 +367,12 @@ mod tests {
     fn conditions_report_readiness_and_isolation() {
         let isolation = Isolation::describe(Confinement::Namespaces(UserMap::Single), vec![]);
         let find = |ready: Ready, kind: &str| {
-            let conditions = conditions(&isolation, ready, Timestamp::UNIX_EPOCH);
+            let conditions = conditions(
+                &isolation,
+                ready,
+                Timestamp::UNIX_EPOCH,
+                Timestamp::UNIX_EPOCH,
+            );
             let found = conditions
                 .into_iter()
                 .find(|condition| condition.type_ == kind);

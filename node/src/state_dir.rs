@@ -62,9 +62,15 @@ impl StateDir {
                 source,
             }
         };
+        // With privileges, containers may run as users of their own, who must get through.
+        let mode = if rustix::process::geteuid().is_root() {
+            0o711
+        } else {
+            0o700
+        };
         fs::DirBuilder::new()
             .recursive(true)
-            .mode(0o711)
+            .mode(mode)
             .create(path)
             .map_err(fail("create", path))?;
         // Mounts and records need the same name from every working directory.

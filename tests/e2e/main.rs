@@ -7,5 +7,6 @@
 )]
 
 mod claims;
+mod node_pods;
 mod objects;
 mod pools;

@@ -1,6 +1,7 @@
 //! From a container in a pod's spec to a process that can be started.
 //!
-//! Pure: everything has been fetched. Errors carry the reason under which the container waits.
+//! Pure, except that the host's resolver configuration is read: everything else has been fetched.
+//! Errors carry the reason under which the container waits.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,18 @@ use crate::volume::PodVolumes;
 
 /// Open files that a process may have.
 const OPEN_FILES: u64 = 65_536;
+
+/// Processes and threads that a container may have; counted per user namespace.
+const PROCESSES: u64 = 8192;
+
+/// Files that containers expect and that are the host's where there is no private root.
+const GENERATED: [&str; 5] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/passwd",
+    "/etc/group",
+];
 
 /// Home of users other than the superuser.
 const HOME: &str = "/home/user";
@@ -169,6 +182,10 @@ pub(crate) fn prepare(inputs: &Inputs<'_>) -> Result<Prepared, Refusal> {
     directories.push(home(&identity).into());
     directories.extend(image.directories.iter().cloned());
     let mut host_paths = isolation::host_paths();
+    if !isolation.has_private_root() {
+        // Those that a private root generates.
+        host_paths.extend(GENERATED.map(PathBuf::from));
+    }
     host_paths.extend(image.host_paths.iter().cloned());
     Ok(Prepared {
         launch: Launch {
@@ -193,7 +210,7 @@ pub(crate) fn prepare(inputs: &Inputs<'_>) -> Result<Prepared, Refusal> {
                 env: environment.variables,
                 cwd: places.inside(&cwd),
                 user: identity.user,
-                limits: limits(container),
+                limits: limits(container, isolation),
                 capabilities: identity.capabilities,
             },
         },
@@ -386,6 +403,7 @@ fn files(
     passwd.push("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin".to_owned());
     group.push("nogroup:x:65534:".to_owned());
     vec![
+        file("/etc/resolv.conf", &resolver(spec)),
         file("/etc/hosts", &hosts),
         file("/etc/hostname", &[hostname.to_owned()]),
         file("/etc/passwd", &passwd),
@@ -393,10 +411,39 @@ fn files(
     ]
 }
 
+/// The lines of `/etc/resolv.conf`: the pod's own with `dnsPolicy: None`, else the host's, which may
+/// change while the node runs. There is no cluster DNS.
+fn resolver(spec: &PodSpec) -> Vec<String> {
+    let config = spec.dns_config.clone().unwrap_or_default();
+    if spec.dns_policy.as_deref() != Some("None") {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        return text.lines().map(str::to_owned).collect();
+    }
+    let servers = config.nameservers.unwrap_or_default();
+    let mut lines: Vec<String> = servers
+        .iter()
+        .map(|server| format!("nameserver {server}"))
+        .collect();
+    let searches = config.searches.filter(|searches| !searches.is_empty());
+    lines.extend(searches.map(|searches| format!("search {}", searches.join(" "))));
+    let options = config.options.iter().flatten().map(|option| {
+        let name = option.name.as_deref().unwrap_or_default();
+        match &option.value {
+            Some(value) => format!("{name}:{value}"),
+            None => name.to_owned(),
+        }
+    });
+    let options: Vec<String> = options.collect();
+    if !options.is_empty() {
+        lines.push(format!("options {}", options.join(" ")));
+    }
+    lines
+}
+
 /// Limits that the kernel can keep for a process. Memory is not among them: an address-space
 /// limit counts reservations that are never used, and would break programs that stay well below
 /// their limit.
-fn limits(container: &Container) -> Limits {
+fn limits(container: &Container, isolation: &Isolation) -> Limits {
     let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
     let storage = limits
         .and_then(|limits| limits.get("ephemeral-storage"))
@@ -404,7 +451,8 @@ fn limits(container: &Container) -> Limits {
         .and_then(|amount| u64::try_from(amount.ceil()).ok());
     Limits {
         open_files: Some(OPEN_FILES),
-        processes: None,
+        // Without a user namespace the count would include the user's programs outside.
+        processes: isolation.has_private_root().then_some(PROCESSES),
         // A single file larger than what the container may store in all is certainly too large.
         file_size: storage.filter(|bytes| *bytes > 0),
     }
@@ -485,6 +533,33 @@ mod tests {
         Some(&found.1)
     }
 
+    fn file<'a>(launch: &'a Launch, path: &str) -> &'a str {
+        let mut files = launch.root.files.iter();
+        let found = files.find(|file| file.path == Path::new(path));
+        &found.unwrap().content
+    }
+
+    #[test]
+    fn names_are_resolved_as_the_pod_or_the_host_says() {
+        let of = |spec: Value| {
+            let launch = prepared(json!({"spec": spec}), json!({"image": "busybox"})).unwrap();
+            file(&launch, "/etc/resolv.conf").to_owned()
+        };
+        let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        assert_eq!(
+            of(json!({"dnsPolicy": "ClusterFirst"})).trim_end(),
+            host.trim_end()
+        );
+        let own = of(json!({"dnsPolicy": "None", "dnsConfig": {
+            "nameservers": ["127.0.0.53", "::1"], "searches": ["a.example", "b.example"],
+            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+        }}));
+        assert_eq!(
+            own,
+            "nameserver 127.0.0.53\nnameserver ::1\nsearch a.example b.example\noptions ndots:2 edns0\n"
+        );
+    }
+
     #[test]
     fn an_image_supplies_what_the_pod_leaves_open() {
         let launch = prepared(json!({}), json!({"image": "registry/runtime:1"})).unwrap();
@@ -502,7 +577,7 @@ mod tests {
         let program = launch.root.binds.last().unwrap();
         assert_eq!(program.target, Path::new("/.image/bin/runtime"));
         assert!(launch.root.directories.contains(&PathBuf::from("/app")));
-        let hosts = &launch.root.files[0].content;
+        let hosts = file(&launch, "/etc/hosts");
         assert!(hosts.contains("127.100.0.9\tp-1\n"), "{hosts}");
     }
 
@@ -526,7 +601,7 @@ mod tests {
         assert_eq!(launch.process.limits.file_size, Some(1 << 20));
         assert_eq!(launch.hostname, "other");
         assert_eq!(launch.main, Main::Supervised);
-        let hosts = &launch.root.files[0].content;
+        let hosts = file(&launch, "/etc/hosts");
         assert!(
             hosts.contains("\tother.sub\tother\n127.0.0.5\ta\tb\n"),
             "{hosts}"

@@ -153,7 +153,8 @@ pub(crate) fn without_effect(spec: &PodSpec) -> Vec<String> {
     note(!runtime_class.is_empty(), &class);
     let shared = spec.share_process_namespace == Some(true);
     note(shared, "shareProcessNamespace");
-    note(spec.dns_config.is_some(), "dnsConfig");
+    let own_dns = spec.dns_policy.as_deref() == Some("None");
+    note(spec.dns_config.is_some() && !own_dns, "dnsConfig");
     note(is_given(security.sysctls.as_ref()), "sysctls");
     note(security.se_linux_options.is_some(), "seLinuxOptions");
     let ephemeral = is_given(spec.ephemeral_containers.as_ref());

@@ -263,10 +263,10 @@ pub(crate) fn host_paths() -> Vec<PathBuf> {
         "/etc/pki",
         "/etc/protocols",
         "/etc/python3",
-        "/etc/resolv.conf",
         "/etc/services",
         "/etc/ssl/certs",
         "/etc/ssl/openssl.cnf",
+        "/etc/static",
         "/etc/terminfo",
         "/etc/timezone",
     ];

@@ -20,7 +20,7 @@ use super::super::probe::Answer;
 use super::super::probe::ask::Question;
 use super::prepare::Preparation;
 use super::probes::Armed;
-use super::{Done, Worker};
+use super::{Done, Worker, spec_of};
 use crate::context::Context;
 use crate::events::Severity;
 use crate::process::container::{Container, StartError};
@@ -92,8 +92,9 @@ impl Worker {
             .join("containers")
             .join(&name)
             .join(run.to_string());
-        let spec = self.spec.clone();
-        let Some((_, container)) = phase::containers(&spec).into_iter().nth(index) else {
+        let pod = self.pod.clone();
+        let spec = spec_of(&pod);
+        let Some((_, container)) = phase::containers(spec).into_iter().nth(index) else {
             return;
         };
         let Preparation::Ready { material, .. } = &self.preparation else {
@@ -101,7 +102,7 @@ impl Worker {
         };
         let prepared = launch::prepare(&Inputs {
             facts: self.facts(),
-            spec: &spec,
+            spec,
             container,
             images: &self.context.images,
             isolation: &self.context.isolation,
@@ -195,8 +196,9 @@ impl Worker {
         self.entry.begin_log(&name, log.clone());
         let container = Arc::new(container);
         let id = container_id();
-        let spec = self.spec.clone();
-        let hook = phase::containers(&spec)
+        let pod = self.pod.clone();
+        let spec = spec_of(&pod);
+        let hook = phase::containers(spec)
             .into_iter()
             .nth(index)
             .and_then(|(_, spec)| Some((spec, spec.lifecycle.as_ref()?.post_start.as_ref()?)));
@@ -306,8 +308,9 @@ impl Worker {
         if let Some(stop) = &live.stop {
             stop.over.cancel();
         }
-        let spec = self.spec.clone();
-        let container = phase::containers(&spec).into_iter().nth(index);
+        let pod = self.pod.clone();
+        let spec = spec_of(&pod);
+        let container = phase::containers(spec).into_iter().nth(index);
         let from_log = container.is_some_and(|(_, spec)| {
             spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError")
         });
@@ -387,8 +390,9 @@ impl Worker {
         let container = live.container.clone();
         let process = live.process.clone();
         self.record(Severity::Normal, "Killing", Some(index), why.to_owned());
-        let spec = self.spec.clone();
-        let found = phase::containers(&spec).into_iter().nth(index);
+        let pod = self.pod.clone();
+        let spec = spec_of(&pod);
+        let found = phase::containers(spec).into_iter().nth(index);
         let lifecycle = found.and_then(|(_, spec)| Some((spec, spec.lifecycle.as_ref()?)));
         let hook = lifecycle.and_then(|(spec, lifecycle)| {
             Some(hook_question(

@@ -17,7 +17,7 @@ mod publish;
 mod restore;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -83,7 +83,6 @@ pub(crate) struct Worker {
     context: Arc<Context>,
     id: PodId,
     pod: Arc<Pod>,
-    spec: Arc<PodSpec>,
     updates: watch::Receiver<Update>,
     entry: Arc<Entry>,
     policy: RestartPolicy,
@@ -116,8 +115,8 @@ impl Worker {
         pod: Arc<Pod>,
         updates: watch::Receiver<Update>,
     ) -> Self {
-        let spec = Arc::new(pod.spec.clone().unwrap_or_default());
-        let containers: Vec<ContainerState> = phase::containers(&spec)
+        let spec = spec_of(&pod);
+        let containers: Vec<ContainerState> = phase::containers(spec)
             .into_iter()
             .map(|(role, container)| ContainerState::new(&container.name, role))
             .collect();
@@ -148,7 +147,6 @@ impl Worker {
             context,
             id,
             pod,
-            spec,
             updates,
         };
         worker.restore();
@@ -212,19 +210,18 @@ impl Worker {
             return;
         };
         self.entry.set_pod(pod.clone());
-        let spec = pod.spec.clone().unwrap_or_default();
-        if self.spec.as_ref() != &spec {
-            self.spec = Arc::new(spec);
-            self.follow_images();
-        }
         let deleted = pod.metadata.deletion_timestamp.is_some();
         let grace = pod.metadata.deletion_grace_period_seconds;
         let meta = (&self.pod.metadata.labels, &self.pod.metadata.annotations);
         if meta != (&pod.metadata.labels, &pod.metadata.annotations) {
             self.preparation.mark_stale_if_following_pod();
         }
+        let changed = self.pod.spec != pod.spec;
         self.pod = pod;
         self.publisher.touch();
+        if changed {
+            self.follow_images();
+        }
         if deleted {
             let grace = SignedDuration::from_secs(grace.unwrap_or(30).max(0));
             let now = self.context.clock.now();
@@ -240,7 +237,7 @@ impl Worker {
 
     /// A container whose image was changed is started again with the new one.
     fn follow_images(&mut self) {
-        let images: Vec<Option<String>> = phase::containers(&self.spec)
+        let images: Vec<Option<String>> = phase::containers(self.spec())
             .into_iter()
             .map(|(_, container)| container.image.clone())
             .collect();
@@ -311,7 +308,7 @@ impl Worker {
     }
 
     fn check_deadline(&mut self, now: Timestamp) {
-        let Some(seconds) = self.spec.active_deadline_seconds else {
+        let Some(seconds) = self.spec().active_deadline_seconds else {
             return;
         };
         if self.ending.is_some() || self.finished || self.dormant {
@@ -376,7 +373,7 @@ impl Worker {
 
     /// How long containers may take to end by the pod's own wish.
     fn grace(&self) -> SignedDuration {
-        let seconds = self.spec.termination_grace_period_seconds.unwrap_or(30);
+        let seconds = self.spec().termination_grace_period_seconds.unwrap_or(30);
         SignedDuration::from_secs(seconds.max(0))
     }
 
@@ -404,6 +401,10 @@ impl Worker {
         self.context.pods.join(&self.id.uid)
     }
 
+    fn spec(&self) -> &PodSpec {
+        spec_of(&self.pod)
+    }
+
     fn container_name(&self, index: usize) -> String {
         let container = self.containers.get(index);
         container
@@ -423,7 +424,7 @@ impl Worker {
     }
 
     fn pod_ip(&self) -> Option<std::net::IpAddr> {
-        if self.spec.host_network == Some(true) {
+        if self.spec().host_network == Some(true) {
             return Some(self.context.host_ip);
         }
         self.address.as_ref().map(|address| address.ip().into())
@@ -438,7 +439,7 @@ impl Worker {
 
     /// Says once which of the pod's wishes have no effect here.
     fn note_without_effect(&self) {
-        let notes = security::without_effect(&self.spec);
+        let notes = security::without_effect(self.spec());
         if !notes.is_empty() && !self.dormant {
             let message = format!(
                 "This node runs processes; without effect here: {}",
@@ -488,6 +489,12 @@ impl Worker {
             self.publisher.touch();
         }
     }
+}
+
+/// The spec of a pod; an API server never leaves it out.
+fn spec_of(pod: &Pod) -> &PodSpec {
+    static NONE: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
+    pod.spec.as_ref().unwrap_or(&NONE)
 }
 
 async fn sleep(pause: Option<std::time::Duration>) {

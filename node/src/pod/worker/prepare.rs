@@ -113,9 +113,9 @@ impl Worker {
     }
 
     fn begin(&mut self, now: Timestamp) {
-        let owner = Ownership::within(self.context.id_base(), security::fs_group(&self.spec));
+        let owner = Ownership::within(self.context.id_base(), security::fs_group(self.spec()));
         let directory = self.directory().join("volumes");
-        let volumes = match PodVolumes::parse(&self.pod, &self.spec, directory, owner) {
+        let volumes = match PodVolumes::parse(&self.pod, self.spec(), directory, owner) {
             Ok(volumes) => volumes,
             Err(error) => {
                 self.preparation = Preparation::Refused;
@@ -124,7 +124,7 @@ impl Worker {
                 return;
             }
         };
-        let references = References::of(&self.spec, &self.id.namespace, &self.context.objects);
+        let references = References::of(self.spec(), &self.id.namespace, &self.context.objects);
         let material = Box::new(Material {
             volumes,
             references,
@@ -180,10 +180,10 @@ impl Worker {
     }
 
     fn take_address(&mut self) -> Result<(), String> {
-        if self.address.is_some() || self.spec.host_network == Some(true) {
+        if self.address.is_some() || self.spec().host_network == Some(true) {
             return Ok(());
         }
-        let ports = launch::ports(&self.spec, &self.context.images);
+        let ports = launch::ports(self.spec(), &self.context.images);
         match self.context.addresses.allocate(&ports) {
             Ok(address) => {
                 self.address = Some(address);

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use super::super::phase::{self, Current};
 use super::super::probe::ask::Question;
 use super::super::probe::{self, Answer, Prober, Purpose, Verdict};
-use super::{Done, Worker};
+use super::{Done, Worker, spec_of};
 use crate::events::Severity;
 
 /// A probe of a running container.
@@ -27,8 +27,9 @@ impl Worker {
     pub(super) fn hooks_done(&mut self, index: usize) {
         let now = self.context.clock.now();
         let ip = self.pod_ip().unwrap_or(self.context.host_ip);
-        let spec = self.spec.clone();
-        let Some((_, container)) = phase::containers(&spec).into_iter().nth(index) else {
+        let pod = self.pod.clone();
+        let spec = spec_of(&pod);
+        let Some((_, container)) = phase::containers(spec).into_iter().nth(index) else {
             return;
         };
         let armed: Vec<Armed> = probe::of(container)

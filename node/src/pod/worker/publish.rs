@@ -160,7 +160,7 @@ impl Worker {
             .unwrap_or_default();
         let wanted = status::pod_status(&status::Facts {
             pod: &self.pod,
-            spec: &self.spec,
+            spec: self.spec(),
             containers: &self.containers,
             phase: self.phase(),
             verdict: self.verdict,
@@ -210,6 +210,13 @@ impl Worker {
             }
             // The pod is gone or replaced; the watch is going to say so.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                self.publisher.written = sent;
+            }
+            // The same again would be refused again; the next change is another attempt.
+            Err(kube::Error::Api(status))
+                if (400..500).contains(&status.code) && status.code != 429 =>
+            {
+                tracing::warn!(pod = %self.id, %status, "a pod's status was refused");
                 self.publisher.written = sent;
             }
             Err(error) => {
