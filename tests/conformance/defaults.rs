@@ -67,7 +67,12 @@ async fn create(target: &Target, manifest: &Value) -> Result<Value> {
         manifest["metadata"]["name"] = name.into();
         format!("{root}/{plural}")
     };
-    target.post(&path, &manifest).await?.created()
+    let created = target.post(&path, &manifest).await?.created()?;
+    // Some defaults only show when an object is read again.
+    target
+        .get(&format!("{path}/{}", text(&created, "/metadata/name")))
+        .await?
+        .ok()
 }
 
 /// An object without what differs from run to run, and without nulls, which mean absence.
@@ -78,8 +83,8 @@ fn comparable(object: Value) -> Value {
     };
     fields.shift_remove("status");
     if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
-        let keep = |name: &str| matches!(name, "labels" | "generation" | "finalizers");
-        metadata.retain(|name, _| keep(name));
+        metadata.retain(|name, _| matches!(name.as_str(), "labels" | "generation"));
+        uids_replaced(metadata.get_mut("labels"));
     }
     if let Some(subject) = fields
         .get_mut("involvedObject")
@@ -96,11 +101,24 @@ fn comparable(object: Value) -> Value {
         match kind.as_str() {
             "Pod" => without_token_volume(spec),
             "Service" => without_allocations(spec),
+            // Admission holds pods back until a controller has seen the node.
+            "Node" => {
+                spec.shift_remove("taints");
+            }
             // Filled in by a storage provisioner or its defaulting, where there is one.
             "PersistentVolumeClaim" => {
                 spec.shift_remove("storageClassName");
             }
-            "Job" => without_uids(spec),
+            "Job" => {
+                uids_replaced(
+                    spec.get_mut("selector")
+                        .and_then(|s| s.get_mut("matchLabels")),
+                );
+                uids_replaced(
+                    spec.get_mut("template")
+                        .and_then(|t| t.pointer_mut("/metadata/labels")),
+                );
+            }
             _ => {}
         }
     }
@@ -155,19 +173,12 @@ fn without_allocations(spec: &mut Map<String, Value>) {
     }
 }
 
-fn without_uids(spec: &mut Map<String, Value>) {
-    let uid_labels = ["batch.kubernetes.io/controller-uid", "controller-uid"];
-    for pointer in ["/selector/matchLabels", "/template/metadata/labels"] {
-        let mut holder = Value::Object(std::mem::take(spec));
-        if let Some(labels) = holder.pointer_mut(pointer).and_then(Value::as_object_mut) {
-            for label in uid_labels {
-                if let Some(value) = labels.get_mut(label) {
-                    *value = "uid".into();
-                }
-            }
-        }
-        if let Value::Object(fields) = holder {
-            *spec = fields;
+/// Labels that carry the UID of the job they belong to.
+fn uids_replaced(labels: Option<&mut Value>) {
+    let Some(labels) = labels else { return };
+    for label in ["batch.kubernetes.io/controller-uid", "controller-uid"] {
+        if let Some(uid) = labels.get_mut(label) {
+            *uid = "uid".into();
         }
     }
 }

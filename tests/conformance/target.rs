@@ -213,6 +213,11 @@ async fn clean_up(client: &Client, namespace: &str) {
 }
 
 impl Answer {
+    /// The object, if the answer was 200.
+    pub(crate) fn ok(self) -> Result<Value> {
+        self.expect(StatusCode::OK)
+    }
+
     /// The object, if the answer was 201.
     pub(crate) fn created(self) -> Result<Value> {
         self.expect(StatusCode::CREATED)
