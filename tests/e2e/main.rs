@@ -10,3 +10,4 @@ mod claims;
 mod node_pods;
 mod objects;
 mod pools;
+mod router;

@@ -1,0 +1,276 @@
+//! The router beside the operator: whatever happens to claims and pods, a request reaches the
+//! sandbox it names or none.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use agent_sandbox_router::authz::Authorizer;
+use agent_sandbox_router::{Config, Router};
+use agent_sandbox_service::listen;
+use agent_sandbox_service::readiness::Readiness;
+use agent_sandbox_service::shutdown::Shutdown;
+use agent_sandbox_service::tasks::Tasks;
+use agent_sandbox_tests::{Cluster, eventually};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::objects::*;
+
+/// A router over the cluster, and one program that plays the runtime of every pod: it tells at which
+/// address it was reached.
+struct Platform {
+    cluster: Cluster,
+    client: Client,
+    router: SocketAddr,
+    runtime_port: u16,
+    order: Shutdown,
+    tasks: Tasks,
+}
+
+impl Platform {
+    async fn start() -> Self {
+        let cluster = Cluster::in_process().await.unwrap();
+        let client = cluster.client();
+        let (order, tasks) = (Shutdown::new(), Tasks::new("platform"));
+        // Every pod of the simulated node has a loopback address of its own.
+        let runtime = listen::bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let runtime_port = runtime.local_addr().unwrap().port();
+        tasks.spawn("runtime", runtimes(runtime, order.clone()));
+        let readiness = Readiness::new();
+        let router = Router::builder(Config::new(Authorizer::AllowAll))
+            .client(client.clone())
+            .readiness(&readiness)
+            .access_log_to(std::io::sink())
+            .build()
+            .unwrap();
+        let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        tasks.spawn("router", router.serve(listener, order.clone()));
+        eventually("the router is ready", || async { readiness.check().ok() }).await;
+        Self {
+            cluster,
+            client,
+            router: address,
+            runtime_port,
+            order,
+            tasks,
+        }
+    }
+
+    async fn stop(self) {
+        self.order.trigger();
+        self.tasks.shutdown(Duration::from_secs(10)).await;
+        self.cluster.stop().await;
+    }
+
+    /// Sends a request for `sandbox` and returns the status and what answered.
+    async fn ask(&self, sandbox: &str) -> (StatusCode, String) {
+        let stream = TcpStream::connect(self.router).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+                .await
+                .unwrap();
+        let request = Request::get("/")
+            .header("host", "router")
+            .header("x-sandbox-id", sandbox)
+            .header("x-sandbox-namespace", NAMESPACE)
+            .header("x-sandbox-port", self.runtime_port)
+            .body(Empty::new())
+            .unwrap();
+        let exchange = async {
+            let response = sender.send_request(request).await.unwrap();
+            let status = response.status();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, String::from_utf8(body.to_vec()).unwrap())
+        };
+        tokio::select! {
+            biased;
+            answer = exchange => answer,
+            _ = connection => unreachable!("the router closes after its answer"),
+        }
+    }
+
+    /// Waits until requests for `sandbox` are answered with `status`.
+    async fn answers(&self, sandbox: &str, status: StatusCode) -> String {
+        eventually(&format!("{sandbox} answers {status}"), || async {
+            let (got, body) = self.ask(sandbox).await;
+            (got == status).then_some(body)
+        })
+        .await
+    }
+
+    /// The address of a sandbox's pod, as the API server has it.
+    async fn address_of(&self, sandbox: &str) -> Option<String> {
+        let pod = pods(&self.client).get_opt(sandbox).await.unwrap()?;
+        pod.status?.pod_ip
+    }
+}
+
+/// Answers at every address with that address.
+async fn runtimes(listener: tokio::net::TcpListener, order: Shutdown) {
+    let connections = Tasks::new("runtime connections");
+    loop {
+        let accepted = tokio::select! {
+            () = order.triggered() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let address = stream.local_addr().unwrap().ip().to_string();
+        connections.spawn("connection", async move {
+            let service = hyper::service::service_fn(move |_| {
+                let address = address.clone();
+                async move {
+                    let body = http_body_util::Full::new(Bytes::from(address));
+                    Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                }
+            });
+            let served = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "the router hung up");
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_claim_of_a_burst_is_reached_at_its_own_pod_as_soon_as_it_is_ready() {
+    let platform = Platform::start().await;
+    let client = platform.client.clone();
+    template_and_pool(&client, "pool", 30).await;
+    let claims = (0..30).map(|number| {
+        let (platform, client) = (&platform, client.clone());
+        async move {
+            let name = format!("claim-{number}");
+            create_claim(&client, &name, "pool", json!({})).await;
+            let sandbox = bound(&client, &name).await;
+            // No waiting: a client that sees its claim Ready goes ahead.
+            let (status, reached) = platform.ask(&sandbox).await;
+            assert_eq!(status, StatusCode::OK, "{sandbox}: {reached}");
+            assert_eq!(Some(reached.clone()), platform.address_of(&sandbox).await);
+            reached
+        }
+    });
+    let mut reached = futures::future::join_all(claims).await;
+    reached.sort_unstable();
+    reached.dedup();
+    assert_eq!(reached.len(), 30, "no pod is shared");
+    platform.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pool_members_have_no_name_until_they_are_claimed() {
+    let platform = Platform::start().await;
+    let client = platform.client.clone();
+    template_and_pool(&client, "pool", 1).await;
+    let member = sandbox_names(&client).await.remove(0);
+    assert_eq!(platform.ask(&member).await.0, StatusCode::NOT_FOUND);
+    create_claim(&client, "claim", "pool", json!({})).await;
+    let sandbox = bound(&client, "claim").await;
+    assert_eq!(sandbox, member);
+    assert_eq!(platform.ask(&member).await.0, StatusCode::OK);
+    platform.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspension_resumption_and_deletion_are_told() {
+    let platform = Platform::start().await;
+    let client = platform.client.clone();
+    template_and_pool(&client, "pool", 1).await;
+    create_claim(&client, "claim", "pool", json!({})).await;
+    let sandbox = bound(&client, "claim").await;
+    let first = platform.answers(&sandbox, StatusCode::OK).await;
+    let mode = |mode: &str| Patch::Merge(json!({"spec": {"operatingMode": mode}}));
+    let parameters = PatchParams::default();
+    sandboxes(&client)
+        .patch(&sandbox, &parameters, &mode("Suspended"))
+        .await
+        .unwrap();
+    platform.answers(&sandbox, StatusCode::CONFLICT).await;
+    sandboxes(&client)
+        .patch(&sandbox, &parameters, &mode("Running"))
+        .await
+        .unwrap();
+    let second = platform.answers(&sandbox, StatusCode::OK).await;
+    assert_ne!(first, second, "another pod, at another address");
+    claims(&client)
+        .delete("claim", &DeleteParams::default())
+        .await
+        .unwrap();
+    platform.answers(&sandbox, StatusCode::GONE).await;
+    platform.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_goes_astray_while_pods_are_replaced() {
+    let platform = Platform::start().await;
+    let client = platform.client.clone();
+    template_and_pool(&client, "pool", 5).await;
+    let mut names = Vec::new();
+    for number in 0..5 {
+        let claim = format!("claim-{number}");
+        create_claim(&client, &claim, "pool", json!({})).await;
+        names.push(bound(&client, &claim).await);
+    }
+    let done = Shutdown::new();
+    let replacing = async {
+        for round in 0..10_usize {
+            let name = &names[round % names.len()];
+            let before = platform.address_of(name).await;
+            // A pod that vanishes at once, as from a node that is lost.
+            let at_once = DeleteParams {
+                grace_period_seconds: Some(0),
+                ..DeleteParams::default()
+            };
+            pods(&client).delete(name, &at_once).await.unwrap();
+            eventually("the pod is replaced", || async {
+                let now = platform.address_of(name).await;
+                (now.is_some() && now != before).then_some(())
+            })
+            .await;
+        }
+        done.trigger();
+    };
+    let asking = names.iter().map(|name| {
+        let (platform, done, client) = (&platform, &done, &client);
+        async move {
+            let mut answered = 0;
+            while !done.is_triggered() {
+                let (status, reached) = platform.ask(name).await;
+                if status != StatusCode::OK {
+                    // The pod was away: told as such, never a wrong answer.
+                    assert!(
+                        [StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY]
+                            .contains(&status),
+                        "{name}: {status} {reached}"
+                    );
+                    continue;
+                }
+                answered += 1;
+                // Whoever has the address now is this sandbox's pod, or nobody has it any more.
+                let holders = pods(client).list(&ListParams::default()).await.unwrap();
+                for pod in holders {
+                    let holds = pod
+                        .status
+                        .as_ref()
+                        .and_then(|status| status.pod_ip.as_deref())
+                        == Some(reached.as_str());
+                    assert!(
+                        !holds || pod.name_any() == *name,
+                        "{name} reached {reached}"
+                    );
+                }
+            }
+            answered
+        }
+    });
+    let (answered, ()) = tokio::join!(futures::future::join_all(asking), replacing);
+    assert!(answered.iter().all(|count| *count > 0), "{answered:?}");
+    platform.stop().await;
+}
