@@ -69,6 +69,7 @@ pub struct Metrics {
     creation: HistogramVec,
     claim_creations: IntCounterVec,
     reconciles: IntCounterVec,
+    reconcile_errors: IntCounterVec,
     reconcile_seconds: HistogramVec,
     leader: IntGaugeVec,
     /// Claim create (as observed) to Ready published, in seconds.
@@ -134,6 +135,11 @@ impl Metrics {
                 "Passes by controller and result.",
                 &["controller", "result"],
             )?,
+            reconcile_errors: new.counters(
+                "controller_runtime_reconcile_errors_total",
+                "Passes that failed, by controller.",
+                &["controller"],
+            )?,
             reconcile_seconds: new.histogram(
                 "controller_runtime_reconcile_time_seconds",
                 "Time of a pass.",
@@ -198,6 +204,9 @@ impl Metrics {
         self.reconciles
             .with_label_values(&[controller, result])
             .inc();
+        if result == "error" {
+            self.reconcile_errors.with_label_values(&[controller]).inc();
+        }
         self.reconcile_seconds
             .with_label_values(&[controller])
             .observe(took.as_secs_f64());

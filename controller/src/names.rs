@@ -11,6 +11,10 @@ pub const POLICY_TEMPLATE: &str = "agents.x-k8s.io/policy-of-template";
 /// On a managed NetworkPolicy: the UID of that template.
 pub const POLICY_TEMPLATE_UID: &str = "agents.x-k8s.io/policy-of-template-uid";
 
+/// On a Pod: the UID of its Sandbox. The Service selects by it beside the name's hash, which is short
+/// enough for two names in one namespace to share.
+pub const SANDBOX_UID: &str = "agents.x-k8s.io/sandbox-uid";
+
 /// `reportingController` of events on Sandboxes.
 pub const SANDBOX_REPORTER: &str = "sandbox-controller";
 /// `reportingController` of events on claims.

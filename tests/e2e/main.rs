@@ -7,6 +7,8 @@
 )]
 
 mod claims;
+mod controller_claims;
+mod controller_sandboxes;
 mod node_pods;
 mod objects;
 mod pools;

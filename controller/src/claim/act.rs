@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::api::{ApiError, CLAIMS, Delete, Deleted, Fields, POOLS, Part, SANDBOXES, TEMPLATES};
+use crate::api::{
+    ApiError, CLAIMS, Delete, Deleted, Fields, POLICIES, POOLS, Part, SANDBOXES, TEMPLATES,
+};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Uid};
-use crate::objects::{ClaimRow, PoolRow, Row, SandboxRow, TemplateRow};
+use crate::objects::{ClaimRow, PolicyRow, PoolRow, Row, SandboxRow, TemplateRow};
 use crate::store::{Stored, Work};
 
 /// How an attempt to bind a member, or to create a sandbox, ended.
@@ -194,6 +196,28 @@ pub async fn delete_sandbox(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Res
         }
         Err(error) => Err(Fault::of(
             &format!("deleting Sandbox {:?}", &*key.name),
+            &error,
+        )),
+    }
+}
+
+/// Deletes a network policy that belongs to the claim.
+pub async fn delete_policy(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Result<(), Fault> {
+    match cx
+        .api
+        .delete::<<PolicyRow as Row>::Wire>(&POLICIES, key, Delete::of(uid))
+        .await
+    {
+        Ok(Deleted::Gone) => {
+            cx.store.assume_deleted::<PolicyRow>(key, uid, Some(by));
+            Ok(())
+        }
+        Ok(Deleted::Pending(wire)) => {
+            assume::<PolicyRow>(cx, by, *wire);
+            Ok(())
+        }
+        Err(error) => Err(Fault::of(
+            &format!("deleting NetworkPolicy {:?}", &*key.name),
             &error,
         )),
     }

@@ -87,6 +87,16 @@ pub fn metadata_update(
         }
     };
     want(labels::CREATED_BY, claim.created_by.as_deref());
+    if !sandbox.labels.contains(labels::LAUNCH_TYPE) {
+        // Older controllers left it out; a cold sandbox has its claim's name.
+        let cold = sandbox.head.key.name == claim.head.key.name;
+        let launch = if cold {
+            labels::LAUNCH_TYPE_COLD
+        } else {
+            labels::LAUNCH_TYPE_WARM
+        };
+        want(labels::LAUNCH_TYPE, Some(launch));
+    }
     if let Some(template) = template {
         want(labels::SANDBOX_TEMPLATE_REF_HASH, Some(&template.ref_hash));
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_sandbox_crds::{annotations, labels};
+use agent_sandbox_crds::{annotations, labels, names};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, json};
@@ -109,6 +109,7 @@ impl Claims {
                 Step::DeleteSandbox(sandbox, uid) => {
                     act::delete_sandbox(cx, &by, &sandbox, uid).await
                 }
+                Step::DeletePolicy(policy, uid) => act::delete_policy(cx, &by, &policy, uid).await,
                 Step::ConfirmPool(pool) => act::confirm_pool(cx, &by, &pool).await.map(|exists| {
                     if !exists {
                         learned.missing_pool = Some(pool);
@@ -160,6 +161,10 @@ impl Claims {
             let namesake = state
                 .sandbox(key)
                 .filter(|row| !row.head.is_controlled_by(claim.head.uid));
+            let legacy = key.sibling(names::legacy_claim_network_policy(&key.name));
+            let legacy_policy = state.policy(&legacy).filter(|policy| {
+                policy.head.is_controlled_by(claim.head.uid) && !policy.head.is_deleting()
+            });
             let pool = match plan::named_pool(&claim) {
                 Some(name) => find(
                     key,
@@ -190,6 +195,7 @@ impl Claims {
                 claim,
                 bound,
                 namesake,
+                legacy_policy,
                 pool,
                 pools,
                 template,

@@ -15,7 +15,7 @@ use super::desired;
 use super::rules::{Rejection, metadata};
 use crate::error::Fault;
 use crate::ident::{Key, Text, Uid};
-use crate::objects::{ClaimRow, Expiry, PoolRow, SandboxRow, Source, TemplateRow};
+use crate::objects::{ClaimRow, Expiry, PolicyRow, PoolRow, SandboxRow, Source, TemplateRow};
 
 /// How long a young claim waits for a member whose pod has no address yet, rather than starting a pod
 /// of its own.
@@ -36,6 +36,8 @@ pub struct Observed {
     pub bound: Vec<Arc<SandboxRow>>,
     /// A sandbox of the claim's name that it does not control.
     pub namesake: Option<Arc<SandboxRow>>,
+    /// A network policy that an older controller made for this claim.
+    pub legacy_policy: Option<Arc<PolicyRow>>,
     /// The pool it names.
     pub pool: Found<PoolRow>,
     /// The pools that may serve it, best first.
@@ -110,6 +112,8 @@ pub enum Step {
     },
     /// Delete a sandbox the claim controls.
     DeleteSandbox(Key, Uid),
+    /// Delete a network policy that an older controller made for the claim.
+    DeletePolicy(Key, Uid),
     /// Ask the API server whether the pool exists.
     ConfirmPool(Key),
     /// Ask the API server whether the template exists.
@@ -275,6 +279,10 @@ fn keep(observed: &Observed, sandbox: &Arc<SandboxRow>) -> Step {
     let settle = Step::Settle(Verdict::Bound(sandbox.head.key.clone()));
     if sandbox.head.is_deleting() {
         return settle;
+    }
+    if let Some(policy) = &observed.legacy_policy {
+        // The template's policy covers the pod; a second one of unknown content would widen it.
+        return Step::DeletePolicy(policy.head.key.clone(), policy.head.uid);
     }
     // Whatever else the claim controls is left over from a crash between two writes. The status
     // comes first, so that the one that counts is recorded.

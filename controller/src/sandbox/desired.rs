@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::SANDBOXES;
 use crate::error::Fault;
+use crate::names as own;
 use crate::objects::{Head, Labels, OwnerKind, PodRow, SandboxRow, ServiceRow};
 
 /// The hash of the sandbox's name, its children's tracking label.
@@ -43,6 +44,7 @@ pub fn is_adoptable(row: &SandboxRow, found: &Labels) -> bool {
 fn system_labels(row: &SandboxRow) -> BTreeMap<String, String> {
     let mut system = BTreeMap::new();
     system.insert(labels::SANDBOX_NAME_HASH.to_owned(), name_hash(row));
+    system.insert(own::SANDBOX_UID.to_owned(), row.head.uid.to_string());
     let owner = row.head.owner.as_ref().map(|owner| owner.kind);
     let mut copy = |key: &str| {
         if let Some(value) = row.labels.get(key) {
@@ -378,12 +380,21 @@ fn free_name(number: i64, protocol: &str, taken: &mut BTreeSet<String>) -> Strin
     name
 }
 
+/// What the Service selects: pods of this sandbox and of no other, also where two names hash alike.
+fn selector(row: &SandboxRow) -> BTreeMap<String, String> {
+    [
+        (labels::SANDBOX_NAME_HASH.to_owned(), name_hash(row)),
+        (own::SANDBOX_UID.to_owned(), row.head.uid.to_string()),
+    ]
+    .into()
+}
+
 /// The sandbox's headless Service.
 pub fn service(row: &SandboxRow) -> Value {
     let hash = name_hash(row);
     let mut spec = json!({
         "clusterIP": "None",
-        "selector": {labels::SANDBOX_NAME_HASH: hash},
+        "selector": selector(row),
     });
     let ports = service_ports(row);
     if !ports.is_empty()
@@ -416,17 +427,20 @@ pub fn service_patch(row: &SandboxRow, found: &ServiceRow, adopt: bool) -> Optio
             json!({labels::SANDBOX_NAME_HASH: hash}),
         );
     }
-    let mut selector = Map::new();
+    let wanted = selector(row);
+    let mut changes = Map::new();
     for (key, _) in found.selector.iter() {
-        if key != labels::SANDBOX_NAME_HASH {
-            selector.insert(key.to_owned(), Value::Null);
+        if !wanted.contains_key(key) {
+            changes.insert(key.to_owned(), Value::Null);
         }
     }
-    if !found.selector.has(labels::SANDBOX_NAME_HASH, &hash) {
-        selector.insert(labels::SANDBOX_NAME_HASH.to_owned(), json!(hash));
+    for (key, value) in wanted {
+        if !found.selector.has(&key, &value) {
+            changes.insert(key, json!(value));
+        }
     }
-    if !selector.is_empty() {
-        spec.insert("selector".to_owned(), Value::Object(selector));
+    if !changes.is_empty() {
+        spec.insert("selector".to_owned(), Value::Object(changes));
     }
     if row.service == Some(true) || adopt {
         let wanted = Value::Array(service_ports(row));

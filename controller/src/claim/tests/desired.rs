@@ -76,7 +76,7 @@ fn a_bound_sandbox_in_line_needs_no_update() {
     let object = claim(json!({"additionalPodMetadata": {"annotations": {"a": "1"}}}));
     let template = template(json!({}));
     let in_line = sandbox(
-        json!({"labels": {labels::SANDBOX_TEMPLATE_REF_HASH: &*template.ref_hash}}),
+        json!({"labels": {labels::SANDBOX_TEMPLATE_REF_HASH: &*template.ref_hash, labels::LAUNCH_TYPE: "cold"}}),
         json!({"podTemplate": {"metadata": {
             "labels": {labels::CLAIM_UID: uid(CLAIM), labels::SANDBOX_TEMPLATE_REF_HASH: &*template.ref_hash},
             "annotations": {"a": "1"},
@@ -104,6 +104,20 @@ fn a_bound_sandbox_in_line_needs_no_update() {
             .unwrap()["spec"]["podTemplate"]["metadata"],
         json!({"annotations": {"b": "2"}})
     );
+}
+
+#[test]
+fn a_missing_launch_type_is_filled_in_and_a_known_one_kept() {
+    let launch = |name: &str, labels: serde_json::Value| {
+        let row = sandbox(json!({"name": name, "labels": labels}), json!({}), None);
+        let patch = desired::metadata_update(&claim(json!({})), &row, None)
+            .unwrap()
+            .unwrap();
+        patch["metadata"]["labels"][labels::LAUNCH_TYPE].clone()
+    };
+    assert_eq!(launch("c", json!({})), "cold");
+    assert_eq!(launch("p-1", json!({})), "warm");
+    assert!(launch("c", json!({labels::LAUNCH_TYPE: "warm"})).is_null());
 }
 
 #[test]

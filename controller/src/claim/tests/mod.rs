@@ -52,6 +52,7 @@ fn sandbox(metadata: Value, spec: Value, ready: Option<(&str, &str)>) -> Arc<San
             "name": "p-1", "uid": uid(20), "generation": 7,
             "ownerReferences": owner("SandboxClaim", "c", &uid(CLAIM)),
             "annotations": {"agents.x-k8s.io/sandbox-template-ref": "t"},
+            "labels": {"agents.x-k8s.io/launch-type": "warm"},
         },
         "spec": spec,
         "status": {"podIPs": ["10.0.0.1"], "conditions": []},

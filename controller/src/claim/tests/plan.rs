@@ -35,6 +35,7 @@ fn unbound(claim: Arc<ClaimRow>) -> Observed {
         claim,
         bound: Vec::new(),
         namesake: None,
+        legacy_policy: None,
         pool: Found::Here(pool()),
         pools: vec![pool_ref()],
         template: Found::Here(template(json!({}))),
@@ -194,6 +195,19 @@ fn a_bound_claim_keeps_its_sandbox_whatever_its_references_say() {
 
 fn in_line() -> Value {
     json!({"podTemplate": {"metadata": {"labels": {"agents.x-k8s.io/claim-uid": uid(CLAIM)}}}})
+}
+
+#[test]
+fn a_policy_an_older_controller_made_for_the_claim_goes() {
+    let mut seen = unbound(claim(json!({})));
+    seen.template = Found::NotNamed;
+    seen.bound = vec![sandbox(json!({}), in_line(), None)];
+    let policy = json!({"metadata": {"name": "c-network-policy", "uid": uid(60)}, "spec": {}});
+    seen.legacy_policy = Some(row(policy));
+    assert_eq!(
+        step(&seen),
+        Step::DeletePolicy(Key::new("n", "c-network-policy"), Uid::parse(&uid(60)))
+    );
 }
 
 #[test]

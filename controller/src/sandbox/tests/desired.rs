@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{own_pod, sandbox};
 use crate::error::Fault;
 use crate::fixtures::{owner, row, uid};
+use crate::names;
 use crate::objects::{SandboxRow, ServiceRow};
 use crate::sandbox::desired;
 
@@ -41,7 +42,7 @@ fn a_pod_is_built_from_the_raw_template() {
             "namespace": "n",
             "labels": {
                 "a": "1", "b": "2",
-                labels::SANDBOX_NAME_HASH: "374de8f5", labels::CREATED_BY: "unknown",
+                labels::SANDBOX_NAME_HASH: "374de8f5", names::SANDBOX_UID: uid(1), labels::CREATED_BY: "unknown",
             },
             "ownerReferences": [{
                 "apiVersion": "agents.x-k8s.io/v1beta1", "kind": "Sandbox", "name": "my-sandbox",
@@ -88,6 +89,7 @@ fn system_labels_follow_the_owner() {
             "created-by",
             "sandbox-name-hash",
             "sandbox-template-ref-hash",
+            "sandbox-uid",
             "warm-pool-sandbox"
         ]
     );
@@ -97,10 +99,14 @@ fn system_labels_follow_the_owner() {
             "claim-uid",
             "created-by",
             "sandbox-name-hash",
-            "sandbox-template-ref-hash"
+            "sandbox-template-ref-hash",
+            "sandbox-uid"
         ]
     );
-    assert_eq!(reached("Deployment"), ["created-by", "sandbox-name-hash"]);
+    assert_eq!(
+        reached("Deployment"),
+        ["created-by", "sandbox-name-hash", "sandbox-uid"]
+    );
 }
 
 #[test]
@@ -139,7 +145,7 @@ fn a_patch_says_only_what_differs() {
         json!({"metadata": {
             "uid": uid(2),
             "labels": {
-                "changed": "new", labels::CLAIM_UID: "c",
+                "changed": "new", labels::CLAIM_UID: "c", names::SANDBOX_UID: uid(1),
                 "dropped": null, labels::WARM_POOL_SANDBOX: null,
             },
             "annotations": {
@@ -156,7 +162,7 @@ fn reserved_keys_recorded_by_older_controllers_are_scrubbed() {
     let row = sandbox(json!({}));
     let pod = own_pod(
         json!({
-            "labels": {labels::SANDBOX_NAME_HASH: desired::name_hash(&row), "agents.x-k8s.io/old": "1"},
+            "labels": {labels::SANDBOX_NAME_HASH: desired::name_hash(&row), names::SANDBOX_UID: uid(1), "agents.x-k8s.io/old": "1"},
             "annotations": {
                 annotations::PROPAGATED_LABELS: format!("agents.x-k8s.io/old,{}", labels::SANDBOX_NAME_HASH),
                 annotations::PROPAGATED_ANNOTATIONS: annotations::PROPAGATED_LABELS,
@@ -250,7 +256,7 @@ fn service_ports_are_unique_sorted_and_named() {
 fn service(object: Value) -> Arc<ServiceRow> {
     let mut base = json!({
         "metadata": {"name": "s", "uid": uid(5), "labels": {labels::SANDBOX_NAME_HASH: "HASH"}},
-        "spec": {"clusterIP": "None", "selector": {labels::SANDBOX_NAME_HASH: "HASH"}},
+        "spec": {"clusterIP": "None", "selector": {labels::SANDBOX_NAME_HASH: "HASH", names::SANDBOX_UID: uid(1)}},
     });
     let hash = desired::name_hash(&sandbox(json!({})));
     base["metadata"]["labels"][labels::SANDBOX_NAME_HASH] = json!(hash);
@@ -293,7 +299,7 @@ fn unmanaged_port_fields_are_no_drift_and_managed_ones_are() {
     let stolen = service(json!({"spec": {"selector": {"app": "other"}}}));
     let repaired = desired::service_patch(&unset, &stolen, false).unwrap();
     assert_eq!(repaired["spec"]["selector"]["app"], Value::Null);
-    assert_eq!(repaired["spec"]["selector"].as_object().unwrap().len(), 2);
+    assert_eq!(repaired["spec"]["selector"].as_object().unwrap().len(), 3);
 }
 
 #[test]
