@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
         .build()?;
     let order = Shutdown::new();
     let serving = router.serve(listen::bind(address)?, order.clone());
-    let (_, signal) = tokio::join!(serving, shutdown::signals(&order));
+    let ((), signal) = tokio::join!(serving, shutdown::signals(&order));
     signal?;
     Ok(())
 }

@@ -288,6 +288,35 @@ impl Row for ClaimRow {
     fn head(&self) -> &Head {
         &self.head
     }
+
+    fn differs_in_own_status_only(&self, before: &Self) -> bool {
+        let Self {
+            head,
+            created_by,
+            annotations,
+            source,
+            shutdown_time,
+            ttl_after_finished,
+            expiry,
+            pod_labels,
+            pod_annotations,
+            env,
+            volume_claim_templates,
+            conditions: _,
+            bound: _,
+        } = self;
+        head.is_unchanged_since(&before.head)
+            && *created_by == before.created_by
+            && *annotations == before.annotations
+            && *source == before.source
+            && *shutdown_time == before.shutdown_time
+            && *ttl_after_finished == before.ttl_after_finished
+            && *expiry == before.expiry
+            && *pod_labels == before.pod_labels
+            && *pod_annotations == before.pod_annotations
+            && *env == before.env
+            && *volume_claim_templates == before.volume_claim_templates
+    }
 }
 
 #[cfg(test)]

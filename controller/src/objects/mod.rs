@@ -74,6 +74,13 @@ pub trait Row: Send + Sync + Sized + 'static {
 
     /// Identity and ownership.
     fn head(&self) -> &Head;
+
+    /// Whether only the status differs from `before`, for a kind whose status nobody but the operator
+    /// writes. Then a write of the operator's accounts for the whole difference; otherwise what the
+    /// write returned may also hold a change of somebody else's that came before it.
+    fn differs_in_own_status_only(&self, _before: &Self) -> bool {
+        false
+    }
 }
 
 /// The members of `metadata` that are read. `managedFields`, often the largest part of an object,
@@ -226,6 +233,25 @@ impl Head {
             deleting: metadata.deletion_timestamp,
             owner,
         })
+    }
+
+    /// Whether everything but the revision is the same.
+    pub fn is_unchanged_since(&self, before: &Self) -> bool {
+        let Self {
+            key,
+            uid,
+            revision: _,
+            generation,
+            created,
+            deleting,
+            owner,
+        } = self;
+        *key == before.key
+            && *uid == before.uid
+            && *generation == before.generation
+            && *created == before.created
+            && *deleting == before.deleting
+            && *owner == before.owner
     }
 
     /// Whether deletion has begun.

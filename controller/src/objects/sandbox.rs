@@ -233,6 +233,30 @@ impl Row for SandboxRow {
     fn head(&self) -> &Head {
         &self.head
     }
+
+    fn differs_in_own_status_only(&self, before: &Self) -> bool {
+        let Self {
+            head,
+            labels,
+            annotations,
+            pod,
+            volume_claim_templates,
+            service,
+            mode,
+            shutdown_time,
+            shutdown_policy,
+            status: _,
+        } = self;
+        head.is_unchanged_since(&before.head)
+            && *labels == before.labels
+            && *annotations == before.annotations
+            && *pod == before.pod
+            && *volume_claim_templates == before.volume_claim_templates
+            && *service == before.service
+            && *mode == before.mode
+            && *shutdown_time == before.shutdown_time
+            && *shutdown_policy == before.shutdown_policy
+    }
 }
 
 #[cfg(test)]

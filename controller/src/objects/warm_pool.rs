@@ -114,6 +114,20 @@ impl Row for PoolRow {
     fn head(&self) -> &Head {
         &self.head
     }
+
+    fn differs_in_own_status_only(&self, before: &Self) -> bool {
+        let Self {
+            head,
+            replicas,
+            template,
+            strategy,
+            status: _,
+        } = self;
+        head.is_unchanged_since(&before.head)
+            && *replicas == before.replicas
+            && *template == before.template
+            && *strategy == before.strategy
+    }
 }
 
 #[cfg(test)]

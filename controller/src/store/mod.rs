@@ -162,7 +162,9 @@ impl Store {
     }
 
     /// Takes the object that a successful write of ours, or an uncached read, returned. `by` is the
-    /// work that made the write: it is not queued again for its own doing.
+    /// work that made the write: it is not queued again for its own doing. For an object that existed
+    /// before, that holds only where nobody else can have had a part in the difference: the answer to
+    /// a patch also carries what others wrote just before it, and the watch will not tell of that again.
     ///
     /// # Errors
     /// When the object cannot be understood; the watch will deliver it again.
@@ -296,6 +298,10 @@ impl Store {
         match change(&mut state) {
             Delta::None => {}
             Delta::Set { old, new } => {
+                let by = by.filter(|_| {
+                    old.as_ref()
+                        .is_none_or(|old| new.differs_in_own_status_only(old))
+                });
                 let routed = routes::route(&mut state, Some(&*new), old.as_deref());
                 drop(state);
                 self.dispatch(routed, by);

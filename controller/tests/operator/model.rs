@@ -39,6 +39,9 @@ pub(crate) enum Mischief {
     Refuse(u16, &'static str, String),
     /// It takes effect, and then the answer is lost.
     LoseAnswer,
+    /// Somebody else merge-patches this resource, by name, just before it takes effect, and the
+    /// watches are held, so that the answer is the first to tell.
+    Precede(&'static str, &'static str, Value),
 }
 
 type Rule = Box<dyn FnMut(&Call) -> Option<Mischief> + Send>;
@@ -229,6 +232,10 @@ impl Model {
         };
         if let Some(Mischief::Refuse(code, reason, message)) = &mischief {
             return failure(&Failure(*code, reason, message.clone()));
+        }
+        if let Some(Mischief::Precede(resource, name, patch)) = &mischief {
+            self.hold_watches(true);
+            self.patch(resource, name, patch.clone());
         }
         let answer = self.state.lock().answer(&path, &call, &query, &body);
         self.notify();

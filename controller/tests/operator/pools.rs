@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, claim, is_ready, ready, said, template, warm_pool};
-use crate::model::Model;
+use crate::model::{Mischief, Model};
 
 fn images(model: &Model) -> BTreeSet<String> {
     model
@@ -60,6 +60,38 @@ async fn a_pool_is_filled_grown_shrunk_and_emptied() {
     harness.model.take_writes();
     harness.settle().await;
     assert_eq!(harness.model.take_writes(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_between_a_look_and_the_status_written_after_it_is_not_missed() {
+    let harness = Harness::start();
+    harness.pool("p", 1).await;
+    let mut scaled = false;
+    harness.model.disturb(move |call| {
+        let publishes = call.resource == "sandboxwarmpools" && call.verb == "patch" && call.status;
+        let scale = json!({"spec": {"replicas": 4}});
+        (publishes && !std::mem::replace(&mut scaled, true)).then_some(Mischief::Precede(
+            "sandboxwarmpools",
+            "p",
+            scale,
+        ))
+    });
+    let strategy = json!({"spec": {"updateStrategy": {"type": "Recreate"}}});
+    let generation = |pool: &Value| pool["metadata"]["generation"].as_i64().unwrap();
+    let seen = generation(&harness.model.patch("sandboxwarmpools", "p", strategy));
+    harness
+        .eventually("the new strategy is acknowledged", |model| {
+            status(model, "observedGeneration") == seen
+        })
+        .await;
+    // What the acknowledgement returned is newer than the event of the scaling.
+    harness.settle().await;
+    harness.model.hold_watches(false);
+    harness
+        .eventually("the pool has the size asked for", |model| {
+            status(model, "replicas") == 4 && status(model, "readyReplicas") == 4
+        })
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -115,6 +115,43 @@ fn an_own_write_does_not_queue_its_author_but_everybody_else() {
 }
 
 #[test]
+fn what_somebody_else_wrote_just_before_an_own_write_queues_its_author() {
+    let pool = |replicas: i32, generation: i32, status: Value| {
+        json!({
+            "metadata": {"name": "p", "uid": uid(8), "generation": generation},
+            "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": "t"}},
+            "status": status,
+        })
+    };
+    let mut fixture = Fixture::new();
+    fixture.see::<PoolRow>(pool(1, 1, json!({})));
+    fixture.queued();
+    let by = Work::Pool(Key::new("n", "p"));
+    let wire = fixture.wire::<PoolRow>(pool(1, 1, json!({"replicas": 1})));
+    fixture.store.assume::<PoolRow>(wire, Some(&by)).unwrap();
+    assert_eq!(fixture.queued(), [""; 0], "the status is our own");
+    let wire = fixture.wire::<PoolRow>(pool(4, 2, json!({"replicas": 1, "readyReplicas": 1})));
+    fixture.store.assume::<PoolRow>(wire, Some(&by)).unwrap();
+    assert_eq!(fixture.queued(), ["pool p"], "somebody scaled the pool");
+
+    let pod = |phase: &str| {
+        json!({
+            "metadata": {"name": "s", "uid": uid(4), "ownerReferences": owner("Sandbox", "s", &uid(1))},
+            "status": {"phase": phase},
+        })
+    };
+    fixture.see::<SandboxRow>(sandbox(json!([]), json!({})));
+    fixture.queued();
+    let by = Work::Sandbox(Key::new("n", "s"), Priority::High);
+    let wire = fixture.wire::<PodRow>(pod("Pending"));
+    fixture.store.assume::<PodRow>(wire, Some(&by)).unwrap();
+    assert_eq!(fixture.queued(), [""; 0], "a pod just created");
+    let wire = fixture.wire::<PodRow>(pod("Running"));
+    fixture.store.assume::<PodRow>(wire, Some(&by)).unwrap();
+    assert_eq!(fixture.queued(), ["sandbox s"], "the kubelet was faster");
+}
+
+#[test]
 fn children_wake_their_sandbox_and_holders_of_its_name_do_too() {
     let mut fixture = Fixture::new();
     fixture.see::<SandboxRow>(sandbox(json!([]), json!({})));
