@@ -16,3 +16,17 @@ mod target;
 
 mod crds;
 mod defaults;
+mod deletion;
+mod discovery;
+mod errors;
+mod field_validation;
+//mod kubectl;
+mod metadata;
+mod patches;
+mod reads;
+mod server_side_apply;
+mod subresources;
+mod tables;
+mod validation;
+mod watches;
+mod writes;

@@ -1,0 +1,271 @@
+//! Server-side apply: ownership, conflicts, force, and what happens to fields nobody wants any more.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::target::{Patch, Target, config_map, text};
+
+/// The fields of each manager, as `manager operation -> fieldsV1`.
+fn managers(object: &Value) -> Vec<(String, Value)> {
+    let entries = object["metadata"]["managedFields"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let mut managers: Vec<_> = entries
+        .map(|entry| {
+            let who = format!("{} {}", text(entry, "/manager"), text(entry, "/operation"));
+            (who, entry["fieldsV1"].clone())
+        })
+        .collect();
+    managers.sort_by(|(a, _), (b, _)| a.cmp(b));
+    managers
+}
+
+async fn apply(
+    target: &Target,
+    name: &str,
+    manager: &str,
+    data: Value,
+) -> Result<crate::target::Answer> {
+    let path = format!("{}?fieldManager={manager}", target.config_maps(name));
+    target
+        .patch(Patch::Apply, &path, &config_map(name, data))
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applying_creates_owns_and_lets_go() -> Result<()> {
+    let target = Target::new().await?;
+    let created = apply(&target, "a", "one", json!({"k": "1", "l": "2"}))
+        .await?
+        .created()?;
+    assert_eq!(
+        managers(&created),
+        [(
+            "one Apply".to_owned(),
+            json!({"f:data": {"f:k": {}, "f:l": {}}})
+        )]
+    );
+    let entry = &created["metadata"]["managedFields"][0];
+    assert_eq!(
+        (text(entry, "/apiVersion"), text(entry, "/fieldsType")),
+        ("v1", "FieldsV1")
+    );
+    assert!(!text(entry, "/time").is_empty());
+
+    // What a manager no longer applies goes, unless somebody else wants it.
+    apply(&target, "a", "two", json!({"l": "2", "m": "3"}))
+        .await?
+        .ok()?;
+    let shrunk = apply(&target, "a", "one", json!({})).await?.ok()?;
+    assert_eq!(shrunk["data"], json!({"l": "2", "m": "3"}));
+    assert_eq!(
+        managers(&shrunk),
+        [
+            ("one Apply".to_owned(), json!({"f:data": {}})),
+            (
+                "two Apply".to_owned(),
+                json!({"f:data": {"f:l": {}, "f:m": {}}})
+            ),
+        ]
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_name_manager_and_field() -> Result<()> {
+    let target = Target::new().await?;
+    apply(&target, "a", "one", json!({"k": "1"}))
+        .await?
+        .created()?;
+    let status = apply(&target, "a", "two", json!({"k": "2"}))
+        .await?
+        .error(409, "Conflict");
+    assert_eq!(
+        text(&status, "/message"),
+        "Apply failed with 1 conflict: conflict with \"one\": .data.k"
+    );
+    assert_eq!(
+        status["details"]["causes"],
+        json!([{"reason": "FieldManagerConflict", "message": "conflict with \"one\"", "field": ".data.k"}])
+    );
+    // Wanting the same is no conflict.
+    apply(&target, "a", "two", json!({"k": "1"})).await?.ok()?;
+    let status = apply(&target, "a", "two", json!({"k": "3"}))
+        .await?
+        .error(409, "Conflict");
+    assert!(text(&status, "/message").contains("\"one\""), "{status}");
+
+    let path = format!("{}?fieldManager=two&force=true", target.config_maps("a"));
+    let forced = target
+        .patch(Patch::Apply, &path, &config_map("a", json!({"k": "3"})))
+        .await?
+        .ok()?;
+    assert_eq!(text(&forced, "/data/k"), "3");
+    assert_eq!(
+        managers(&forced),
+        [("two Apply".to_owned(), json!({"f:data": {"f:k": {}}}))]
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_writers_take_over_what_they_change() -> Result<()> {
+    let target = Target::new().await?;
+    apply(&target, "a", "one", json!({"k": "1", "l": "2"}))
+        .await?
+        .created()?;
+    let path = format!("{}?fieldManager=editor", target.config_maps("a"));
+    let edited = target
+        .patch(Patch::Merge, &path, &json!({"data": {"k": "9"}}))
+        .await?
+        .ok()?;
+    assert_eq!(
+        managers(&edited),
+        [
+            ("editor Update".to_owned(), json!({"f:data": {"f:k": {}}})),
+            ("one Apply".to_owned(), json!({"f:data": {"f:l": {}}})),
+        ]
+    );
+    let status = apply(&target, "a", "one", json!({"k": "1", "l": "2"}))
+        .await?
+        .error(409, "Conflict");
+    assert_eq!(
+        text(&status, "/message"),
+        "Apply failed with 1 conflict: conflict with \"editor\" using v1: .data.k"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_are_owned_item_by_item() -> Result<()> {
+    let target = Target::new().await?;
+    let services = target.path("/api/v1", "services");
+    let service = |ports: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": {"ports": ports}});
+    let apply = async |manager: &str, ports: Value| {
+        let path = format!("{services}/s?fieldManager={manager}");
+        target.patch(Patch::Apply, &path, &service(ports)).await
+    };
+    apply("one", json!([{"name": "a", "port": 80, "protocol": "TCP"}]))
+        .await?
+        .created()?;
+    let both = apply("two", json!([{"name": "b", "port": 81}]))
+        .await?
+        .ok()?;
+    let ports = |object: &Value| -> Vec<Value> {
+        let ports = object["spec"]["ports"].as_array().expect("ports").iter();
+        ports.map(|port| port["name"].clone()).collect()
+    };
+    assert_eq!(ports(&both), ["a", "b"]);
+    // The default of the key counts: both mean the same port.
+    let status = apply(
+        "two",
+        json!([{"name": "c", "port": 80}, {"name": "b", "port": 81}]),
+    )
+    .await?;
+    let status = status.error(409, "Conflict");
+    assert!(
+        text(&status, "/message").contains(".spec.ports[port=80,protocol=\"TCP\"].name"),
+        "{status}"
+    );
+    let left = apply("one", json!([])).await?.ok()?;
+    assert_eq!(ports(&left), ["b"]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_has_managers_of_its_own() -> Result<()> {
+    let target = Target::new().await?;
+    let namespace = format!("/api/v1/namespaces/{}", target.namespace());
+    let custom = target
+        .define("Owned", json!({"scope": "Namespaced", "versions": [{"name": "v1", "served": true, "storage": true,
+            "subresources": {"status": {}},
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"a": {"type": "string"}}},
+                "status": {"type": "object", "properties": {"b": {"type": "string"}}}}}}}]}))
+        .await?;
+    let object = |field: &str, value: Value| json!({"apiVersion": custom.api_version("v1"), "kind": "Owned", "metadata": {"name": "o"}, field: value});
+    let path = custom.path(&target, "v1", "o");
+    let spec = object("spec", json!({"a": "1"}));
+    target
+        .patch(Patch::Apply, &format!("{path}?fieldManager=m"), &spec)
+        .await?
+        .created()?;
+    let status = object("status", json!({"b": "2"}));
+    let applied = target
+        .patch(
+            Patch::Apply,
+            &format!("{path}/status?fieldManager=m"),
+            &status,
+        )
+        .await?
+        .ok()?;
+    let entries: Vec<(&str, &Value)> = applied["metadata"]["managedFields"]
+        .as_array()
+        .expect("managers")
+        .iter()
+        .map(|entry| (text(entry, "/subresource"), &entry["fieldsV1"]))
+        .collect();
+    assert_eq!(
+        entries,
+        [
+            ("", &json!({"f:spec": {"f:a": {}}})),
+            ("status", &json!({"f:status": {"f:b": {}}})),
+        ]
+    );
+    target.get(&namespace).await?.ok()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_apply_must_say() -> Result<()> {
+    let target = Target::new().await?;
+    let path = target.config_maps("a");
+    let status = target
+        .patch(Patch::Apply, &path, &config_map("a", json!({})))
+        .await?;
+    let status = status.error(422, "Invalid");
+    assert_eq!(
+        text(&status, "/message"),
+        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for \
+         apply patch"
+    );
+    let named = format!("{path}?fieldManager=m");
+    let untyped = json!({"metadata": {"name": "a"}});
+    target
+        .patch(Patch::Apply, &named, &untyped)
+        .await?
+        .error(400, "BadRequest");
+    let mut managed = config_map("a", json!({}));
+    managed["metadata"]["managedFields"] = json!([{"manager": "x"}]);
+    let status = target
+        .patch(Patch::Apply, &named, &managed)
+        .await?
+        .error(400, "BadRequest");
+    assert_eq!(
+        text(&status, "/message"),
+        "metadata.managedFields must be nil"
+    );
+    let forced = format!("{path}?force=true");
+    let status = target
+        .patch(Patch::Merge, &forced, &json!({}))
+        .await?
+        .error(422, "Invalid");
+    assert_eq!(
+        text(&status, "/message"),
+        "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for \
+         non-apply patch"
+    );
+    let unknown =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "dta": {}});
+    // The real server blames itself for what the client did.
+    let answer = target.patch(Patch::Apply, &named, &unknown).await?;
+    assert_eq!(answer.status.as_u16(), 500, "{}", answer.body);
+    assert!(
+        text(&answer.body, "/message")
+            .ends_with("Kind=ConfigMap): .dta: field not declared in schema"),
+        "{}",
+        answer.body
+    );
+    Ok(())
+}
