@@ -182,6 +182,16 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "Conflict", message).about_resource(descriptor, name)
     }
 
+    /// 409 for a deletion of another object than the one that is there. Its message has the kind where
+    /// others have the resource.
+    pub fn conflict_of_kind(descriptor: &Descriptor, name: &str, why: &str) -> Self {
+        let Descriptor { group, kind, .. } = descriptor;
+        let dot = if group.is_empty() { "" } else { "." };
+        let message =
+            format!("Operation cannot be fulfilled on {kind}{dot}{group} \"{name}\": {why}");
+        Self::new(StatusCode::CONFLICT, "Conflict", message).about(group, kind, name)
+    }
+
     /// 409 for an apply that would take fields from other managers.
     pub fn apply_conflict(conflicts: &[Conflict]) -> Self {
         let causes = conflicts
@@ -330,6 +340,12 @@ impl ApiError {
             .causes(vec![json!({ "message": message })])
     }
 
+    /// 500 without a reason, for a configuration that does not fit its schema: the published answer,
+    /// although the fault is the client's.
+    pub fn untyped(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     /// 503
     pub fn unavailable(message: &str) -> Self {
         Self::new(
@@ -377,9 +393,11 @@ impl ApiError {
             "metadata": metadata,
             "status": "Failure",
             "message": self.0.message,
-            "reason": self.0.reason,
         });
         if let Value::Object(status) = &mut status {
+            if !self.0.reason.is_empty() {
+                status.insert("reason".to_owned(), self.0.reason.into());
+            }
             if !self.0.details.is_empty() {
                 status.insert("details".to_owned(), self.0.details.clone().into());
             }

@@ -152,7 +152,7 @@ pub(super) fn answer(
         }
     };
     if accepted.encoding == Encoding::Yaml {
-        let items: Vec<Value> = objects.iter().map(|object| encoder.value(object)).collect();
+        let items: Vec<Value> = objects.iter().map(|object| encoder.item(object)).collect();
         let list =
             json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items});
         return respond::value(StatusCode::OK, accepted, &list);
@@ -217,7 +217,7 @@ impl Iterator for Chunks {
             }
             match self.form {
                 Form::Partial => object.write_metadata(&mut text),
-                Form::Object | Form::Table => self.encoder.write(&object, &mut text),
+                Form::Object | Form::Table => self.encoder.write_item(&object, &mut text),
             }
             if text.len() >= CHUNK {
                 return Some(text.into());

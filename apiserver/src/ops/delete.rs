@@ -197,21 +197,27 @@ fn check_preconditions(
     object: &Value,
 ) -> Result<(), ApiError> {
     let demands = [
-        ("UID", "uid", &preconditions.uid),
+        (
+            "UID",
+            "uid",
+            &preconditions.uid,
+            "deleted and then recreated",
+        ),
         (
             "ResourceVersion",
             "resourceVersion",
             &preconditions.resource_version,
+            "modified",
         ),
     ];
-    for (label, field, demand) in demands {
+    for (label, field, demand, fate) in demands {
         let actual = meta::text(object, field);
         if let Some(demand) = demand.as_deref().filter(|demand| *demand != actual) {
             let why = format!(
-                "Precondition failed: {label} in precondition: {demand}, {label} in object meta: \
-                 {actual}"
+                "the {label} in the precondition ({demand}) does not match the {label} in record \
+                 ({actual}). The object might have been {fate}"
             );
-            return Err(ApiError::conflict_because(
+            return Err(ApiError::conflict_of_kind(
                 &target.descriptor,
                 &target.name,
                 &why,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Target;
 use crate::format::names;
 use crate::meta;
-use crate::registry::{NameRule, Origin};
+use crate::registry::{Descriptor, NameRule, Origin};
 use crate::schema::FieldError;
 use crate::status::ApiError;
 
@@ -26,10 +26,12 @@ pub(super) fn settle_type(target: &Target, object: &mut Value) -> Result<(), Api
             .and_then(Value::as_str)
             .filter(|t| !t.is_empty())
     };
-    if let Some(given) = given("apiVersion").filter(|given| *given != api_version) {
+    if let Some(other) = given("apiVersion").filter(|given| *given != api_version) {
         return Err(ApiError::bad_request(format!(
-            "the API version in the data ({given}) does not match the expected API version \
-             ({api_version})"
+            "{given} in version \"{other}\" cannot be handled as a {kind}: the API version in the \
+             data ({other}) does not match the expected API version ({api_version})",
+            given = given("kind").unwrap_or(target.kind()),
+            kind = target.kind(),
         )));
     }
     if let Some(given) = given("kind").filter(|given| *given != target.kind()) {
@@ -122,19 +124,28 @@ pub(super) fn stamp_new(target: &Target, object: &mut Value, uid: &str, now: Tim
     }
 }
 
+/// Checks that a whole object replaces the one it was read from.
+pub(super) fn check_identity(target: &Target, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let (given, actual) = (meta::text(new, "uid"), meta::text(old, "uid"));
+    if given.is_empty() || given == actual {
+        return Ok(());
+    }
+    let why =
+        format!("Precondition failed: UID in precondition: {given}, UID in object meta: {actual}");
+    Err(ApiError::conflict_because(
+        &target.descriptor,
+        &target.name,
+        &why,
+    ))
+}
+
 /// Carries over what a replacement cannot change and a client may leave out.
 pub(super) fn carry_over(target: &Target, new: &mut Value, old: &Value) -> Result<(), ApiError> {
     let uid = meta::text(new, "uid");
     if !uid.is_empty() && uid != meta::text(old, "uid") {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta::text(old, "uid")
-        );
-        return Err(ApiError::conflict_because(
-            &target.descriptor,
-            &target.name,
-            &why,
-        ));
+        let error = FieldError::invalid("metadata.uid", &json!(uid), "field is immutable");
+        let Descriptor { group, kind, .. } = &*target.descriptor;
+        return Err(ApiError::invalid(group, kind, &target.name, &[error]));
     }
     for field in ["uid", "creationTimestamp", "generation"] {
         meta::copy(new, old, field);

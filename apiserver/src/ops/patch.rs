@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::create::Ownership;
-use super::schema::{Strictness, strictness};
+use super::schema::{Strictness, conform, strictness};
 use super::update::{Candidate, Part, strict_refusal};
-use super::{Engine, Target, WriteOptions, Written, metadata};
+use super::{Engine, FieldValidation, Target, WriteOptions, Written, metadata};
 use crate::meta;
 use crate::patch::apply::{ApplyError, ApplyInput, server_side_apply};
 use crate::patch::{PatchError, json, merge, strategic};
@@ -58,6 +58,12 @@ impl Engine {
                     return Err(ApiError::invalid("", "", "", &[error]));
                 }
             };
+            // A value of the wrong type is the patch's fault, not the object's.
+            let mut typed = object.clone();
+            conform(target, &mut typed).map_err(|problem| {
+                let error = FieldError::invalid("patch", &object.to_string().into(), problem);
+                ApiError::invalid("", "", "", &[error])
+            })?;
             Ok(Candidate {
                 object,
                 ownership: Ownership::Record,
@@ -75,6 +81,17 @@ impl Engine {
         force: bool,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
+        let given = applied
+            .get("apiVersion")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if given != target.api_version() {
+            return Err(ApiError::bad_request(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {given}, \
+                 expected: {}",
+                target.api_version()
+            )));
+        }
         metadata::settle_type(target, &mut applied)?;
         if meta::text(&applied, "name").is_empty() {
             meta::set(&mut applied, "name", target.name.as_str());
@@ -83,12 +100,15 @@ impl Engine {
         if meta::get(&applied, "managedFields").is_some_and(|fields| !fields.is_null()) {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
-        let warnings = match strictness(target, options, &applied) {
-            Strictness::Clean => Vec::new(),
-            Strictness::Warnings(warnings) => warnings,
-            Strictness::Refused(problems) => return Err(strict_refusal(target, &problems)),
+        // Fields that the schema does not know are refused by the merge, whatever the client says about
+        // them; what is left to judge are repeated ones.
+        let warnings = match options.validation {
+            FieldValidation::Warn => options.decoding.clone(),
+            FieldValidation::Strict if !options.decoding.is_empty() => {
+                return Err(strict_refusal(target, &options.decoding.join(", ")));
+            }
+            FieldValidation::Strict | FieldValidation::Ignore => Vec::new(),
         };
-        crate::schema::prune(&target.version.schema, &mut applied);
         confine_configuration(target, part, &mut applied);
 
         let merged = |live: Option<&Value>| {
@@ -197,11 +217,18 @@ fn confine_configuration(target: &Target, part: Part<'_>, applied: &mut Value) {
     }
 }
 
+/// How the message of a configuration that does not fit its schema begins.
+const UNTYPED: &str = "failed to create typed patch object";
+
 fn refusal(target: &Target, error: ApplyError) -> ApiError {
     match error {
         ApplyError::Conflict(conflicts) => ApiError::apply_conflict(&conflicts),
         ApplyError::Invalid { message, errors } if errors.is_empty() => {
-            ApiError::bad_request(message)
+            if message.starts_with(UNTYPED) {
+                ApiError::untyped(message)
+            } else {
+                ApiError::bad_request(message)
+            }
         }
         ApplyError::Invalid { errors, .. } => {
             let descriptor = &target.descriptor;

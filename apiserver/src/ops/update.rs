@@ -99,14 +99,16 @@ impl Engine {
                 "must be specified for an update",
             );
             let descriptor = &target.descriptor;
+            // The published message has the resource where others have the kind.
             return Err(ApiError::invalid(
                 &descriptor.group,
-                &descriptor.kind,
+                &descriptor.plural,
                 &target.name,
                 &[error],
             ));
         }
-        self.replace(target, part, options, |_| {
+        self.replace(target, part, options, |old| {
+            metadata::check_identity(target, &object, old)?;
             Ok(Candidate {
                 object: object.clone(),
                 ownership: Ownership::Record,

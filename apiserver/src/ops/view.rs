@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Target;
-use crate::registry::{Descriptor, Version};
+use crate::registry::{Descriptor, Origin, Version};
 use crate::schema::{apply_defaults, prune};
 use crate::status::ApiError;
 use crate::store::{Fields, Object};
@@ -64,6 +64,31 @@ impl Encoder {
         }
         let outcome = serde_json::to_writer(out, &self.value(object));
         debug_assert!(outcome.is_ok(), "values serialise");
+    }
+
+    /// Appends the object's JSON text as an item of a list. Lists of built-in kinds name the type of
+    /// their items once; those of custom resources repeat it.
+    pub fn write_item(&self, object: &Object, out: &mut Vec<u8>) {
+        if self.descriptor.origin != Origin::BuiltIn {
+            self.write(object, out);
+        } else if self.verbatim {
+            object.write_untyped(out);
+        } else {
+            let outcome = serde_json::to_writer(out, &self.item(object));
+            debug_assert!(outcome.is_ok(), "values serialise");
+        }
+    }
+
+    /// The object as an item of a list.
+    pub fn item(&self, object: &Object) -> Value {
+        let mut value = self.value(object);
+        if self.descriptor.origin == Origin::BuiltIn
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.shift_remove("apiVersion");
+            fields.shift_remove("kind");
+        }
+        value
     }
 
     /// The selectable fields of an object in this version's form.

@@ -233,6 +233,8 @@ pub struct SelectableField {
     pub label: String,
     /// Paths into the object; the first that holds a non-empty value wins.
     pub paths: Vec<Vec<String>>,
+    /// What the field counts as when it is absent: `false` for a flag, otherwise empty.
+    pub absent: &'static str,
 }
 
 impl SelectableField {
@@ -241,10 +243,11 @@ impl SelectableField {
         Self {
             label: path.to_owned(),
             paths: vec![path.split('.').map(ToOwned::to_owned).collect()],
+            absent: "",
         }
     }
 
-    /// The field's value as selectors compare it; empty when absent.
+    /// The field's value as selectors compare it.
     pub fn value(&self, object: &Value) -> String {
         self.paths
             .iter()
@@ -255,7 +258,7 @@ impl SelectableField {
                 Value::Null | Value::Array(_) | Value::Object(_) => String::new(),
             })
             .find(|text| !text.is_empty())
-            .unwrap_or_default()
+            .unwrap_or_else(|| self.absent.to_owned())
     }
 }
 

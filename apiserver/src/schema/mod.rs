@@ -38,7 +38,7 @@ pub use duplicates::duplicate_fields;
 pub use error::{FieldError, FieldReason, SchemaError};
 pub use intern::Interner;
 pub use path::Path;
-pub use prune::{prune, unknown_fields};
+pub use prune::{prune, unknown_fields, unknown_fields_in_order};
 pub use resolve::Definitions;
 pub use structural::{GroupVersionKind, Kind, ListType, MapType, Name, Node, Rule, Structural};
 pub use validate::{blocks_rules, validate};

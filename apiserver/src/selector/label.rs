@@ -380,7 +380,13 @@ impl Parser {
     fn value_set(&mut self) -> Result<BTreeSet<String>, LabelSelectorError> {
         match self.advance() {
             Token::Open => {}
-            other => return Err(unexpected(&other, "'('")),
+            // Worded without a comma, unlike all others.
+            other => {
+                let found = other.text();
+                return Err(LabelSelectorError::Requirement(format!(
+                    "found '{found}' expected: '('"
+                )));
+            }
         }
         let mut values = BTreeSet::new();
         let mut place_is_empty = true;
@@ -563,7 +569,7 @@ mod tests {
             ),
             (
                 "a in b",
-                "unable to parse requirement: found 'b', expected: '('",
+                "unable to parse requirement: found 'b' expected: '('",
             ),
             (
                 "a in (b c)",

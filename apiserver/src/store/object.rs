@@ -271,6 +271,13 @@ impl Object {
         out.extend_from_slice(self.tail_after_head());
     }
 
+    /// Appends the object as JSON text without its type, which a list names once.
+    pub fn write_untyped(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        self.write_metadata_head(out);
+        out.extend_from_slice(self.tail_after_head());
+    }
+
     /// Appends only the object's metadata, as a `PartialObjectMetadata`.
     pub fn write_metadata(&self, out: &mut Vec<u8>) {
         self.write_head("meta.k8s.io/v1", "PartialObjectMetadata", out);
@@ -293,7 +300,12 @@ impl Object {
         write_json(out, api_version);
         out.extend_from_slice(b",\"kind\":");
         write_json(out, kind);
-        out.extend_from_slice(b",\"metadata\":{");
+        out.push(b',');
+        self.write_metadata_head(out);
+    }
+
+    fn write_metadata_head(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"metadata\":{");
         if self.revision != Revision::ZERO {
             let outcome = write!(out, "\"resourceVersion\":\"{}\"", self.revision);
             debug_assert!(outcome.is_ok(), "writing to memory succeeds");

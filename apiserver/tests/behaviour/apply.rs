@@ -164,9 +164,14 @@ async fn apply_says_what_it_needs() {
         .await
         .refused(409, "Conflict");
     let wrong = applied(json!({"size": 1, "sise": 1}));
-    api.apply(&path(), "one&fieldValidation=Strict", &wrong)
-        .await
-        .refused(400, "BadRequest");
+    // The published answer, although the fault is the client's.
+    let answer = api.apply(&path(), "one", &wrong).await;
+    assert_eq!(answer.status.as_u16(), 500, "{}", answer.body);
+    let message = answer.body["message"].as_str().unwrap();
+    assert!(
+        message.ends_with(".spec.sise: field not declared in schema"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn preconditions_protect_against_the_wrong_object() {
         .await
         .refused(409, "Conflict");
     assert!(
-        message.contains("Precondition failed: UID in precondition"),
+        message.contains("the UID in the precondition"),
         "{message}"
     );
     api.delete_with(&path, &json!({"preconditions": {"resourceVersion": "1"}}))

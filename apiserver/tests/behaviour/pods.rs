@@ -199,7 +199,7 @@ async fn events_are_one_resource_under_two_groups() {
         .await
         .ok();
     assert_eq!(
-        (&list["items"][0]["note"], &list["items"][0]["apiVersion"]),
+        (&list["items"][0]["note"], &list["apiVersion"]),
         (&json!("hello"), &json!("events.k8s.io/v1"))
     );
     assert!(

@@ -80,14 +80,15 @@ fn descriptor(row: &Row, schema: Structural) -> Descriptor {
     }
 }
 
-/// A selectable field in the table's notation: a dotted path, or `label=path|path`.
-fn selectable(notation: &str) -> SelectableField {
-    match notation.split_once('=') {
-        None => SelectableField::dotted(notation),
-        Some((label, paths)) => SelectableField {
-            label: label.to_owned(),
-            paths: paths.split('|').map(segments).collect(),
-        },
+/// A selectable field in the table's notation: `label=path|path?absent`, of which `label=` and
+/// `?absent` may be missing.
+fn selectable(notation: &'static str) -> SelectableField {
+    let (notation, absent) = notation.split_once('?').unwrap_or((notation, ""));
+    let (label, paths) = notation.split_once('=').unwrap_or((notation, notation));
+    SelectableField {
+        label: label.to_owned(),
+        paths: paths.split('|').map(segments).collect(),
+        absent,
     }
 }
 

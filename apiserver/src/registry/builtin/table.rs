@@ -17,7 +17,7 @@ pub(super) struct Row {
     pub(super) scope: Scope,
     pub(super) verbs: &'static [Verb],
     pub(super) subresources: &'static [Sub],
-    /// Fields for field selectors: a dotted path, or `label=path|path`.
+    /// Fields for field selectors: `label=path|path?absent`, of which only one path must be there.
     pub(super) fields: &'static [&'static str],
     /// Text of the warning that using the resource earns.
     pub(super) warning: Option<&'static str>,
@@ -205,7 +205,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::cluster("", "v1", "Node", "nodes")
         .short(&["no"])
         .subs(&[Sub::Status])
-        .fields(&["spec.unschedulable"]),
+        .fields(&["spec.unschedulable?false"]),
     Row::namespaced("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
         .short(&["pvc"])
         .subs(&[Sub::Status])
@@ -235,7 +235,7 @@ pub(super) const ROWS: &[Row] = &[
             "spec.restartPolicy",
             "spec.schedulerName",
             "spec.serviceAccountName",
-            "spec.hostNetwork",
+            "spec.hostNetwork?false",
             "status.phase",
             "status.podIP",
             "status.nominatedNodeName",
@@ -314,7 +314,7 @@ pub(super) const ROWS: &[Row] = &[
         .in_all()
         .generation()
         .subs(&[Sub::Status])
-        .fields(&["status.successful=status.succeeded"]),
+        .fields(&["status.successful=status.succeeded?0"]),
     Row::namespaced(NETWORKING, "v1", "Ingress", "ingresses")
         .short(&["ing"])
         .generation()

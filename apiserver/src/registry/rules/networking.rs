@@ -1,9 +1,66 @@
 //! Networking, budgets and leases.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Findings, elements, member, port_errors, text};
+use crate::format::names;
 use crate::schema::FieldError;
+
+pub(in crate::registry) fn service(object: &Value) -> Vec<FieldError> {
+    let mut findings = Findings::default();
+    let spec = member(object, "spec");
+    let kind = text(spec, "type");
+    let ports: Vec<(String, &Value)> = elements(spec, "ports", "spec").collect();
+    if ports.is_empty() && kind != "ExternalName" && text(spec, "clusterIP") != "None" {
+        findings.required("spec.ports", "");
+    }
+    if kind == "ExternalName" && text(spec, "externalName").is_empty() {
+        findings.required("spec.externalName", "");
+    }
+    let mut names = HashSet::new();
+    let mut numbers = HashSet::new();
+    for (path, port) in &ports {
+        let name = text(port, "name");
+        if name.is_empty() && ports.len() > 1 {
+            findings.required(format!("{path}.name"), "");
+        } else if !name.is_empty() {
+            findings.label(format!("{path}.name"), name);
+            if !names.insert(name) {
+                findings.duplicate(format!("{path}.name"), name);
+            }
+        }
+        let number = member(port, "port").as_i64().unwrap_or_default();
+        for error in names::port_number_errors(number) {
+            findings.invalid(format!("{path}.port"), number, error);
+        }
+        let protocol = text(port, "protocol");
+        findings.one_of(
+            format!("{path}.protocol"),
+            protocol,
+            &["SCTP", "TCP", "UDP"],
+        );
+        let target = member(port, "targetPort");
+        for error in port_errors(target) {
+            findings.invalid(format!("{path}.targetPort"), target.clone(), error);
+        }
+        if !numbers.insert((number, protocol)) {
+            let twin = serde_json::json!({ "protocol": protocol, "port": number });
+            findings.duplicate(path, twin);
+        }
+    }
+    findings.labels("spec.selector", member(spec, "selector"));
+    let affinities = ["ClientIP", "None"];
+    findings.one_of(
+        "spec.sessionAffinity",
+        text(spec, "sessionAffinity"),
+        &affinities,
+    );
+    let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+    findings.one_of("spec.type", kind, &kinds);
+    findings.0
+}
 
 pub(in crate::registry) fn network_policy(object: &Value) -> Vec<FieldError> {
     let mut findings = Findings::default();

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Context, NameRule, Strategy, default, items, text};
+use crate::registry::rules;
 use crate::schema::FieldError;
 
 /// Cluster addresses are 10.96.x.y, as in a cluster set up by kubeadm. Nothing routes them here
@@ -63,15 +64,12 @@ impl Strategy for Service {
                 ));
             }
         }
-        errors.extend(check_ports(spec, address));
-        if text(spec, "type") == "ExternalName" && text(spec, "externalName").is_empty() {
-            errors.push(FieldError::required("spec.externalName", ""));
-        }
+        errors.extend(rules::service(new));
         errors
     }
 
     fn name_rule(&self) -> NameRule {
-        NameRule::Dns1035Label
+        NameRule::Label
     }
 }
 
@@ -157,35 +155,4 @@ fn is_taken(ctx: &Context<'_>, address: &str) -> bool {
         object.fields().get("spec.clusterIP") == address
             && (object.namespace(), object.name()) != (ctx.namespace, ctx.name)
     })
-}
-
-fn check_ports(spec: &Value, address: &str) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let ports: Vec<&Value> = items(spec, "ports").collect();
-    if ports.is_empty() && address != "None" && text(spec, "type") != "ExternalName" {
-        errors.push(FieldError::required("spec.ports", ""));
-    }
-    for (at, port) in ports.iter().enumerate() {
-        let path = format!("spec.ports[{at}]");
-        let number = port.get("port").and_then(Value::as_i64).unwrap_or(0);
-        if !(1..=65535).contains(&number) {
-            let problem = "must be between 1 and 65535, inclusive";
-            errors.push(FieldError::invalid(
-                format_args!("{path}.port"),
-                &json!(number),
-                problem,
-            ));
-        }
-        if ports.len() > 1 && text(port, "name").is_empty() {
-            errors.push(FieldError::required(format_args!("{path}.name"), ""));
-        }
-        let twin = ports.iter().take(at).any(|other| {
-            !text(other, "name").is_empty() && text(other, "name") == text(port, "name")
-        });
-        if twin {
-            let name = json!(text(port, "name"));
-            errors.push(FieldError::duplicate(format_args!("{path}.name"), &name));
-        }
-    }
-    errors
 }

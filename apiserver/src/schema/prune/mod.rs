@@ -21,6 +21,13 @@ pub(super) fn prune_value(schema: &Node, value: &mut Value) {
 
 /// The fields that [`prune`] would remove, as the warnings `unknown field "spec.foo"`, sorted.
 pub fn unknown_fields(schema: &Structural, object: &Value) -> Vec<String> {
+    let mut found = unknown_fields_in_order(schema, object);
+    found.sort_unstable();
+    found
+}
+
+/// Like [`unknown_fields`], in the order of the document, as a typed decoder meets them.
+pub fn unknown_fields_in_order(schema: &Structural, object: &Value) -> Vec<String> {
     let mut found = Vec::new();
     search(
         Some(schema),
@@ -29,7 +36,6 @@ pub fn unknown_fields(schema: &Structural, object: &Value) -> Vec<String> {
         &Path::ROOT,
         &mut found,
     );
-    found.sort_unstable();
     found
 }
 

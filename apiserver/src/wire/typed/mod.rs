@@ -171,8 +171,8 @@ fn visit_value(
     }
 }
 
-/// Paths of texts that the API requires and an object leaves empty. The status is not looked at: it
-/// belongs to whoever reports it.
+/// Paths of texts that the API requires and an object leaves empty. The status is not looked at, because it
+/// belongs to whoever reports it, and the metadata has rules of its own.
 pub(crate) fn empty_required(
     group: &str,
     version: &str,
@@ -185,7 +185,7 @@ pub(crate) fn empty_required(
         for field in message
             .fields
             .iter()
-            .filter(|field| field.name != Some("status"))
+            .filter(|field| !matches!(field.name, Some("status" | "metadata")))
         {
             find_empty(table, field, object, "", &mut found);
         }
