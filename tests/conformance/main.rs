@@ -20,7 +20,6 @@ mod deletion;
 mod discovery;
 mod errors;
 mod field_validation;
-//mod kubectl;
 mod metadata;
 mod patches;
 mod reads;

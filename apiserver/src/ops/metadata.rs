@@ -30,7 +30,7 @@ pub(super) fn settle_type(target: &Target, object: &mut Value) -> Result<(), Api
         return Err(ApiError::bad_request(format!(
             "{given} in version \"{other}\" cannot be handled as a {kind}: the API version in the \
              data ({other}) does not match the expected API version ({api_version})",
-            given = given("kind").unwrap_or(target.kind()),
+            given = given("kind").unwrap_or_else(|| target.kind()),
             kind = target.kind(),
         )));
     }

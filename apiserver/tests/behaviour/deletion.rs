@@ -32,10 +32,7 @@ async fn preconditions_protect_against_the_wrong_object() {
         .delete_with(&path, &wrong)
         .await
         .refused(409, "Conflict");
-    assert!(
-        message.contains("the UID in the precondition"),
-        "{message}"
-    );
+    assert!(message.contains("the UID in the precondition"), "{message}");
     api.delete_with(&path, &json!({"preconditions": {"resourceVersion": "1"}}))
         .await
         .refused(409, "Conflict");
