@@ -26,6 +26,8 @@ struct Body {
     details: Map<String, Value>,
     /// Continue token that goes into the list metadata of a 410.
     continue_token: Option<String>,
+    /// Texts for `Warning` headers.
+    warnings: Vec<String>,
 }
 
 impl fmt::Display for ApiError {
@@ -44,6 +46,7 @@ impl ApiError {
             message: message.into(),
             details: Map::new(),
             continue_token: None,
+            warnings: Vec::new(),
         }))
     }
 
@@ -130,13 +133,19 @@ impl ApiError {
     }
 
     /// 405
-    pub fn method_not_allowed(descriptor: Option<&Descriptor>) -> Self {
+    pub fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource";
-        let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message);
-        match descriptor {
-            Some(descriptor) => error.about_resource(descriptor, ""),
-            None => error,
-        }
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+    }
+
+    /// 405 for a verb that a custom resource does not have.
+    pub fn verb_not_supported(descriptor: &Descriptor, verb: &str) -> Self {
+        let message = format!(
+            "{verb} is not supported on resources of kind \"{}\"",
+            descriptor.qualified()
+        );
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+            .about_resource(descriptor, "")
     }
 
     /// 406
@@ -235,14 +244,16 @@ impl ApiError {
     pub fn revision(error: &RevisionError) -> Self {
         match error {
             RevisionError::Expired { .. } => Self::expired(error.to_string()),
-            RevisionError::Future { .. } => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", error.to_string())
-                    .causes(vec![json!({
-                        "reason": "ResourceVersionTooLarge",
-                        "message": "Too large resource version",
-                    })])
-                    .retry_after(1)
-            }
+            RevisionError::Future { .. } => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "Timeout",
+                format!("Timeout: {error}"),
+            )
+            .causes(vec![json!({
+                "reason": "ResourceVersionTooLarge",
+                "message": "Too large resource version",
+            })])
+            .retry_after(1),
         }
     }
 
@@ -340,8 +351,7 @@ impl ApiError {
             .causes(vec![json!({ "message": message })])
     }
 
-    /// 500 without a reason, for a configuration that does not fit its schema: the published answer,
-    /// although the fault is the client's.
+    /// 500 without a reason: the published answer to a few mistakes, although the fault is the client's.
     pub fn untyped(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
     }
@@ -372,6 +382,18 @@ impl ApiError {
             .details
             .get("retryAfterSeconds")
             .and_then(Value::as_u64)
+    }
+
+    /// Adds texts for `Warning` headers.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.0.warnings = warnings;
+        self
+    }
+
+    /// Texts for `Warning` headers.
+    pub fn warnings(&self) -> &[String] {
+        &self.0.warnings
     }
 
     /// Adds the UID of the object the error is about.
@@ -526,7 +548,7 @@ mod tests {
         );
         assert_eq!(
             status["message"],
-            "Too large resource version: 9, current: 3"
+            "Timeout: Too large resource version: 9, current: 3"
         );
     }
 }

@@ -181,10 +181,26 @@ async fn one_object_can_be_watched() -> Result<()> {
 async fn a_revision_is_a_number() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
-    target
-        .get(&format!("{maps}?watch=true&resourceVersion=abc"))
+    let start = "resourceVersion: Invalid value: \"abc\": ";
+    let status = target
+        .get(&format!("{maps}?resourceVersion=abc"))
         .await?
         .error(400, "BadRequest");
+    let message = text(&status, "/message");
+    assert!(
+        message.starts_with(&format!("invalid resource version: {start}")),
+        "{message}"
+    );
+    // The published answer to a watch, although the fault is the client's.
+    let answer = target
+        .get(&format!("{maps}?watch=true&resourceVersion=abc"))
+        .await?;
+    let message = text(&answer.body, "/message");
+    assert!(
+        answer.status.as_u16() == 500 && message.starts_with(start),
+        "{}",
+        answer.body
+    );
     Ok(())
 }
 

@@ -123,20 +123,27 @@ fn yaml(body: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
     let parse = |policy| {
         let mut options = Options::default();
         options.duplicate_keys = policy;
+        options.with_snippet = false;
         serde_saphyr::from_slice_with_options::<Value>(body, options)
     };
     let value = parse(DuplicateKeyPolicy::LastWins).map_err(|error| {
         ApiError::bad_request(format!("error decoding the body as YAML: {error}"))
     })?;
-    let problems = match validation {
-        FieldValidation::Ignore => Vec::new(),
-        FieldValidation::Warn | FieldValidation::Strict => parse(DuplicateKeyPolicy::Error)
-            .err()
-            .map(|e| e.to_string())
-            .into_iter()
-            .collect(),
+    let duplicate = match validation {
+        FieldValidation::Ignore => None,
+        FieldValidation::Warn | FieldValidation::Strict => parse(DuplicateKeyPolicy::Error).err(),
     };
-    Ok(Decoded { value, problems })
+    let problems = duplicate.map(|error| match error {
+        serde_saphyr::Error::DuplicateMappingKey { key, location } => {
+            let key = key.unwrap_or_default();
+            format!("line {}: key \"{key}\" already set in map", location.line())
+        }
+        other => other.to_string(),
+    });
+    Ok(Decoded {
+        value,
+        problems: problems.into_iter().collect(),
+    })
 }
 
 /// The media type without parameters, in lower case; empty when the client sent none.
@@ -205,10 +212,8 @@ mod tests {
         assert_eq!(found, ["duplicate field \"a\""]);
         assert!(problems("application/json", text, FieldValidation::Ignore).is_empty());
         let text = b"a: 1\na: 2\n";
-        assert_eq!(
-            problems("application/yaml", text, FieldValidation::Strict).len(),
-            1
-        );
+        let found = problems("application/yaml", text, FieldValidation::Strict);
+        assert_eq!(found, ["line 2: key \"a\" already set in map"]);
         assert!(problems("application/yaml", text, FieldValidation::Ignore).is_empty());
     }
 

@@ -45,17 +45,21 @@ impl ListOptions {
     pub fn parse(query: &Query, watch: bool) -> Result<Self, ApiError> {
         let revision = match query.get("resourceVersion") {
             None => None,
-            Some(text) => Some(
-                text.parse()
-                    .map_err(|error| ApiError::bad_request(format!("resourceVersion: {error}")))?,
-            ),
+            Some(text) => Some(text.parse().map_err(|error| {
+                let message = format!("resourceVersion: {error}");
+                if watch {
+                    ApiError::untyped(message)
+                } else {
+                    ApiError::bad_request(format!("invalid resource version: {message}"))
+                }
+            })?),
         };
         let version_match = match query.get("resourceVersionMatch") {
             None => None,
             Some("Exact") => Some(VersionMatch::Exact),
             Some("NotOlderThan") => Some(VersionMatch::NotOlderThan),
             Some(other) => {
-                let supported = ["Exact", "NotOlderThan"];
+                let supported = ["Exact", "NotOlderThan", ""];
                 let path = "resourceVersionMatch";
                 return Err(refuse(FieldError::not_supported(
                     path,
@@ -65,15 +69,13 @@ impl ListOptions {
             }
         };
         let options = Self {
-            limit: number(query, "limit")?
-                .and_then(|n| usize::try_from(n).ok())
-                .filter(|n| *n > 0),
+            limit: number(query, "limit")?.and_then(|n| usize::try_from(n).ok()),
             token: query.get("continue").map(Token::parse).transpose()?,
             revision,
             version_match,
             initial_events: query.optional_flag("sendInitialEvents"),
             bookmarks: query.flag("allowWatchBookmarks"),
-            timeout: number(query, "timeoutSeconds")?.filter(|seconds| *seconds > 0),
+            timeout: number(query, "timeoutSeconds")?,
         };
         options.check(watch)?;
         Ok(options)
@@ -167,7 +169,7 @@ impl Token {
     }
 
     fn parse(text: &str) -> Result<Self, ApiError> {
-        let refuse = || ApiError::bad_request("continue key is not valid");
+        let refuse = || ApiError::bad_request("invalid continue token: continue key is not valid");
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| refuse())?;
         let text: TokenText = serde_json::from_slice(&bytes).map_err(|_| refuse())?;
         Ok(Self {
@@ -242,15 +244,15 @@ impl Filter {
     }
 }
 
+/// A number of the query; none when it is not positive, as clients write "no limit".
 fn number(query: &Query, name: &str) -> Result<Option<u64>, ApiError> {
-    let parse = |text: &str| {
-        text.parse::<u64>().map_err(|_| {
-            ApiError::bad_request(format!(
-                "{name}: expected a non-negative integer, not \"{text}\""
-            ))
-        })
+    let Some(text) = query.get(name) else {
+        return Ok(None);
     };
-    query.get(name).map(parse).transpose()
+    let number: i64 = text.parse().map_err(|_| {
+        ApiError::bad_request(format!("{name}: expected an integer, not \"{text}\""))
+    })?;
+    Ok(u64::try_from(number).ok().filter(|number| *number > 0))
 }
 
 fn refuse(error: FieldError) -> ApiError {
@@ -308,7 +310,7 @@ mod tests {
     fn contradictory_options_are_refused() {
         let code = |query: &str, watch| options(query, watch).unwrap_err().code().as_u16();
         assert_eq!(code("resourceVersion=x", false), 400);
-        assert_eq!(code("limit=-1", false), 400);
+        assert_eq!(code("limit=many", false), 400);
         assert_eq!(code("continue=!!", false), 400);
         assert_eq!(code("resourceVersionMatch=Exact", false), 422);
         assert_eq!(

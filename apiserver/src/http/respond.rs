@@ -41,6 +41,7 @@ pub(super) fn with_type(code: StatusCode, media_type: &str, body: Body) -> Respo
 /// The answer to a request that failed.
 pub(super) fn failure(error: &ApiError) -> Response<Body> {
     let mut response = json_value(error.code(), &error.to_value());
+    warn(&mut response, error.warnings());
     if let Some(seconds) = error.retry_after_seconds() {
         response
             .headers_mut()

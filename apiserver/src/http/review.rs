@@ -51,7 +51,7 @@ pub(super) fn answer(
                 None => json!({ "authenticated": false, "error": "invalid bearer token" }),
             }
         }
-        _ => return Err(ApiError::method_not_allowed(Some(&target.descriptor))),
+        _ => return Err(ApiError::method_not_allowed()),
     };
     if let Some(review) = review.as_object_mut() {
         review.insert("kind".to_owned(), target.kind().into());

@@ -19,7 +19,7 @@ use super::write;
 use super::{Api, open, read, respond, review, watch};
 use crate::auth::User;
 use crate::ops::Target;
-use crate::registry::{Subresource, SubresourceAction, Verb};
+use crate::registry::{Origin, Subresource, SubresourceAction, Verb};
 use crate::status::ApiError;
 use crate::stream;
 
@@ -34,7 +34,7 @@ async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response<Body>
         route if route == Route::Unknown || is_read(request.method()) => {
             open::answer(&api, &route, request.headers())
         }
-        _ => Err(ApiError::method_not_allowed(None)),
+        _ => Err(ApiError::method_not_allowed()),
     };
     outcome.unwrap_or_else(|error| respond::failure(&error))
 }
@@ -214,7 +214,7 @@ impl Call {
                 "no node is connected that could serve this subresource",
             )),
             SubresourceAction::Binding | SubresourceAction::Eviction | SubresourceAction::Token => {
-                Err(ApiError::method_not_allowed(Some(&self.target.descriptor)))
+                Err(ApiError::method_not_allowed())
             }
         }
     }
@@ -243,7 +243,7 @@ impl Call {
             headers: &self.headers,
             accepted,
         };
-        let refuse = || Err(ApiError::method_not_allowed(Some(&target.descriptor)));
+        let refuse = || Err(self.refusal(method));
         if !self.subresource.is_empty() {
             return match *method {
                 Method::POST => {
@@ -300,7 +300,7 @@ impl Call {
             return self.bind(api, bytes, accepted);
         }
         if *method != Method::POST || !self.target.name.is_empty() {
-            return Err(ApiError::method_not_allowed(Some(&self.target.descriptor)));
+            return Err(ApiError::method_not_allowed());
         }
         let validation = crate::ops::FieldValidation::Ignore;
         let body = body::object(&self.headers, bytes, validation)?;
@@ -336,11 +336,28 @@ impl Call {
         request.create_subresource(&SubresourceAction::Binding, bytes)
     }
 
+    /// The answer to a method that leads nowhere.
+    fn refusal(&self, method: &Method) -> ApiError {
+        let descriptor = &self.target.descriptor;
+        if descriptor.origin == Origin::BuiltIn {
+            return ApiError::method_not_allowed();
+        }
+        let verb = match *method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE if self.target.name.is_empty() => "deletecollection",
+            Method::DELETE => "delete",
+            _ => "get",
+        };
+        ApiError::verb_not_supported(descriptor, verb)
+    }
+
     fn require(&self, verb: Verb) -> Result<(), ApiError> {
         if self.target.descriptor.allows(verb) {
             return Ok(());
         }
-        Err(ApiError::method_not_allowed(Some(&self.target.descriptor)))
+        Err(ApiError::method_not_allowed())
     }
 
     fn require_subresource(&self, verb: Verb) -> Result<&Subresource, ApiError> {
@@ -355,6 +372,6 @@ impl Call {
         if found.verbs.contains(&verb) {
             return Ok(found);
         }
-        Err(ApiError::method_not_allowed(Some(&self.target.descriptor)))
+        Err(ApiError::method_not_allowed())
     }
 }

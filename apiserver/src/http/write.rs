@@ -140,9 +140,7 @@ impl Request<'_> {
             }
             SubresourceAction::Part { .. }
             | SubresourceAction::Scale(_)
-            | SubresourceAction::Connect => {
-                Err(ApiError::method_not_allowed(Some(&self.target.descriptor)))
-            }
+            | SubresourceAction::Connect => Err(ApiError::method_not_allowed()),
         }
     }
 
@@ -231,7 +229,7 @@ fn validation(kind: &str, query: &Query) -> Result<FieldValidation, ApiError> {
         Some("Strict") => Ok(FieldValidation::Strict),
         Some("Ignore") => Ok(FieldValidation::Ignore),
         Some(other) => {
-            let supported = ["Ignore", "Strict", "Warn"];
+            let supported = ["", "Ignore", "Strict", "Warn"];
             let error = FieldError::not_supported("fieldValidation", &json!(other), supported);
             Err(ApiError::invalid("meta.k8s.io", kind, "", &[error]))
         }
@@ -355,13 +353,14 @@ fn propagation(
             &[error],
         ))
     };
+    let given = policy;
     let policy = match policy {
         None | Some("") => None,
         Some("Background") => Some(Propagation::Background),
         Some("Foreground") => Some(Propagation::Foreground),
         Some("Orphan") => Some(Propagation::Orphan),
         Some(other) => {
-            let supported = ["Background", "Foreground", "Orphan"];
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
             return refuse(FieldError::not_supported(
                 "propagationPolicy",
                 &json!(other),
@@ -371,8 +370,9 @@ fn propagation(
     };
     match (policy, orphan_dependents) {
         (Some(_), Some(_)) => {
+            let given = given.unwrap_or("");
             let why = "orphanDependents and deletionPropagation cannot be both set";
-            refuse(FieldError::invalid("propagationPolicy", &json!("set"), why))
+            refuse(FieldError::invalid("propagationPolicy", &json!(given), why))
         }
         (None, Some(true)) => Ok(Some(Propagation::Orphan)),
         (None, Some(false)) => Ok(Some(Propagation::Background)),

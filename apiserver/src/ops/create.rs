@@ -35,7 +35,7 @@ impl Engine {
         metadata::settle_type(target, &mut object)?;
         metadata::settle_namespace(target, &mut object)?;
         if !matches!(meta::text(&object, "resourceVersion"), "" | "0") {
-            return Err(ApiError::bad_request(
+            return Err(ApiError::untyped(
                 "resourceVersion should not be set on objects to be created",
             ));
         }
@@ -97,12 +97,8 @@ impl Engine {
         }
         if !errors.is_empty() {
             let descriptor = &target.descriptor;
-            return Err(ApiError::invalid(
-                &descriptor.group,
-                &descriptor.kind,
-                &name,
-                &errors,
-            ));
+            let error = ApiError::invalid(&descriptor.group, &descriptor.kind, &name, &errors);
+            return Err(error.with_warnings(warnings));
         }
         if let Err(why) = strategy.admit(&context, &object) {
             return Err(ApiError::forbidden(&target.descriptor, &name, &why));

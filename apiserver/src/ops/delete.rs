@@ -163,22 +163,28 @@ fn mark(descriptor: &Descriptor, old: &Value, options: &DeleteOptions, now: Time
         }
         None => {}
     }
-    let grace = match descriptor.strategy.deletion(old, options.grace) {
-        Deletion::Now => 0,
-        Deletion::Graceful { seconds } => seconds.max(0),
-    };
-    let pending = meta::get(old, "deletionGracePeriodSeconds").and_then(Value::as_i64);
     let deleting = meta::is_deleting(old);
-    // A second deletion may shorten the grace period of the first, never extend it.
-    let shorter = !deleting || pending.is_some_and(|pending| grace < pending);
-    if shorter {
-        let end = now
-            .saturating_add(SignedDuration::from_secs(grace))
-            .unwrap_or(now);
-        meta::set(&mut new, "deletionTimestamp", meta::time(end));
-        meta::set(&mut new, "deletionGracePeriodSeconds", grace);
-        if !deleting && let Some(generation) = meta::generation(old) {
-            meta::set(&mut new, "generation", generation + 1);
+    let grace = match descriptor.strategy.deletion(old, options.grace) {
+        Deletion::Now => Some(0),
+        Deletion::Graceful { seconds } => Some(seconds.max(0)),
+        Deletion::Marked => None,
+    };
+    match grace {
+        None if !deleting => meta::set(&mut new, "deletionTimestamp", meta::time(now)),
+        None => {}
+        Some(grace) => {
+            let pending = meta::get(old, "deletionGracePeriodSeconds").and_then(Value::as_i64);
+            // A second deletion may shorten the grace period of the first, never extend it.
+            if !deleting || pending.is_some_and(|pending| grace < pending) {
+                let end = now
+                    .saturating_add(SignedDuration::from_secs(grace))
+                    .unwrap_or(now);
+                meta::set(&mut new, "deletionTimestamp", meta::time(end));
+                meta::set(&mut new, "deletionGracePeriodSeconds", grace);
+            }
+            if !deleting && let Some(generation) = meta::generation(old) {
+                meta::set(&mut new, "generation", generation + 1);
+            }
         }
     }
     descriptor.strategy.mark_deleting(&mut new, now);

@@ -8,10 +8,16 @@ use serde_json::{Value, json};
 use super::Target;
 use crate::format::names;
 use crate::meta;
-use crate::registry::{Descriptor, NameRule, Origin};
+use crate::registry::{NameRule, Origin};
 use crate::schema::FieldError;
 use crate::status::ApiError;
 
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: [&str; 3] = [
+    "kubernetes",
+    super::delete::ORPHAN,
+    super::delete::FOREGROUND,
+];
 /// All annotation keys and values together.
 const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 
@@ -21,36 +27,37 @@ pub(super) fn settle_type(target: &Target, object: &mut Value) -> Result<(), Api
         return Err(ApiError::bad_request("the body must be one JSON object"));
     };
     let api_version = target.api_version();
-    let given = |field: &str| {
-        map.get(field)
-            .and_then(Value::as_str)
-            .filter(|t| !t.is_empty())
-    };
-    if let Some(other) = given("apiVersion").filter(|given| *given != api_version) {
-        return Err(ApiError::bad_request(format!(
-            "{given} in version \"{other}\" cannot be handled as a {kind}: the API version in the \
-             data ({other}) does not match the expected API version ({api_version})",
-            given = given("kind").unwrap_or_else(|| target.kind()),
-            kind = target.kind(),
-        )));
-    }
-    if let Some(given) = given("kind").filter(|given| *given != target.kind()) {
-        return Err(ApiError::bad_request(format!(
-            "{given} in version \"{version}\" cannot be handled as a {kind}: the kind in the data \
-             does not match the expected kind",
-            version = target.version.name,
-            kind = target.kind(),
-        )));
-    }
+    let text = |field: &str| map.get(field).and_then(Value::as_str).unwrap_or("");
+    let (given_version, given_kind) = (text("apiVersion"), text("kind"));
+    let kind = target.kind();
     // A typed decoder knows what it expects; custom resources have to say what they are.
-    let untyped = target.descriptor.origin != Origin::BuiltIn;
-    for (field, shown) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
-        if untyped && given(field).is_none() {
-            let message = format!(
-                "Object '{shown}' is missing in '{}'",
-                Value::from(map.clone())
-            );
-            return Err(ApiError::bad_request(message));
+    if target.descriptor.origin == Origin::BuiltIn {
+        let found_version = non_empty(given_version).unwrap_or(&api_version);
+        let found_kind = non_empty(given_kind).unwrap_or(kind);
+        if (found_version, found_kind) != (&*api_version, kind) {
+            let version = found_version.rsplit('/').next().unwrap_or_default();
+            return Err(ApiError::bad_request(format!(
+                "{found_kind} in version \"{version}\" cannot be handled as a {kind}: the API \
+                 version and kind in the data ({found_version}, {found_kind}) do not match the \
+                 expected ones ({api_version}, {kind})"
+            )));
+        }
+    } else {
+        if given_kind.is_empty() {
+            let shown = Value::from(map.clone());
+            return Err(ApiError::bad_request(format!(
+                "the object provided is unrecognized (must be of type {kind}): Object 'Kind' is \
+                 missing in '{shown}'"
+            )));
+        }
+        if given_version != api_version {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({given_version}) does not match the expected API \
+                 version ({api_version})"
+            )));
+        }
+        if given_kind != kind {
+            return Err(mistyped(target, given_kind, "kind", given_kind, kind));
         }
     }
     map.insert("apiVersion".to_owned(), api_version.into());
@@ -62,6 +69,35 @@ pub(super) fn settle_type(target: &Target, object: &mut Value) -> Result<(), Api
         return Err(ApiError::bad_request("metadata: expected an object"));
     }
     Ok(())
+}
+
+fn non_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Like [`settle_type`], for a patched object: a patch must not change the type.
+pub(super) fn settle_patched_type(target: &Target, object: &mut Value) -> Result<(), ApiError> {
+    if target.descriptor.origin != Origin::BuiltIn {
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or("");
+        let api_version = target.api_version();
+        if text("apiVersion") != api_version {
+            let given = text("apiVersion");
+            return Err(mistyped(
+                target,
+                target.kind(),
+                "apiVersion",
+                given,
+                &api_version,
+            ));
+        }
+    }
+    settle_type(target, object)
+}
+
+/// The refusal of an object that says it is something else.
+fn mistyped(target: &Target, kind: &str, field: &str, given: &str, expected: &str) -> ApiError {
+    let error = FieldError::invalid(field, &json!(given), format_args!("must be {expected}"));
+    ApiError::invalid(&target.descriptor.group, kind, &target.name, &[error])
 }
 
 /// Makes the namespace of a new object agree with the path.
@@ -95,14 +131,6 @@ pub(super) fn settle_identity(target: &Target, object: &mut Value) -> Result<(),
             target.name
         )));
     }
-    let namespace = meta::text(object, "namespace");
-    if !namespace.is_empty() && namespace != target.namespace {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the request \
-             ({})",
-            target.namespace
-        )));
-    }
     settle_namespace(target, object)
 }
 
@@ -124,14 +152,14 @@ pub(super) fn stamp_new(target: &Target, object: &mut Value, uid: &str, now: Tim
     }
 }
 
-/// Checks that a whole object replaces the one it was read from.
-pub(super) fn check_identity(target: &Target, new: &Value, old: &Value) -> Result<(), ApiError> {
-    let (given, actual) = (meta::text(new, "uid"), meta::text(old, "uid"));
-    if given.is_empty() || given == actual {
+/// Refuses to replace another object than the one that was read.
+pub(super) fn check_uid(target: &Target, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let (uid, actual) = (meta::text(new, "uid"), meta::text(old, "uid"));
+    if uid.is_empty() || uid == actual {
         return Ok(());
     }
     let why =
-        format!("Precondition failed: UID in precondition: {given}, UID in object meta: {actual}");
+        format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}");
     Err(ApiError::conflict_because(
         &target.descriptor,
         &target.name,
@@ -140,14 +168,11 @@ pub(super) fn check_identity(target: &Target, new: &Value, old: &Value) -> Resul
 }
 
 /// Carries over what a replacement cannot change and a client may leave out.
-pub(super) fn carry_over(target: &Target, new: &mut Value, old: &Value) -> Result<(), ApiError> {
-    let uid = meta::text(new, "uid");
-    if !uid.is_empty() && uid != meta::text(old, "uid") {
-        let error = FieldError::invalid("metadata.uid", &json!(uid), "field is immutable");
-        let Descriptor { group, kind, .. } = &*target.descriptor;
-        return Err(ApiError::invalid(group, kind, &target.name, &[error]));
+pub(super) fn carry_over(new: &mut Value, old: &Value) {
+    if meta::text(new, "uid").is_empty() {
+        meta::copy(new, old, "uid");
     }
-    for field in ["uid", "creationTimestamp", "generation"] {
+    for field in ["creationTimestamp", "generation"] {
         meta::copy(new, old, field);
     }
     meta::remove(new, "selfLink");
@@ -157,7 +182,6 @@ pub(super) fn carry_over(target: &Target, new: &mut Value, old: &Value) -> Resul
             meta::copy(new, old, field);
         }
     }
-    Ok(())
 }
 
 /// Everything wrong with the metadata of an object about to be stored.
@@ -168,7 +192,7 @@ pub(super) fn violations(target: &Target, new: &Value, old: Option<&Value>) -> V
     }
     check_labels(new, old, &mut errors);
     check_annotations(new, old, &mut errors);
-    check_finalizers(new, old, &mut errors);
+    check_finalizers(target, new, old, &mut errors);
     check_owners(new, &mut errors);
     if let Some(old) = old {
         check_unchanged(new, old, &mut errors);
@@ -241,7 +265,12 @@ fn check_annotations(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldErr
     }
 }
 
-fn check_finalizers(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+fn check_finalizers(
+    target: &Target,
+    new: &Value,
+    old: Option<&Value>,
+    errors: &mut Vec<FieldError>,
+) {
     let finalizers = meta::finalizers(new);
     let before = old.map(meta::finalizers).unwrap_or_default();
     for (at, finalizer) in finalizers
@@ -250,13 +279,20 @@ fn check_finalizers(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldErro
         .filter(|(_, f)| !before.contains(f))
     {
         let problems = names::label_key_errors(finalizer);
-        errors.extend(problems.into_iter().map(|text| {
-            FieldError::invalid(
+        errors.extend(
+            problems
+                .into_iter()
+                .map(|text| FieldError::invalid("metadata.finalizers", &json!(finalizer), text)),
+        );
+        // Built-in kinds insist on a domain; custom ones only recommend it.
+        let known = STANDARD_FINALIZERS.contains(finalizer) || finalizer.contains('/');
+        if target.descriptor.origin == Origin::BuiltIn && !known {
+            errors.push(FieldError::invalid(
                 format_args!("metadata.finalizers[{at}]"),
                 &json!(finalizer),
-                text,
-            )
-        }));
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+        }
     }
     if finalizers.contains(&super::delete::ORPHAN)
         && finalizers.contains(&super::delete::FOREGROUND)
@@ -291,7 +327,7 @@ fn check_finalizers(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldErro
 fn check_owners(new: &Value, errors: &mut Vec<FieldError>) {
     let path = "metadata.ownerReferences";
     let references = meta::get(new, "ownerReferences").and_then(Value::as_array);
-    let mut controller: Option<&str> = None;
+    let mut controller: Option<String> = None;
     let mut uids = HashSet::new();
     for reference in references.into_iter().flatten() {
         let text = |field: &str| reference.get(field).and_then(Value::as_str).unwrap_or("");
@@ -314,24 +350,25 @@ fn check_owners(new: &Value, errors: &mut Vec<FieldError>) {
             continue;
         }
         if reference.get("controller").and_then(Value::as_bool) == Some(true) {
-            if let Some(first) = controller {
+            if let Some(first) = &controller {
                 errors.push(FieldError::invalid(
                     path,
                     &json!(references),
                     format_args!(
                         "Only one reference can have Controller set to true. Found \"true\" in \
-                         references for {first} and {}",
+                         references for {first} and {}/{}",
+                        text("kind"),
                         text("name")
                     ),
                 ));
             }
-            controller = Some(text("name"));
+            controller = Some(format!("{}/{}", text("kind"), text("name")));
         }
     }
 }
 
 fn check_unchanged(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         let value = meta::get(new, field);
         if value != meta::get(old, field) {
             errors.push(FieldError::invalid(

@@ -44,7 +44,7 @@ impl Engine {
         }
         self.replace(target, part, options, |old| {
             let mut object = patched(&target.version.schema, kind, old, patch)?;
-            metadata::settle_type(target, &mut object)?;
+            metadata::settle_patched_type(target, &mut object)?;
             metadata::settle_identity(target, &mut object)?;
             let warnings = match strictness(target, options, &object) {
                 Strictness::Clean => Vec::new(),
@@ -93,9 +93,6 @@ impl Engine {
             )));
         }
         metadata::settle_type(target, &mut applied)?;
-        if meta::text(&applied, "name").is_empty() {
-            meta::set(&mut applied, "name", target.name.as_str());
-        }
         metadata::settle_identity(target, &mut applied)?;
         if meta::get(&applied, "managedFields").is_some_and(|fields| !fields.is_null()) {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
@@ -127,11 +124,14 @@ impl Engine {
         // Somebody may create or delete the object between looking and writing.
         for _ in 0..super::MAX_RACES {
             if self.read(target).is_err() && subresource.is_empty() {
-                let insists = ["uid", "resourceVersion"]
-                    .iter()
-                    .any(|field| !meta::text(&applied, field).is_empty());
-                if insists {
-                    return Err(target.conflict());
+                let uid = meta::text(&applied, "uid");
+                if !uid.is_empty() {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing \
+                         object was found"
+                    );
+                    let name = &target.name;
+                    return Err(ApiError::conflict_because(&target.descriptor, name, &why));
                 }
                 let object = merged(None)?;
                 let outcome = self.create_named(

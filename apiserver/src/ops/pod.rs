@@ -17,6 +17,11 @@ impl Engine {
         binding: &Value,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
+        if meta::text(binding, "name") != target.name {
+            return Err(ApiError::bad_request(
+                "name in URL does not match name in Binding object",
+            ));
+        }
         let reference = binding.get("target");
         let text = |field: &str| {
             reference
@@ -97,12 +102,10 @@ impl Engine {
         eviction: &Value,
         options: &DeleteOptions,
     ) -> Result<Deleted, ApiError> {
-        let name = meta::text(eviction, "name");
-        if !name.is_empty() && name != target.name {
-            return Err(ApiError::bad_request(format!(
-                "name in URL does not match name in Eviction object: {} != {name}",
-                target.name
-            )));
+        if meta::text(eviction, "name") != target.name {
+            return Err(ApiError::bad_request(
+                "name in URL does not match name in Eviction object",
+            ));
         }
         self.delete(target, options)
     }

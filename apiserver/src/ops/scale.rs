@@ -7,7 +7,7 @@ use super::patch::patched;
 use super::update::{Candidate, Part};
 use super::{Encoder, Engine, PatchKind, Target, WriteOptions, Written};
 use crate::meta;
-use crate::registry::{ScalePaths, SubresourceAction};
+use crate::registry::{Origin, ScalePaths, SubresourceAction, Version};
 use crate::schema::{FieldError, Structural};
 use crate::status::ApiError;
 use crate::store::Object;
@@ -25,7 +25,14 @@ impl Engine {
     /// The Scale of an object.
     pub fn scale(&self, target: &Target, object: &Object) -> Result<Value, ApiError> {
         let paths = scale_paths(target)?;
-        Ok(scale_of(paths, &Encoder::of(target).value(object)))
+        let object = Encoder::of(target).value(object);
+        let custom = target.descriptor.origin != Origin::BuiltIn;
+        if custom && meta::at(&object, &paths.spec).is_none() {
+            let path = paths.spec.join(".");
+            let message = format!("the spec replicas field \".{path}\" does not exist");
+            return Err(ApiError::internal(&message));
+        }
+        Ok(scale_of(paths, &object))
     }
 
     /// Changes the replicas through the Scale.
@@ -77,6 +84,32 @@ impl Engine {
             })
         })
     }
+}
+
+/// What a custom resource may not hold where its Scale looks for replicas.
+pub(super) fn violations(version: &Version, object: &Value) -> Vec<FieldError> {
+    let Some(SubresourceAction::Scale(paths)) =
+        version.subresource("scale").map(|found| &found.action)
+    else {
+        return Vec::new();
+    };
+    [&paths.spec, &paths.status]
+        .into_iter()
+        .filter_map(|path| {
+            let value = meta::at(object, path)?;
+            let problem = match value.as_i64() {
+                None if value.is_null() => return None,
+                None => "should be an integer".to_owned(),
+                Some(..0) => "should be a non-negative integer".to_owned(),
+                Some(number) if number > i64::from(i32::MAX) => {
+                    format!("should be less than or equal to {}", i32::MAX)
+                }
+                Some(_) => return None,
+            };
+            let path = format!(".{}", path.join("."));
+            Some(FieldError::invalid(path, value, problem))
+        })
+        .collect()
 }
 
 fn scale_paths(target: &Target) -> Result<&ScalePaths, ApiError> {
@@ -146,12 +179,20 @@ fn wanted_replicas(target: &Target, scale: &Value) -> Result<i64, ApiError> {
         let error = FieldError::invalid("spec.replicas", value, problem);
         ApiError::invalid("autoscaling", "Scale", &target.name, &[error])
     };
+    // What a custom resource makes of a negative number is judged with the rest of the object.
+    let lowest = match target.descriptor.origin {
+        Origin::BuiltIn => 0,
+        Origin::Custom { .. } => i32::MIN.into(),
+    };
     match replicas {
         None | Some(Value::Null) => Ok(0),
         Some(value) => match value.as_i64() {
-            Some(number) if number < 0 => Err(refuse("must be greater than or equal to 0")),
-            Some(number) if i32::try_from(number).is_ok() => Ok(number),
-            _ => Err(refuse("must be a 32-bit integer")),
+            Some(number) if i32::try_from(number).is_err() => {
+                Err(refuse("must be a 32-bit integer"))
+            }
+            Some(number) if number < lowest => Err(refuse("must be greater than or equal to 0")),
+            Some(number) => Ok(number),
+            None => Err(refuse("must be a 32-bit integer")),
         },
     }
 }

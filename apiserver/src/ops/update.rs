@@ -46,7 +46,7 @@ impl<'a> Part<'a> {
         }
         match version.subresource(subresource).map(|found| &found.action) {
             Some(SubresourceAction::Part { paths }) => Ok(Self::Only { subresource, paths }),
-            _ => Err(ApiError::method_not_allowed(None)),
+            _ => Err(ApiError::method_not_allowed()),
         }
     }
 
@@ -108,7 +108,7 @@ impl Engine {
             ));
         }
         self.replace(target, part, options, |old| {
-            metadata::check_identity(target, &object, old)?;
+            metadata::check_uid(target, &object, old)?;
             Ok(Candidate {
                 object: object.clone(),
                 ownership: Ownership::Record,
@@ -173,14 +173,16 @@ impl Engine {
             mut warnings,
         } = candidate;
         let descriptor = &target.descriptor;
-        metadata::carry_over(target, &mut new, old)?;
+        metadata::carry_over(&mut new, old);
         meta::copy(&mut new, old, "resourceVersion");
         normalise(target, &mut new)?;
         new = confine(descriptor, &target.version, part, new, old);
 
         let context = self.context(target, &target.name, part.subresource(), now);
         descriptor.strategy.prepare_update(&context, &mut new, old);
-        if descriptor.generation && spec_differs(&target.version, &new, old) {
+        // Where a pod runs is part of its spec, but not of what its author asked for.
+        let counts = descriptor.generation && part.subresource() != "binding";
+        if counts && spec_differs(&target.version, &new, old) {
             let next = meta::generation(old).unwrap_or(0) + 1;
             meta::set(&mut new, "generation", next);
         }
@@ -190,12 +192,9 @@ impl Engine {
             errors.extend(descriptor.strategy.validate(&context, &new, Some(old)));
         }
         if !errors.is_empty() {
-            return Err(ApiError::invalid(
-                &descriptor.group,
-                &descriptor.kind,
-                &target.name,
-                &errors,
-            ));
+            let (group, kind) = (&descriptor.group, &descriptor.kind);
+            let error = ApiError::invalid(group, kind, &target.name, &errors);
+            return Err(error.with_warnings(warnings));
         }
         warnings.extend(descriptor.strategy.warnings(&new, Some(old)));
         if ownership == Ownership::Record {

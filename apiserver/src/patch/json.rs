@@ -4,7 +4,10 @@
 //! of operations, the bytes that `copy` adds and the depth of the result are bounded, as in a real
 //! API server.
 
-use json_patch::{Patch, PatchOperation};
+use std::borrow::Cow;
+
+use json_patch::jsonptr::Pointer;
+use json_patch::{AddOperation, Patch, PatchOperation};
 use serde_json::Value;
 
 use super::PatchError;
@@ -32,8 +35,11 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let mut next = target.clone();
     let mut copied = 0;
     for (i, operation) in operations.iter().enumerate() {
-        check_growth(&next, operation, &mut copied)?;
-        json_patch::patch(&mut next, std::slice::from_ref(operation)).map_err(|error| {
+        let Some(operation) = as_published(&next, operation) else {
+            continue;
+        };
+        check_growth(&next, &operation, &mut copied)?;
+        json_patch::patch(&mut next, std::slice::from_ref(&*operation)).map_err(|error| {
             PatchError::Inapplicable(format!(
                 "operation {i} failed at path {:?}: {}",
                 operation.path().as_str(),
@@ -43,6 +49,28 @@ pub fn apply(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     *target = next;
     Ok(())
+}
+
+/// An operation in the sense of a real API server, which is laxer than the standard: to `replace` and
+/// `test` a missing member of an object is null. None if there is nothing left to do.
+fn as_published<'a>(
+    document: &Value,
+    operation: &'a PatchOperation,
+) -> Option<Cow<'a, PatchOperation>> {
+    let is_missing_member = |path: &Pointer| {
+        let parent = path.parent().map(|parent| parent.resolve(document));
+        matches!(parent, Some(Ok(Value::Object(_)))) && path.resolve(document).is_err()
+    };
+    match operation {
+        PatchOperation::Replace(op) if is_missing_member(&op.path) => {
+            Some(Cow::Owned(PatchOperation::Add(AddOperation {
+                path: op.path.clone(),
+                value: op.value.clone(),
+            })))
+        }
+        PatchOperation::Test(op) if op.value.is_null() && is_missing_member(&op.path) => None,
+        _ => Some(Cow::Borrowed(operation)),
+    }
 }
 
 /// Refuses an operation that would make the document too deep or too large.
@@ -136,6 +164,14 @@ mod tests {
                 json!([{"op": "replace", "path": "/a~1b/m~0n", "value": 2}]),
                 json!({"a/b": {"m~n": 2}}),
             ),
+            // As a real server takes it, not the standard.
+            (
+                json!({"a": {"b": 1}}),
+                json!([{"op": "test", "path": "/a/none", "value": null},
+                       {"op": "replace", "path": "/a/none", "value": 1},
+                       {"op": "replace", "path": "/c", "value": 2}]),
+                json!({"a": {"b": 1, "none": 1}, "c": 2}),
+            ),
         ];
         for (mut target, patch, expected) in cases {
             apply(&mut target, &patch).unwrap();
@@ -158,6 +194,18 @@ mod tests {
             (
                 json!({"op": "copy", "from": "/none", "path": "/c"}),
                 r#"operation 1 failed at path "/c": "from" path is invalid"#,
+            ),
+            (
+                json!({"op": "replace", "path": "/none/b", "value": 1}),
+                r#"operation 1 failed at path "/none/b": path is invalid"#,
+            ),
+            (
+                json!({"op": "replace", "path": "/a/1", "value": 1}),
+                r#"operation 1 failed at path "/a/1": path is invalid"#,
+            ),
+            (
+                json!({"op": "test", "path": "/none", "value": 1}),
+                r#"operation 1 failed at path "/none": path is invalid"#,
             ),
             (
                 json!({"op": "add", "path": "/a/7", "value": 1}),

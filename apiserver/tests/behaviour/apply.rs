@@ -163,6 +163,11 @@ async fn apply_says_what_it_needs() {
     api.apply(&path(), "one", &object)
         .await
         .refused(409, "Conflict");
+    let mut object = applied(json!({"size": 1}));
+    object["metadata"] = json!({});
+    api.apply(&path(), "one", &object)
+        .await
+        .refused(400, "BadRequest");
     let wrong = applied(json!({"size": 1, "sise": 1}));
     // The published answer, although the fault is the client's.
     let answer = api.apply(&path(), "one", &wrong).await;

@@ -56,6 +56,11 @@ async fn a_deleted_one_loses_its_content_then_itself() {
         .ok();
     let marked = api.delete("/api/v1/namespaces/n").await.ok();
     assert_eq!(marked["status"]["phase"], "Terminating");
+    assert!(
+        marked["metadata"]
+            .get("deletionGracePeriodSeconds")
+            .is_none()
+    );
     api.gone(&format!("{things}/free")).await;
     api.gone("/api/v1/namespaces/n/configmaps/c").await;
     let answer = api

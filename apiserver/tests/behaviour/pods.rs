@@ -55,6 +55,14 @@ async fn binding_schedules_once() {
     let pod = running(&api, "p").await;
     assert_eq!(pod["spec"]["nodeName"], "node1");
     assert_eq!(
+        pod["metadata"]["generation"], 1,
+        "its author asked for nothing new"
+    );
+    let nameless = json!({"target": {"kind": "Node", "name": "node2"}});
+    api.post(&format!("{PODS}/p/binding"), &nameless)
+        .await
+        .refused(400, "BadRequest");
+    assert_eq!(
         condition(&pod["status"]["conditions"], "PodScheduled").as_deref(),
         Some("True")
     );

@@ -77,7 +77,31 @@ async fn contradictions_with_the_path_are_refused() {
         .post(THINGS, &untyped)
         .await
         .refused(400, "BadRequest");
-    assert!(message.starts_with("Object 'Kind' is missing"), "{message}");
+    assert!(message.contains("Object 'Kind' is missing"), "{message}");
+    let other = json!({"apiVersion": "example.org/v1", "kind": "Other", "metadata": {"name": "a"}});
+    let message = things.post(THINGS, &other).await.refused(422, "Invalid");
+    assert!(
+        message.contains("kind: Invalid value: \"Other\": must be Thing"),
+        "{message}"
+    );
+    things.post(THINGS, &thing("a", 1)).await.ok();
+    let path = format!("{THINGS}/a");
+    let message = things
+        .merge(&path, &json!({"apiVersion": "x/v1"}))
+        .await
+        .refused(422, "Invalid");
+    assert!(
+        message.contains("apiVersion: Invalid value: \"x/v1\""),
+        "{message}"
+    );
+    let message = things
+        .merge(&path, &json!({"metadata": {"uid": "x"}}))
+        .await
+        .refused(422, "Invalid");
+    assert!(
+        message.contains("metadata.uid: Invalid value: \"x\": field is immutable"),
+        "{message}"
+    );
     api.post(CONFIG_MAPS, &config_map("a")).await.ok();
     api.put(&format!("{CONFIG_MAPS}/a"), &config_map("b"))
         .await
@@ -112,8 +136,12 @@ async fn bad_metadata_is_named_by_field() {
             "metadata.annotations",
         ),
         (
-            json!({"name": "a", "finalizers": ["a b"]}),
+            json!({"name": "a", "finalizers": ["plain"]}),
             "metadata.finalizers[0]",
+        ),
+        (
+            json!({"name": "a", "finalizers": ["a b"]}),
+            "metadata.finalizers",
         ),
         (
             json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "", "uid": "u"}]}),
@@ -337,6 +365,10 @@ async fn unknown_and_duplicate_fields_are_refused_reported_or_ignored() {
     let api = Api::with_things().await;
     let mut object = thing("a", 1);
     object["spec"]["sise"] = 2.into();
+    // What was dropped is said even when the rest is refused.
+    let mut worse = object.clone();
+    worse["spec"]["size"] = (-1).into();
+    assert_eq!(api.post(THINGS, &worse).await.warnings().len(), 1);
     let message = api
         .post(&format!("{THINGS}?fieldValidation=Strict"), &object)
         .await

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Context, Strategy, child, default, items_mut, text};
+use super::{Context, Deletion, Strategy, child, default, items_mut, text};
 use crate::meta;
 use crate::registry::custom::{self, Phase};
 use crate::schema::FieldError;
@@ -68,6 +68,10 @@ impl Strategy for Definition {
         errors
     }
 
+    fn deletion(&self, _object: &Value, _requested: Option<i64>) -> Deletion {
+        Deletion::Marked
+    }
+
     fn mark_deleting(&self, object: &mut Value, now: Timestamp) {
         let path = ["status", "conditions"].map(ToOwned::to_owned);
         let marked = meta::at(object, &path)
@@ -84,7 +88,8 @@ impl Strategy for Definition {
             "status": "True",
             "lastTransitionTime": meta::time(now),
             "reason": "InstanceDeletionPending",
-            "message": "CustomResource deletion is pending",
+            "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will \
+                        begin soon",
         });
         let mut conditions = meta::at(object, &path)
             .and_then(Value::as_array)

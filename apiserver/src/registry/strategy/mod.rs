@@ -69,6 +69,8 @@ pub enum Deletion {
         /// The grace period; 0 removes the object at once.
         seconds: i64,
     },
+    /// `deletionTimestamp` is set and nothing else; what holds the object decides when it goes.
+    Marked,
 }
 
 /// What names of a kind look like.

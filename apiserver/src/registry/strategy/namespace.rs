@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Context, NameRule, Strategy};
+use super::{Context, Deletion, NameRule, Strategy};
 use crate::meta;
 use crate::schema::FieldError;
 
@@ -64,6 +64,10 @@ impl Strategy for Namespace {
         meta::at(object, &path(&["spec", "finalizers"]))
             .and_then(Value::as_array)
             .is_some_and(|finalizers| !finalizers.is_empty())
+    }
+
+    fn deletion(&self, _object: &Value, _requested: Option<i64>) -> Deletion {
+        Deletion::Marked
     }
 
     fn mark_deleting(&self, object: &mut Value, _now: Timestamp) {

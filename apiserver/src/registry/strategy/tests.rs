@@ -121,7 +121,7 @@ fn only_running_pods_end_gracefully() {
     let pods = strategy_for("", "pods");
     let grace = |object: Value, requested| match pods.deletion(&object, requested) {
         Deletion::Graceful { seconds } => seconds,
-        Deletion::Now => panic!("pods are graceful"),
+        other => panic!("pods are graceful, not {other:?}"),
     };
     let running = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 7}});
     assert_eq!(grace(running.clone(), None), 7);

@@ -70,6 +70,11 @@ impl Rules {
         })
     }
 
+    /// Whether there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.compiled.is_none()
+    }
+
     /// Evaluates the rules; transition rules run only where `old` has a counterpart.
     ///
     /// With `old`, rules about a value that did not change are not held against it.
