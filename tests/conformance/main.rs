@@ -10,8 +10,12 @@
     clippy::unwrap_used,
     reason = "the whole program is a test"
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::similar_names,
+    reason = "a `patch` goes to a `path`, and bodies are written where they are sent"
+)]
 
-mod scope;
 mod target;
 
 mod crds;

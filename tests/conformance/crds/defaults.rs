@@ -1,77 +1,75 @@
 //! What a server fills in.
 
 use agent_sandbox_crds::PodSpecSchema;
+use anyhow::Result;
 use serde_json::json;
 
 use super::{CLAIM, POOL, SANDBOX, TEMPLATE, blueprint};
-use crate::scope::with_crds;
+use crate::target::Target;
 
-#[tokio::test]
-async fn of_our_own_fields() {
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        let sandbox = SANDBOX.create(scope, "a", &blueprint(|_| {})).await;
-        let expected = blueprint(|spec| {
-            spec["operatingMode"] = json!("Running");
-            spec["replicas"] = json!(1);
-            spec["shutdownPolicy"] = json!("Retain");
-        });
-        assert_eq!(sandbox, expected);
+#[tokio::test(flavor = "multi_thread")]
+async fn of_our_own_fields() -> Result<()> {
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    let sandbox = SANDBOX.create(target, "a", &blueprint(|_| {})).await?;
+    let expected = blueprint(|spec| {
+        spec["operatingMode"] = json!("Running");
+        spec["replicas"] = json!(1);
+        spec["shutdownPolicy"] = json!("Retain");
+    });
+    assert_eq!(sandbox, expected);
 
-        let template = TEMPLATE.create(scope, "a", &blueprint(|_| {})).await;
-        let expected = blueprint(|spec| {
-            spec["networkPolicyManagement"] = json!("Managed");
-            spec["envVarsInjectionPolicy"] = json!("Disallowed");
-            spec["volumeClaimTemplatesPolicy"] = json!("Disallowed");
-        });
-        assert_eq!(template, expected);
+    let template = TEMPLATE.create(target, "a", &blueprint(|_| {})).await?;
+    let expected = blueprint(|spec| {
+        spec["networkPolicyManagement"] = json!("Managed");
+        spec["envVarsInjectionPolicy"] = json!("Disallowed");
+        spec["volumeClaimTemplatesPolicy"] = json!("Disallowed");
+    });
+    assert_eq!(template, expected);
 
-        let spec = json!({ "warmPoolRef": { "name": "p" } });
-        assert_eq!(CLAIM.create(scope, "a", &spec).await, spec);
-        let spec = json!({ "warmPoolRef": { "name": "p" }, "lifecycle": {} });
-        let expected =
-            json!({ "warmPoolRef": { "name": "p" }, "lifecycle": { "shutdownPolicy": "Retain" } });
-        assert_eq!(CLAIM.create(scope, "b", &spec).await, expected);
-        let spec = json!({ "sandboxTemplateRef": { "name": "t" } });
-        assert_eq!(CLAIM.create(scope, "c", &spec).await, spec);
+    let spec = json!({ "warmPoolRef": { "name": "p" } });
+    assert_eq!(CLAIM.create(target, "a", &spec).await?, spec);
+    let spec = json!({ "warmPoolRef": { "name": "p" }, "lifecycle": {} });
+    let expected =
+        json!({ "warmPoolRef": { "name": "p" }, "lifecycle": { "shutdownPolicy": "Retain" } });
+    assert_eq!(CLAIM.create(target, "b", &spec).await?, expected);
+    let spec = json!({ "sandboxTemplateRef": { "name": "t" } });
+    assert_eq!(CLAIM.create(target, "c", &spec).await?, spec);
 
-        let spec = json!({ "sandboxTemplateRef": { "name": "t" } });
-        let expected = json!({ "sandboxTemplateRef": { "name": "t" }, "replicas": 1 });
-        assert_eq!(POOL.create(scope, "a", &spec).await, expected);
-        let spec =
-            json!({ "sandboxTemplateRef": { "name": "t" }, "replicas": 0, "updateStrategy": {} });
-        let expected = json!({
-            "sandboxTemplateRef": { "name": "t" },
-            "replicas": 0,
-            "updateStrategy": { "type": "OnReplenish" },
-        });
-        assert_eq!(POOL.create(scope, "b", &spec).await, expected);
-    })
-    .await;
+    let spec = json!({ "sandboxTemplateRef": { "name": "t" } });
+    let expected = json!({ "sandboxTemplateRef": { "name": "t" }, "replicas": 1 });
+    assert_eq!(POOL.create(target, "a", &spec).await?, expected);
+    let spec =
+        json!({ "sandboxTemplateRef": { "name": "t" }, "replicas": 0, "updateStrategy": {} });
+    let expected = json!({
+        "sandboxTemplateRef": { "name": "t" },
+        "replicas": 0,
+        "updateStrategy": { "type": "OnReplenish" },
+    });
+    assert_eq!(POOL.create(target, "b", &spec).await?, expected);
+    Ok(())
 }
 
-#[tokio::test]
-async fn of_the_pod_spec_in_full() {
-    with_crds(PodSpecSchema::Full, async |scope| {
-        let written =
-            blueprint(|spec| spec["podTemplate"]["spec"] = everything_that_is_filled_in(false));
-        let filled = everything_that_is_filled_in(true);
-        for kind in [SANDBOX, TEMPLATE] {
-            let spec = kind.create(scope, "a", &written).await;
-            assert_eq!(spec["podTemplate"]["spec"], filled, "{}", kind.kind);
-        }
-    })
-    .await;
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_pod_spec_in_full() -> Result<()> {
+    let target = &Target::with_crds(PodSpecSchema::Full).await?;
+    let written =
+        blueprint(|spec| spec["podTemplate"]["spec"] = everything_that_is_filled_in(false));
+    let filled = everything_that_is_filled_in(true);
+    for kind in [SANDBOX, TEMPLATE] {
+        let spec = kind.create(target, "a", &written).await?;
+        assert_eq!(spec["podTemplate"]["spec"], filled, "{}", kind.kind);
+    }
+    Ok(())
 }
 
-#[tokio::test]
-async fn of_the_lean_pod_spec_are_none() {
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        let written =
-            blueprint(|spec| spec["podTemplate"]["spec"] = everything_that_is_filled_in(false));
-        let spec = SANDBOX.create(scope, "a", &written).await;
-        assert_eq!(spec["podTemplate"], written["podTemplate"]);
-    })
-    .await;
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_lean_pod_spec_are_none() -> Result<()> {
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    let written =
+        blueprint(|spec| spec["podTemplate"]["spec"] = everything_that_is_filled_in(false));
+    let spec = SANDBOX.create(target, "a", &written).await?;
+    assert_eq!(spec["podTemplate"], written["podTemplate"]);
+    Ok(())
 }
 
 /// A pod spec with every place that has a default, with or without the defaults.

@@ -9,9 +9,10 @@ mod unknown_fields;
 mod validation;
 mod versions;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::scope::Scope;
+use crate::target::Target;
 
 const CORE: &str = "agents.x-k8s.io";
 const EXTENSIONS: &str = "extensions.agents.x-k8s.io";
@@ -63,12 +64,12 @@ impl Resource {
         format!("{}/{}", self.group, self.version)
     }
 
-    fn collection(self, scope: &Scope) -> String {
-        scope.collection(&self.group_version(), self.plural)
+    fn collection(self, target: &Target) -> String {
+        target.path(&format!("/apis/{}", self.group_version()), self.plural)
     }
 
-    fn path(self, scope: &Scope, name: &str) -> String {
-        format!("{}/{name}", self.collection(scope))
+    fn path(self, target: &Target, name: &str) -> String {
+        format!("{}/{name}", self.collection(target))
     }
 
     /// A whole object.
@@ -82,15 +83,19 @@ impl Resource {
     }
 
     /// Creates an object and answers with its spec as the server keeps it.
-    async fn create(self, scope: &Scope, name: &str, spec: &Value) -> Value {
+    async fn create(self, target: &Target, name: &str, spec: &Value) -> Result<Value> {
         let object = self.object(name, spec);
-        let created = scope.post(&self.collection(scope), &object).await.created();
-        created["spec"].clone()
+        let created = target
+            .post(&self.collection(target), &object)
+            .await?
+            .created()?;
+        Ok(created["spec"].clone())
     }
 
     /// The spec of an object, read in this version.
-    async fn spec(self, scope: &Scope, name: &str) -> Value {
-        scope.get(&self.path(scope, name)).await.ok()["spec"].clone()
+    async fn spec(self, target: &Target, name: &str) -> Result<Value> {
+        let object = target.get(&self.path(target, name)).await?.ok()?;
+        Ok(object["spec"].clone())
     }
 }
 

@@ -5,13 +5,14 @@
 //! below `spec`.
 
 use agent_sandbox_crds::{PodSpecSchema, SandboxSpec};
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{CLAIM, POOL, Resource, SANDBOX, TEMPLATE, blueprint, condition};
-use crate::scope::{Scope, with_crds};
+use crate::target::{Patch, Target};
 
-#[tokio::test]
-async fn of_a_sandbox() {
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_sandbox() -> Result<()> {
     // The last two instants pass for date-times with the API server, and no client could read them.
     const CASES: &str = r#"
         podTemplate    = {}                           | podTemplate.spec | Required value
@@ -27,14 +28,13 @@ async fn of_a_sandbox() {
         shutdownTime   = "2026-01-01T00:00:00+99:99"  | shutdownTime | should match
         shutdownTime   = "2026-01-01T00:00:00x1Z"     | shutdownTime | should match
     "#;
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        refused(scope, SANDBOX, &blueprint(|_| {}), CASES).await;
-    })
-    .await;
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    refused(target, SANDBOX, &blueprint(|_| {}), CASES).await?;
+    Ok(())
 }
 
-#[tokio::test]
-async fn of_a_claim() {
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_claim() -> Result<()> {
     const CASES: &str = r#"
         warmPoolRef        = {}                                 | warmPoolRef.name | Required value
         warmPoolRef        = {"name": ""}                       | warmPoolRef.name | at least 1 chars long
@@ -47,20 +47,19 @@ async fn of_a_claim() {
         env                = [{"name": "A", "value": 1}]        | env[0].value | must be of type string
         additionalPodMetadata = {"labels": {"a": 1}}            | additionalPodMetadata.labels.a | must be of type string
     "#;
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        refused(
-            scope,
-            CLAIM,
-            &json!({ "warmPoolRef": { "name": "p" } }),
-            CASES,
-        )
-        .await;
-    })
-    .await;
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    refused(
+        target,
+        CLAIM,
+        &json!({ "warmPoolRef": { "name": "p" } }),
+        CASES,
+    )
+    .await?;
+    Ok(())
 }
 
-#[tokio::test]
-async fn of_a_template() {
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_template() -> Result<()> {
     const CASES: &str = r#"
         networkPolicyManagement    = "Off"      | networkPolicyManagement | Unsupported value
         envVarsInjectionPolicy     = "allowed"  | envVarsInjectionPolicy | Unsupported value
@@ -68,14 +67,13 @@ async fn of_a_template() {
         networkPolicy = {"egress": [{"to": [{"ipBlock": {}}]}]} | networkPolicy.egress[0].to[0].ipBlock.cidr | Required value
         networkPolicy = {"ingress": {}}         | networkPolicy.ingress | must be of type array
     "#;
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        refused(scope, TEMPLATE, &blueprint(|_| {}), CASES).await;
-    })
-    .await;
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    refused(target, TEMPLATE, &blueprint(|_| {}), CASES).await?;
+    Ok(())
 }
 
-#[tokio::test]
-async fn of_a_pool() {
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_pool() -> Result<()> {
     const CASES: &str = r#"
         sandboxTemplateRef = {}                         | sandboxTemplateRef.name | Required value
         sandboxTemplateRef = {"name": ""}               | sandboxTemplateRef.name | at least 1 chars long
@@ -83,20 +81,19 @@ async fn of_a_pool() {
         replicas           = "3"                        | replicas | must be of type integer
         updateStrategy     = {"type": "RollingUpdate"}  | updateStrategy.type | Unsupported value
     "#;
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        refused(
-            scope,
-            POOL,
-            &json!({ "sandboxTemplateRef": { "name": "t" } }),
-            CASES,
-        )
-        .await;
-    })
-    .await;
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    refused(
+        target,
+        POOL,
+        &json!({ "sandboxTemplateRef": { "name": "t" } }),
+        CASES,
+    )
+    .await?;
+    Ok(())
 }
 
-#[tokio::test]
-async fn of_the_pod_spec_in_full() {
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_pod_spec_in_full() -> Result<()> {
     const CASES: &str = r#"
         podTemplate/spec             = {}                                   | podTemplate.spec.containers | Required value
         podTemplate/spec/containers  = [{"image": "i"}]                     | podTemplate.spec.containers[0].name | Required value
@@ -109,119 +106,113 @@ async fn of_the_pod_spec_in_full() {
         podTemplate/spec/containers/0/resources = {"limits": {"cpu": true}} | podTemplate.spec.containers[0].resources.limits.cpu | must be of type
         podTemplate/spec/containers/0/readinessProbe = {"httpGet": {"path": "/"}} | podTemplate.spec.containers[0].readinessProbe.httpGet.port | Required value
     "#;
-    with_crds(PodSpecSchema::Full, async |scope| {
-        for kind in [SANDBOX, TEMPLATE] {
-            refused(scope, kind, &blueprint(|_| {}), CASES).await;
-        }
-        let accepted = blueprint(|spec| {
-            spec["podTemplate"]["spec"]["containers"][0]["resources"] = json!({
-                "limits": { "cpu": 1, "memory": "1.5Gi", "x": "500m", "y": "12e6", "z": "-1" },
-            });
+    let target = &Target::with_crds(PodSpecSchema::Full).await?;
+    for kind in [SANDBOX, TEMPLATE] {
+        refused(target, kind, &blueprint(|_| {}), CASES).await?;
+    }
+    let accepted = blueprint(|spec| {
+        spec["podTemplate"]["spec"]["containers"][0]["resources"] = json!({
+            "limits": { "cpu": 1, "memory": "1.5Gi", "x": "500m", "y": "12e6", "z": "-1" },
         });
-        TEMPLATE.create(scope, "accepted", &accepted).await;
-    })
-    .await;
+    });
+    TEMPLATE.create(target, "accepted", &accepted).await?;
+    Ok(())
 }
 
-#[tokio::test]
-async fn of_the_lean_pod_spec_is_about_containers_only() {
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_lean_pod_spec_is_about_containers_only() -> Result<()> {
     const CASES: &str = r#"
         podTemplate/spec = {}                                | podTemplate.spec.containers | Required value
         podTemplate/spec = {"containers": "a"}               | podTemplate.spec.containers | must be of type array
         podTemplate/spec = {"containers": [{"image": "i"}]}  | podTemplate.spec.containers[0].name | Required value
     "#;
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        refused(scope, SANDBOX, &blueprint(|_| {}), CASES).await;
-        let odd = json!({ "podTemplate": { "spec": {
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    refused(target, SANDBOX, &blueprint(|_| {}), CASES).await?;
+    let odd = json!({ "podTemplate": { "spec": {
             "containers": [{ "name": "a", "env": 1 }],
             "volumes": "odd",
         } } });
-        let kept = SANDBOX.create(scope, "accepted", &odd).await;
-        assert_eq!(kept["podTemplate"], odd["podTemplate"]);
-    })
-    .await;
+    let kept = SANDBOX.create(target, "accepted", &odd).await?;
+    assert_eq!(kept["podTemplate"], odd["podTemplate"]);
+    Ok(())
 }
 
-#[tokio::test]
-async fn numbers_beyond_their_type_are_refused() {
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        let spec = json!({
-            "warmPoolRef": { "name": "p" },
-            "lifecycle": { "ttlSecondsAfterFinished": 1_i64 << 40 },
-        });
-        let object = CLAIM.object("refused", &spec);
-        let reply = scope.post(&CLAIM.collection(scope), &object).await;
-        // The field is in the message only.
-        let message = reply.body["message"].as_str().unwrap_or_default();
-        let named = message.contains("spec.lifecycle.ttlSecondsAfterFinished");
-        assert!(reply.code == 422 && named, "{}", reply.body);
-    })
-    .await;
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_beyond_their_type_are_refused() -> Result<()> {
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    let spec = json!({
+        "warmPoolRef": { "name": "p" },
+        "lifecycle": { "ttlSecondsAfterFinished": 1_i64 << 40 },
+    });
+    let object = CLAIM.object("refused", &spec);
+    let reply = target.post(&CLAIM.collection(target), &object).await?;
+    // The field is in the message only.
+    let message = reply.body["message"].as_str().unwrap_or_default();
+    let named = message.contains("spec.lifecycle.ttlSecondsAfterFinished");
+    assert!(reply.status.as_u16() == 422 && named, "{}", reply.body);
+    Ok(())
 }
 
-#[tokio::test]
-async fn objects_without_what_is_required_are_refused() {
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        for (kind, required) in [
-            (SANDBOX, Some("podTemplate")),
-            (CLAIM, None),
-            (TEMPLATE, Some("podTemplate")),
-            (POOL, Some("sandboxTemplateRef")),
-        ] {
-            let mut object = kind.object("refused", &json!({}));
-            if let Some(field) = required {
-                let reply = scope.post(&kind.collection(scope), &object).await;
-                reply.refused(&format!("spec.{field}"), "Required value");
-            }
-            object.as_object_mut().unwrap().shift_remove("spec");
-            let reply = scope.post(&kind.collection(scope), &object).await;
-            reply.refused("spec", "Required value");
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_without_what_is_required_are_refused() -> Result<()> {
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    for (kind, required) in [
+        (SANDBOX, Some("podTemplate")),
+        (CLAIM, None),
+        (TEMPLATE, Some("podTemplate")),
+        (POOL, Some("sandboxTemplateRef")),
+    ] {
+        let mut object = kind.object("refused", &json!({}));
+        if let Some(field) = required {
+            let reply = target.post(&kind.collection(target), &object).await?;
+            reply.refused(&format!("spec.{field}"), "Required value");
         }
-    })
-    .await;
+        object.as_object_mut().unwrap().shift_remove("spec");
+        let reply = target.post(&kind.collection(target), &object).await?;
+        reply.refused("spec", "Required value");
+    }
+    Ok(())
 }
 
-#[tokio::test]
-async fn instants_are_accepted_in_every_form_clients_write() {
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        for (at, instant) in [
-            "2026-01-01T00:00:00Z",
-            "2026-01-01T00:00:00.123456789Z",
-            "2026-01-01T00:00:00.5+02:00",
-            "2026-12-31T23:59:59-11:30",
-            "2026-01-01t00:00:00z",
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let spec = blueprint(|spec| spec["shutdownTime"] = json!(instant));
-            let kept = SANDBOX.create(scope, &format!("s{at}"), &spec).await;
-            assert_eq!(kept["shutdownTime"], instant);
-            // What the server lets pass, the programs can read.
-            serde_json::from_value::<SandboxSpec>(kept).unwrap();
-        }
-    })
-    .await;
+#[tokio::test(flavor = "multi_thread")]
+async fn instants_are_accepted_in_every_form_clients_write() -> Result<()> {
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    for (at, instant) in [
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:00:00.123456789Z",
+        "2026-01-01T00:00:00.5+02:00",
+        "2026-12-31T23:59:59-11:30",
+        "2026-01-01t00:00:00z",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let spec = blueprint(|spec| spec["shutdownTime"] = json!(instant));
+        let kept = SANDBOX.create(target, &format!("s{at}"), &spec).await?;
+        assert_eq!(kept["shutdownTime"], instant);
+        // What the server lets pass, the programs can read.
+        serde_json::from_value::<SandboxSpec>(kept).unwrap();
+    }
+    Ok(())
 }
 
-#[tokio::test]
-async fn of_conditions() {
-    with_crds(PodSpecSchema::Lean, async |scope| {
-        SANDBOX.create(scope, "a", &blueprint(|_| {})).await;
-        let claim = json!({ "warmPoolRef": { "name": "p" } });
-        CLAIM.create(scope, "a", &claim).await;
-        for kind in [SANDBOX, CLAIM] {
-            conditions(scope, kind).await;
-        }
-    })
-    .await;
+#[tokio::test(flavor = "multi_thread")]
+async fn of_conditions() -> Result<()> {
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    SANDBOX.create(target, "a", &blueprint(|_| {})).await?;
+    let claim = json!({ "warmPoolRef": { "name": "p" } });
+    CLAIM.create(target, "a", &claim).await?;
+    for kind in [SANDBOX, CLAIM] {
+        conditions(target, kind).await?;
+    }
+    Ok(())
 }
 
-async fn conditions(scope: &Scope, kind: Resource) {
-    let path = format!("{}/status", kind.path(scope, "a"));
+async fn conditions(target: &Target, kind: Resource) -> Result<()> {
+    let path = format!("{}/status", kind.path(target, "a"));
     let write = async |conditions: Value| {
         let status = json!({ "status": { "conditions": conditions } });
-        scope.merge(&path, &status).await
+        target.patch(Patch::Merge, &path, &status).await
     };
     for (field, value, message) in [
         ("status", json!("Maybe"), "Unsupported value"),
@@ -242,17 +233,17 @@ async fn conditions(scope: &Scope, kind: Resource) {
     ] {
         let mut change = json!({});
         change[field] = value;
-        let reply = write(json!([condition("Ready", &change)])).await;
+        let reply = write(json!([condition("Ready", &change)])).await?;
         reply.refused(&format!("status.conditions[0].{field}"), message);
     }
     for missing in ["lastTransitionTime", "message", "reason", "status"] {
         let mut incomplete = condition("Ready", &json!({}));
         incomplete.as_object_mut().unwrap().shift_remove(missing);
-        let reply = write(json!([incomplete])).await;
+        let reply = write(json!([incomplete])).await?;
         reply.refused(&format!("status.conditions[0].{missing}"), "Required value");
     }
     let one = condition("Ready", &json!({}));
-    let twice = write(json!([one, one])).await;
+    let twice = write(json!([one, one])).await?;
     twice.refused("status.conditions[1]", "Duplicate value");
 
     let longest = json!({ "message": "ä".repeat(32_768), "observedGeneration": 3 });
@@ -260,11 +251,12 @@ async fn conditions(scope: &Scope, kind: Resource) {
         condition("Ready", &longest),
         condition("example.com/Own", &json!({})),
     ]);
-    write(accepted).await.ok();
+    write(accepted).await?.ok()?;
+    Ok(())
 }
 
 /// Creates `base` with the change of each case, in both versions, and expects to be refused.
-async fn refused(scope: &Scope, kind: Resource, base: &Value, cases: &str) {
+async fn refused(target: &Target, kind: Resource, base: &Value, cases: &str) -> Result<()> {
     for case in cases.lines().map(str::trim).filter(|case| !case.is_empty()) {
         let (change, expected) = case.split_once(" | ").unwrap();
         let (path, value) = change.split_once('=').unwrap();
@@ -277,8 +269,9 @@ async fn refused(scope: &Scope, kind: Resource, base: &Value, cases: &str) {
         spec.pointer_mut(&parent).unwrap()[name] = serde_json::from_str(value).unwrap();
         for kind in [kind, kind.deprecated()] {
             let object = kind.object("refused", &spec);
-            let reply = scope.post(&kind.collection(scope), &object).await;
+            let reply = target.post(&kind.collection(target), &object).await?;
             reply.refused(&format!("spec.{field}"), message.trim());
         }
     }
+    Ok(())
 }

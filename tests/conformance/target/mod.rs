@@ -1,16 +1,23 @@
 //! The server under test and how tests talk to it.
 
+mod answer;
+mod definition;
+mod watch;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_sandbox_apiserver::Server;
 use agent_sandbox_service::shutdown::Shutdown;
-use anyhow::{Context as _, Result, ensure};
-use futures::{AsyncBufReadExt as _, StreamExt as _};
-use http::{HeaderMap, Method, Request, StatusCode};
+use anyhow::{Context as _, Result};
+use http::{Method, Request, StatusCode};
 use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
+use tokio::sync::MutexGuard;
+
+pub(crate) use answer::Answer;
 
 /// How long anything may take before a test gives up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -25,14 +32,8 @@ pub(crate) struct Target {
     shutdown: Option<Shutdown>,
     /// Our server, unless a cluster is tested.
     server: Option<Server>,
-}
-
-/// What the server answered.
-#[derive(Debug, Clone)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Value,
+    /// Keeps our definitions as they are until the test is over.
+    turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// The kinds of PATCH.
@@ -45,10 +46,6 @@ pub(crate) enum Patch {
 }
 
 /// The kubeconfig of the cluster under test, if one is.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one switch of the suite, read where it is used"
-)]
 pub(crate) fn kubeconfig() -> Option<PathBuf> {
     std::env::var_os(KUBECONFIG)
         .filter(|path: &OsString| !path.is_empty())
@@ -58,30 +55,7 @@ pub(crate) fn kubeconfig() -> Option<PathBuf> {
 impl Target {
     /// Connects to the server under test and makes a namespace.
     pub(crate) async fn new() -> Result<Self> {
-        let mut target = match kubeconfig() {
-            Some(path) => {
-                let kubeconfig = kube::config::Kubeconfig::read_from(&path)
-                    .with_context(|| format!("reading {}", path.display()))?;
-                let config =
-                    kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
-                Self {
-                    client: Client::try_from(config)?,
-                    namespace: String::new(),
-                    shutdown: None,
-                    server: None,
-                }
-            }
-            None => {
-                let shutdown = Shutdown::new();
-                let server = Server::builder().start(&shutdown)?;
-                Self {
-                    client: server.client(),
-                    namespace: String::new(),
-                    shutdown: Some(shutdown),
-                    server: Some(server),
-                }
-            }
-        };
+        let mut target = Self::connect().await?;
         let namespace = target
             .post(
                 "/api/v1/namespaces",
@@ -100,14 +74,30 @@ impl Target {
         Ok(target)
     }
 
+    async fn connect() -> Result<Self> {
+        let (client, server, shutdown) = if let Some(path) = kubeconfig() {
+            let kubeconfig = Kubeconfig::read_from(&path)
+                .with_context(|| format!("reading {}", path.display()))?;
+            let options = KubeConfigOptions::default();
+            let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+            (Client::try_from(config)?, None, None)
+        } else {
+            let shutdown = Shutdown::new();
+            let server = Server::builder().start(&shutdown)?;
+            (server.client(), Some(server), Some(shutdown))
+        };
+        Ok(Self {
+            client,
+            namespace: String::new(),
+            shutdown,
+            server,
+            turn: None,
+        })
+    }
+
     /// The namespace of this test.
     pub(crate) fn namespace(&self) -> &str {
         &self.namespace
-    }
-
-    /// The client, for what is easier with it.
-    pub(crate) fn client(&self) -> Client {
-        self.client.clone()
     }
 
     /// Our server, when it is the one under test.
@@ -189,6 +179,13 @@ impl Target {
             .await
     }
 
+    /// Reads a collection or an object as the table `kubectl get` prints.
+    pub(crate) async fn table(&self, path: &str) -> Result<Answer> {
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        self.call(Method::GET, path, &[("accept", accept)], None)
+            .await
+    }
+
     /// Sends a request and reads the whole answer.
     pub(crate) async fn call(
         &self,
@@ -235,23 +232,6 @@ impl Target {
             .with_context(|| format!("{method} {path}"))
     }
 
-    /// Opens a watch.
-    pub(crate) async fn watch(&self, path: &str, query: &str) -> Result<Watch> {
-        self.watch_as(path, query, "application/json").await
-    }
-
-    /// Opens a watch that asks for a media type.
-    pub(crate) async fn watch_as(&self, path: &str, query: &str, accept: &str) -> Result<Watch> {
-        let separator = if query.is_empty() { "" } else { "&" };
-        let request = Request::get(format!("{path}?watch=true{separator}{query}"))
-            .header("accept", accept)
-            .body(Vec::new())?;
-        let lines = self.client.request_stream(request).await?.lines();
-        Ok(Watch {
-            lines: Box::pin(lines),
-        })
-    }
-
     /// Asks again until there is an answer, or fails after [`DEADLINE`].
     pub(crate) async fn eventually<T>(
         &self,
@@ -269,52 +249,6 @@ impl Target {
         tokio::time::timeout(DEADLINE, asking)
             .await
             .with_context(|| format!("waited too long for {what}"))?
-    }
-
-    /// Installs a CRD and waits until its objects are served. `spec` lacks the names, which are made
-    /// from `kind`; the group is the test's own.
-    pub(crate) async fn define(&self, kind: &str, mut spec: Value) -> Result<Custom> {
-        let plural = format!("{}s", kind.to_lowercase());
-        let group = format!("{}.conformance.example.com", self.namespace);
-        if let Some(spec) = spec.as_object_mut() {
-            spec.insert("group".to_owned(), group.as_str().into());
-            let names = spec.entry("names").or_insert_with(|| json!({}));
-            if let Some(names) = names.as_object_mut() {
-                names.insert("kind".to_owned(), kind.into());
-                names.insert("plural".to_owned(), plural.as_str().into());
-            }
-        }
-        let name = format!("{plural}.{group}");
-        let definition = json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": name}, "spec": spec,
-        });
-        let collection = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        self.post(collection, &definition).await?.created()?;
-        let path = format!("{collection}/{name}");
-        self.eventually("the definition to be established", async || {
-            let definition = self.get(&path).await?.ok()?;
-            let conditions = definition
-                .pointer("/status/conditions")
-                .and_then(Value::as_array);
-            let established = conditions.into_iter().flatten().any(|condition| {
-                condition["type"] == "Established" && condition["status"] == "True"
-            });
-            Ok(established.then_some(()))
-        })
-        .await?;
-        let custom = Custom {
-            definition: path,
-            group,
-            plural,
-        };
-        // A real server announces before every replica of its storage is ready.
-        self.eventually("the resource to be served", async || {
-            let list = self.get(&custom.path(self, "v1", "")).await?;
-            Ok((list.status == StatusCode::OK).then_some(()))
-        })
-        .await?;
-        Ok(custom)
     }
 }
 
@@ -350,114 +284,6 @@ async fn clean_up(client: &Client, namespace: &str) {
         if let Ok(request) = Request::delete(path).body(Vec::new()) {
             drop(client.request::<Value>(request).await);
         }
-    }
-}
-
-/// A custom resource of the test.
-pub(crate) struct Custom {
-    /// Path of the definition.
-    pub(crate) definition: String,
-    pub(crate) group: String,
-    pub(crate) plural: String,
-}
-
-impl Custom {
-    /// The path of one object, or of the collection when `name` is empty.
-    pub(crate) fn path(&self, target: &Target, version: &str, name: &str) -> String {
-        let slash = if name.is_empty() { "" } else { "/" };
-        target.path(
-            &format!("/apis/{}/{version}", self.group),
-            &format!("{}{slash}{name}", self.plural),
-        )
-    }
-
-    pub(crate) fn api_version(&self, version: &str) -> String {
-        format!("{}/{version}", self.group)
-    }
-}
-
-impl Answer {
-    /// The object, if the answer was 200.
-    pub(crate) fn ok(self) -> Result<Value> {
-        self.expect(StatusCode::OK)
-    }
-
-    /// The object, if the answer was 201.
-    pub(crate) fn created(self) -> Result<Value> {
-        self.expect(StatusCode::CREATED)
-    }
-
-    fn expect(self, status: StatusCode) -> Result<Value> {
-        ensure!(
-            self.status == status,
-            "expected {status}, got {}: {}",
-            self.status,
-            self.body
-        );
-        Ok(self.body)
-    }
-
-    /// The `Status`, if the answer was this error.
-    #[track_caller]
-    pub(crate) fn error(self, code: u16, reason: &str) -> Value {
-        let Self { status, body, .. } = self;
-        assert_eq!(status.as_u16(), code, "{body}");
-        assert_eq!(body["kind"], "Status", "{body}");
-        assert_eq!(body["apiVersion"], "v1", "{body}");
-        assert_eq!(body["status"], "Failure", "{body}");
-        assert_eq!(body["code"], code, "{body}");
-        assert_eq!(body["reason"], reason, "{body}");
-        body
-    }
-
-    /// The texts of the `Warning` headers.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        self.headers
-            .get_all("warning")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .map(|value| {
-                let text = value.split_once('"').map_or(value, |(_, text)| text);
-                text.strip_suffix('"').unwrap_or(text).replace("\\\"", "\"")
-            })
-            .collect()
-    }
-}
-
-/// The events of a watch, read with a deadline.
-pub(crate) struct Watch {
-    lines: std::pin::Pin<Box<dyn futures::Stream<Item = std::io::Result<String>> + Send>>,
-}
-
-impl Watch {
-    /// The next event; an error when the watch ends or nothing comes.
-    pub(crate) async fn next(&mut self) -> Result<Value> {
-        let line = tokio::time::timeout(DEADLINE, self.lines.next())
-            .await
-            .context("no event came")?
-            .context("the watch ended")??;
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    /// The next event that is not a bookmark, as its type and the object.
-    pub(crate) async fn change(&mut self) -> Result<(String, Value)> {
-        loop {
-            let mut event = self.next().await?;
-            let kind = text(&event, "/type").to_owned();
-            if kind != "BOOKMARK" {
-                return Ok((kind, event["object"].take()));
-            }
-        }
-    }
-
-    /// The next changes as `TYPE name`, in order.
-    pub(crate) async fn changes(&mut self, count: usize) -> Result<Vec<String>> {
-        let mut changes = Vec::with_capacity(count);
-        while changes.len() < count {
-            let (kind, object) = self.change().await?;
-            changes.push(format!("{kind} {}", text(&object, "/metadata/name")));
-        }
-        Ok(changes)
     }
 }
 
