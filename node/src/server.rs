@@ -7,7 +7,7 @@ use std::io;
 
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -31,6 +31,9 @@ pub(crate) fn router(roster: Roster, stopping: CancellationToken) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs))
+        .route("/exec/{*target}", any(no_streams))
+        .route("/attach/{*target}", any(no_streams))
+        .route("/portForward/{*target}", any(no_streams))
         .with_state(Routes { roster, stopping })
 }
 
@@ -46,6 +49,13 @@ async fn pods(State(routes): State<Routes>) -> Response {
     let items: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
     Json(list).into_response()
+}
+
+/// Says what is not there, and what does the same.
+async fn no_streams() -> Response {
+    let message = "this node serves logs, but neither exec, attach nor port-forward; \
+                   pods listen on their own address of this machine, see status.podIP";
+    (StatusCode::NOT_IMPLEMENTED, message).into_response()
 }
 
 /// The query of `kubectl logs`, as the API server passes it on.
@@ -383,6 +393,11 @@ mod tests {
             let answer = fixture.get(&format!("/containerLogs/{path}")).await;
             assert_eq!(answer.0, status, "{path}");
             assert!(answer.1.contains(text), "{path}: {}", answer.1);
+        }
+        for path in ["exec/ns/p/main", "attach/ns/p/main", "portForward/ns/p"] {
+            let answer = fixture.get(&format!("/{path}")).await;
+            assert_eq!(answer.0, StatusCode::NOT_IMPLEMENTED, "{path}");
+            assert!(answer.1.contains("status.podIP"), "{}", answer.1);
         }
         let (_, pods) = fixture.get("/pods").await;
         assert!(pods.contains("PodList") && pods.contains("\"p\""), "{pods}");
