@@ -6,17 +6,19 @@ use std::path::PathBuf;
 use agent_sandbox_service::args::{LogArgs, LogFormat};
 use clap::{Args, Parser, Subcommand};
 
+use crate::child::Command;
+
 /// Sandboxes for AI agents on this machine: API server, node, controller and router in one process.
 #[derive(Debug, Parser)]
 #[command(name = "agent-sandbox", version, about, subcommand_required = true)]
 pub struct Cli {
     #[command(subcommand)]
-    pub command: Command,
+    pub subcommand: Subcommands,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum Subcommands {
     /// Run the platform until it is interrupted, or around a command
     Up(UpArgs),
 }
@@ -50,6 +52,10 @@ pub struct UpArgs {
         value_name = "PORT"
     )]
     api_port: u16,
+    /// Keep objects and the data of volume claims in the state directory for the next `up --keep`;
+    /// pods start again there, with empty files. Without it every start is empty
+    #[arg(long, env = "AGENT_SANDBOX_KEEP")]
+    keep: bool,
     /// Manifests to apply before the platform reports ready; YAML or JSON, several documents each
     #[arg(long, value_name = "FILE", num_args = 1..)]
     apply: Vec<PathBuf>,
@@ -64,6 +70,9 @@ pub struct UpArgs {
     /// Line format of the log
     #[arg(long, env = "AGENT_SANDBOX_LOG_FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
+    /// Where programs are looked for; decides what COMMAND is
+    #[arg(long, env = "PATH", hide = true)]
+    path: Option<OsString>,
     /// A command to run against the platform, with `KUBECONFIG` and `SANDBOX_ROUTER_URL` set; the
     /// platform stops with it and exits with its status
     #[arg(last = true, value_name = "COMMAND")]
@@ -79,10 +88,22 @@ pub struct Config {
     pub router_port: u16,
     /// API server port, 0 for any.
     pub api_port: u16,
+    /// What outlives the process.
+    pub keep: Keep,
     /// Manifest files, in order.
     pub apply: Vec<PathBuf>,
-    /// The command to run, program first.
-    pub command: Option<Vec<OsString>>,
+    /// The command to run against the platform.
+    pub command: Option<Command>,
+}
+
+/// What one run leaves for the next on the same state directory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keep {
+    /// Nothing: every start is empty.
+    Nothing,
+    /// Every object of the API, and the data of persistent volume claims. Pods are objects; their
+    /// processes and their own files are not kept.
+    Objects,
 }
 
 /// Why the command line cannot be used.
@@ -119,9 +140,11 @@ impl UpArgs {
             home,
             router_port,
             api_port,
+            keep,
             apply,
             log_filter,
             log_format,
+            path,
             command,
         } = self;
         if router_port == api_port && router_port != 0 {
@@ -145,8 +168,9 @@ impl UpArgs {
             state_dir,
             router_port,
             api_port,
+            keep: if keep { Keep::Objects } else { Keep::Nothing },
             apply,
-            command: (!command.is_empty()).then_some(command),
+            command: Command::new(command, path),
         };
         Ok((
             config,
@@ -164,7 +188,7 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<Config, ArgsError> {
         let all = ["agent-sandbox", "up"].iter().chain(arguments);
-        let Command::Up(mut up) = Cli::try_parse_from(all).unwrap().command;
+        let Subcommands::Up(mut up) = Cli::try_parse_from(all).unwrap().subcommand;
         if !arguments.contains(&"--home") {
             up.home = Some("/home/me".into());
         }
@@ -201,6 +225,12 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_kept_unless_asked() {
+        assert_eq!(parse(&[]).unwrap().keep, Keep::Nothing);
+        assert_eq!(parse(&["--keep"]).unwrap().keep, Keep::Objects);
+    }
+
+    #[test]
     fn a_command_follows_the_dashes() {
         let config =
             parse(&["--apply", "a.yaml", "b.yaml", "--", "python3", "-c", "pass"]).unwrap();
@@ -208,7 +238,10 @@ mod tests {
             config.apply,
             [PathBuf::from("a.yaml"), PathBuf::from("b.yaml")]
         );
-        assert_eq!(config.command.unwrap(), ["python3", "-c", "pass"]);
+        assert_eq!(
+            config.command.unwrap().words().collect::<Vec<_>>(),
+            ["python3", "-c", "pass"]
+        );
         assert!(parse(&[]).unwrap().command.is_none());
     }
 }

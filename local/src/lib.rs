@@ -11,12 +11,15 @@
 //! This crate only composes: start order, hand-over, what is printed, and the stop. Everything that
 //! runs lives in the crates it wires together.
 
+pub mod api;
 pub mod args;
+pub mod causes;
 pub mod child;
 pub mod definitions;
 pub mod images;
 pub mod kubeconfig;
 pub mod manifest;
+pub mod part;
 pub mod platform;
 pub mod state_dir;
 pub mod up;

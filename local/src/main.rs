@@ -4,8 +4,9 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use agent_sandbox_local::args::{Cli, Command};
-use agent_sandbox_local::{images, up};
+use agent_sandbox_local::args::{Cli, Subcommands};
+use agent_sandbox_local::up::{self, UpError};
+use agent_sandbox_local::{causes, images};
 use agent_sandbox_service::log;
 use anyhow::Context;
 use clap::Parser;
@@ -31,14 +32,15 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             report(&error);
-            ExitCode::FAILURE
+            let status = error.downcast_ref::<UpError>().map(UpError::exit_status);
+            status.map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli {
-        command: Command::Up(arguments),
+        subcommand: Subcommands::Up(arguments),
     } = cli;
     let (config, log_args) = arguments.into_config()?;
     log::init(&log_args)?;
@@ -54,5 +56,5 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     reason = "the last word of the program to its user"
 )]
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", causes::on_one_line(error.as_ref()));
 }

@@ -1,5 +1,9 @@
 //! Applying the files of `--apply`, as `kubectl apply --server-side` would.
+//!
+//! All files are read before the first object is applied. An object's namespace is `default` unless
+//! it names one.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,6 +49,12 @@ pub enum ManifestError {
         /// Where and why.
         message: String,
     },
+    /// There is nothing in the file.
+    #[error("--apply {}: there is no object in the file", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+    },
     /// A document is not a Kubernetes object.
     #[error(
         "--apply {}, document {document}: not a Kubernetes object (expected apiVersion, kind and metadata.name): {message}",
@@ -59,7 +69,7 @@ pub enum ManifestError {
         message: String,
     },
     /// The API server refused the object.
-    #[error("--apply {}, document {document}: {kind} {name}: {source}", file.display())]
+    #[error("--apply {}, document {document}: {kind} {name}: {message}", file.display())]
     Refused {
         /// The file.
         file: PathBuf,
@@ -70,7 +80,25 @@ pub enum ManifestError {
         /// The object's name.
         name: String,
         /// What the API server said.
-        source: Box<kube::Error>,
+        message: String,
+    },
+    /// Nobody serves objects of this kind.
+    #[error(
+        "--apply {}, document {document}: {kind} {name}: this API server has no {kind} in {version}; \
+         correct apiVersion and kind, or apply the CustomResourceDefinition in front of it",
+        file.display()
+    )]
+    UnknownKind {
+        /// The file.
+        file: PathBuf,
+        /// Which document.
+        document: usize,
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+        /// The object's API version.
+        version: String,
     },
 }
 
@@ -95,33 +123,68 @@ fn parse(file: &Path, text: &str, manifests: &mut Vec<Manifest>) -> Result<(), M
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(text).map_err(|error| ManifestError::Syntax {
             file: file.to_owned(),
-            message: error.to_string(),
+            message: first_line(&error.to_string()),
         })?;
+    let before = manifests.len();
     for (index, value) in documents.into_iter().enumerate() {
         if value.is_null() {
             continue;
         }
         let document = index + 1;
-        let object_error = |message: String| ManifestError::Object {
-            file: file.to_owned(),
-            document,
-            message,
-        };
-        let object =
-            DynamicObject::deserialize(value).map_err(|error| object_error(error.to_string()))?;
-        if object.types.is_none() {
-            return Err(object_error("apiVersion and kind are required".to_owned()));
+        for value in items(value) {
+            let object = object(value).map_err(|message| ManifestError::Object {
+                file: file.to_owned(),
+                document,
+                message,
+            })?;
+            manifests.push(Manifest {
+                file: file.to_owned(),
+                document,
+                object,
+            });
         }
-        if object.metadata.name.is_none() {
-            return Err(object_error("metadata.name is required".to_owned()));
-        }
-        manifests.push(Manifest {
+    }
+    if manifests.len() == before {
+        return Err(ManifestError::Empty {
             file: file.to_owned(),
-            document,
-            object,
         });
     }
     Ok(())
+}
+
+/// The objects of a document: those of a `List`, as `kubectl get -o yaml` writes it, or the one.
+fn items(mut document: Value) -> Vec<Value> {
+    let is_list = document.get("kind").is_some_and(|kind| kind == "List");
+    match document.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) if is_list => items,
+        Some(items) => {
+            if let Some(slot) = document.get_mut("items") {
+                *slot = items;
+            }
+            vec![document]
+        }
+        None => vec![document],
+    }
+}
+
+fn object(value: Value) -> Result<DynamicObject, String> {
+    if !value.is_object() {
+        return Err("this is no mapping".to_owned());
+    }
+    let object = DynamicObject::deserialize(value).map_err(|error| error.to_string())?;
+    if object.types.is_none() {
+        return Err("apiVersion and kind are required".to_owned());
+    }
+    if object.metadata.name.is_none() {
+        return Err("metadata.name is required".to_owned());
+    }
+    Ok(object)
+}
+
+/// The place and the reason; the quotation of the text that follows is for wider screens.
+fn first_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
 /// Applies the manifests in order.
@@ -133,27 +196,15 @@ pub async fn apply(client: &Client, manifests: Vec<Manifest>) -> Result<(), Mani
         field_validation: Some(kube::api::ValidationDirective::Strict),
         ..PatchParams::apply(MANAGER).force()
     };
-    for Manifest {
-        file,
-        document,
-        object,
-    } in manifests
-    {
-        let (kind, name) = (
-            object
-                .types
-                .as_ref()
-                .map_or_else(String::new, |types| types.kind.clone()),
-            object.name_any(),
-        );
-        let refused = |source| ManifestError::Refused {
-            file: file.clone(),
-            document,
-            kind: kind.clone(),
-            name: name.clone(),
-            source: Box::new(source),
-        };
-        let (resource, scope) = served(client, &object).await.map_err(refused)?;
+    let mut defined = HashSet::new();
+    for manifest in manifests {
+        let Manifest { object, .. } = &manifest;
+        let (gvk, name) = (manifest.gvk(), object.name_any());
+        let soon = defined.contains(&(gvk.group.clone(), gvk.kind.clone()));
+        let found = served(client, &gvk, soon).await;
+        let (resource, scope) = found
+            .map_err(|error| manifest.refused(&error))?
+            .ok_or_else(|| manifest.unknown_kind(&gvk))?;
         let api: Api<DynamicObject> = match scope {
             Scope::Cluster => Api::all_with(client.clone(), &resource),
             Scope::Namespaced => {
@@ -162,32 +213,85 @@ pub async fn apply(client: &Client, manifests: Vec<Manifest>) -> Result<(), Mani
                 Api::namespaced_with(client.clone(), namespace, &resource)
             }
         };
-        api.patch(&name, &parameters, &Patch::Apply(&object))
+        api.patch(&name, &parameters, &Patch::Apply(object))
             .await
-            .map_err(refused)?;
-        tracing::info!(kind, name, "applied");
+            .map_err(|error| manifest.refused(&error))?;
+        tracing::info!(kind = gvk.kind, name, "applied");
+        defined.extend(definition(object));
     }
     Ok(())
 }
 
-/// The resource that serves the object's kind. A definition applied a moment ago is waited for.
-async fn served(client: &Client, object: &DynamicObject) -> kube::Result<(ApiResource, Scope)> {
-    let gvk = object
-        .types
-        .as_ref()
-        .and_then(|types| GroupVersionKind::try_from(types).ok())
-        .unwrap_or_else(|| GroupVersionKind::gvk("", "", ""));
+impl Manifest {
+    fn gvk(&self) -> GroupVersionKind {
+        let types = self.object.types.as_ref();
+        types
+            .and_then(|types| GroupVersionKind::try_from(types).ok())
+            .unwrap_or_else(|| GroupVersionKind::gvk("", "", ""))
+    }
+
+    fn refused(&self, error: &kube::Error) -> ManifestError {
+        ManifestError::Refused {
+            file: self.file.clone(),
+            document: self.document,
+            kind: self.gvk().kind,
+            name: self.object.name_any(),
+            message: words(error),
+        }
+    }
+
+    fn unknown_kind(&self, gvk: &GroupVersionKind) -> ManifestError {
+        ManifestError::UnknownKind {
+            file: self.file.clone(),
+            document: self.document,
+            kind: gvk.kind.clone(),
+            name: self.object.name_any(),
+            version: gvk.api_version(),
+        }
+    }
+}
+
+/// The group and kind that an object defines, if it is a definition.
+fn definition(object: &DynamicObject) -> Option<(String, String)> {
+    let types = object.types.as_ref()?;
+    if types.kind != "CustomResourceDefinition" {
+        return None;
+    }
+    let spec = object.data.get("spec")?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Some((
+        text(spec.get("group")?)?,
+        text(spec.get("names")?.get("kind")?)?,
+    ))
+}
+
+/// The resource that serves a kind; `None` when there is none. One that will be there `soon`,
+/// because its definition was applied a moment ago, is waited for.
+async fn served(
+    client: &Client,
+    gvk: &GroupVersionKind,
+    soon: bool,
+) -> kube::Result<Option<(ApiResource, Scope)>> {
     let deadline = tokio::time::Instant::now() + KIND_DEADLINE;
     loop {
-        match pinned_kind(client, &gvk).await {
-            Ok((resource, capabilities)) => return Ok((resource, capabilities.scope)),
-            Err(error) if tokio::time::Instant::now() >= deadline => return Err(error),
-            Err(kube::Error::Discovery(_)) => tokio::time::sleep(KIND_RETRY).await,
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
-                tokio::time::sleep(KIND_RETRY).await;
-            }
+        match pinned_kind(client, gvk).await {
+            Ok((resource, capabilities)) => return Ok(Some((resource, capabilities.scope))),
+            Err(kube::Error::Discovery(_)) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
             Err(error) => return Err(error),
         }
+        if !soon || tokio::time::Instant::now() >= deadline {
+            return Ok(None);
+        }
+        tokio::time::sleep(KIND_RETRY).await;
+    }
+}
+
+/// What an API server said, without the wrapping of the client.
+pub(crate) fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -212,8 +316,27 @@ mod tests {
     }
 
     #[test]
+    fn lists_are_their_items() {
+        let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n- {apiVersion: v1, kind: Secret, metadata: {name: b}}\n";
+        assert_eq!(of(text).unwrap().len(), 2);
+        let own = "apiVersion: example.com/v1\nkind: Basket\nmetadata: {name: a}\nitems: [apple]\n";
+        let basket = &of(own).unwrap()[0].object;
+        assert_eq!(basket.data["items"][0], "apple");
+    }
+
+    #[test]
+    fn definitions_are_recognised() {
+        let text = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a}\nspec: {group: example.com, names: {kind: Basket}}\n";
+        let defined = definition(&of(text).unwrap()[0].object);
+        assert_eq!(defined, Some(("example.com".into(), "Basket".into())));
+        let other = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n";
+        assert_eq!(definition(&of(other).unwrap()[0].object), None);
+    }
+
+    #[test]
     fn what_is_missing_is_named_with_its_place() {
         let cases = [
+            ("just text\n", "this is no mapping"),
             ("apiVersion: v1\nkind: Pod\n", "metadata"),
             (
                 "apiVersion: v1\nkind: Pod\nmetadata: {}\n",
@@ -230,9 +353,11 @@ mod tests {
         }
         let error = of("a: [\n").unwrap_err().to_string();
         assert!(
-            error.contains("pool.yaml") && error.contains("not YAML"),
+            error.contains("pool.yaml: not YAML: line 1") && error.lines().count() == 1,
             "{error}"
         );
+        let error = of("# nothing\n").unwrap_err().to_string();
+        assert_eq!(error, "--apply pool.yaml: there is no object in the file");
         let error = read(&["absent.yaml".into()]).unwrap_err().to_string();
         assert_eq!(error, "--apply absent.yaml: cannot read the file");
     }

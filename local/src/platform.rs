@@ -4,33 +4,31 @@
 //!   listeners -> API server -> CRDs -> node, controller, router -> kubeconfig -> manifests -> ready
 //! ```
 //!
-//! Both listeners are bound first, so that a port in use is found before anything was started.
+//! Both listeners are bound first, so that a port in use is found before anything was started. What
+//! had been started when a later step fails is stopped in the same order as at the end.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent_sandbox_apiserver::Server;
-use agent_sandbox_apiserver::auth::{Authenticator, User};
-use agent_sandbox_apiserver::certificate::{CertificateError, ServingCertificate};
 use agent_sandbox_controller::Controller;
-use agent_sandbox_node::{InitProgram, InvalidImageName, Isolation, Node};
+use agent_sandbox_node::{ClaimData, InitProgram, InvalidImageName, Isolation, Node};
 use agent_sandbox_router::Router;
 use agent_sandbox_router::authz::Authorizer;
 use agent_sandbox_service::listen::{self, ListenError};
 use agent_sandbox_service::readiness::Readiness;
-use agent_sandbox_service::server;
-use agent_sandbox_service::shutdown::Shutdown;
-use agent_sandbox_service::tasks::Tasks;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::args::Config;
+use crate::api::{Api, ApiError};
+use crate::args::{Config, Keep};
 use crate::definitions::{self, DefinitionError};
+use crate::images;
 use crate::manifest::{self, ManifestError};
+use crate::part::{Failure, Part};
 use crate::state_dir::{StateDir, StateDirError};
-use crate::{images, kubeconfig};
 
 /// How long the parts may take to report ready.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -39,14 +37,12 @@ const READY_POLL: Duration = Duration::from_millis(2);
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long pods may take to end when the platform stops, whatever their grace period.
 const POD_GRACE: Duration = Duration::from_secs(2);
-/// How long each part may take to stop before it is cut.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A running platform. It must be stopped with [`Platform::stop`]; a dropped one leaves its files.
 #[derive(Debug)]
 pub struct Platform {
     state: StateDir,
-    client: ClientHandle,
+    api: Api,
     api_url: String,
     router_url: String,
     isolation: Isolation,
@@ -54,29 +50,12 @@ pub struct Platform {
     failures: mpsc::Receiver<Failure>,
 }
 
-/// What runs, each with its own order to stop, because the stop has an order too.
-#[derive(Debug)]
+/// What runs beside the API server. Parts are filled in as they start.
+#[derive(Debug, Default)]
 struct Parts {
-    router: Part,
-    controller: Part,
-    node: Part,
-    listener: Part,
-    api: Shutdown,
-    server: Server,
-}
-
-#[derive(Debug)]
-struct Part {
-    shutdown: Shutdown,
-    tasks: Tasks,
-}
-
-/// A part that ended while it should run.
-#[derive(Debug, thiserror::Error)]
-#[error("the {part} stopped by itself: {cause}")]
-pub struct Failure {
-    part: &'static str,
-    cause: String,
+    router: Option<Part>,
+    controller: Option<Part>,
+    node: Option<Part>,
 }
 
 /// Why the platform cannot start.
@@ -93,12 +72,9 @@ pub enum PlatformError {
         /// Why.
         source: ListenError,
     },
-    /// No certificate for the API.
+    /// The API cannot be served.
     #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// The API server does not start.
-    #[error("the API server does not start")]
-    Api(#[from] agent_sandbox_apiserver::StartError),
+    Api(#[from] ApiError),
     /// The resource kinds cannot be installed.
     #[error(transparent)]
     Definitions(#[from] DefinitionError),
@@ -128,16 +104,6 @@ pub enum PlatformError {
     },
 }
 
-/// A client that prints as nothing but itself.
-#[derive(Clone)]
-struct ClientHandle(Client);
-
-impl std::fmt::Debug for ClientHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
-    }
-}
-
 impl Platform {
     /// Starts everything and applies the manifests. When it returns, claims and requests are served.
     ///
@@ -147,109 +113,58 @@ impl Platform {
         // A typo is found before anything runs.
         let manifests = manifest::read(&config.apply)?;
         let state = StateDir::open(&config.state_dir)?;
-        let api_listener = bind("--api-port", config.api_port)?;
-        let router_listener = bind("--router-port", config.router_port)?;
-        let platform = Self::compose(state, api_listener, router_listener).await?;
-        match manifest::apply(&platform.client.0, manifests).await {
-            Ok(()) => Ok(platform),
-            Err(error) => {
-                platform.stop().await;
-                Err(error.into())
-            }
-        }
-    }
-
-    async fn compose(
-        state: StateDir,
-        (api_listener, api_address): (TcpListener, SocketAddr),
-        (router_listener, router_address): (TcpListener, SocketAddr),
-    ) -> Result<Self, PlatformError> {
+        let (api_listener, api_address) = bind("--api-port", config.api_port)?;
+        let (router_listener, router_address) = bind("--router-port", config.router_port)?;
         let (failed, failures) = mpsc::channel(4);
-        let certificate = ServingCertificate::generate(&[Ipv4Addr::LOCALHOST.into()])?;
-        let token = Authenticator::generate_token();
-        let api = Shutdown::new();
-        let server = Server::builder()
-            .root_ca(certificate.authority_pem())
-            .start(&api)?;
-        let client = server.client();
-        definitions::install(&client).await?;
-
-        let listener = Part::new("API listener");
-        let guarded = Authenticator::new([(token.as_str(), User::admin())]).layer(server.router());
-        let serving = server::Server::new(guarded)
-            .tls(certificate.server_config())
-            .serve(api_listener, listener.shutdown.clone(), DRAIN);
-        listener.tasks.spawn("serve", serving);
-
-        let program = std::env::current_exe().map_err(PlatformError::Program)?;
-        let readiness = Readiness::new();
-        let node = Node::builder(server.client(), state.node())
-            .images(images::table(&program)?)
-            .init(InitProgram::current())
-            .stop_grace(POD_GRACE)
-            .gate(readiness.register("node"))
-            .build()
-            .await?;
-        let isolation = node.isolation().clone();
-        let node_part = Part::new("node");
-        node_part.run("node", &failed, |order| async move {
-            node.run(order).await.map_err(|error| error.to_string())
-        });
-
-        let controller =
-            Controller::builder(server.client(), agent_sandbox_controller::Config::default())
-                .readiness(&readiness)
-                .build()?;
-        let controller_part = Part::new("controller");
-        controller_part.run("controller", &failed, |order| async move {
-            controller
-                .run(order)
-                .await
-                .map_err(|error| error.to_string())
-        });
-
-        // Everybody who can reach this machine's loopback device may use its sandboxes: that is one
-        // developer, or one CI job.
-        let mut settings = agent_sandbox_router::Config::new(Authorizer::AllowAll);
-        settings.drain.timeout = DRAIN;
-        settings.access_log = false;
-        let router = Router::builder(settings)
-            .client(server.client())
-            .readiness(&readiness)
-            .build()?;
-        let router_part = Part::new("router");
-        router_part.run("router", &failed, |order| async move {
-            router.serve(router_listener, order).await;
-            Ok(())
-        });
-
+        let journal = match config.keep {
+            Keep::Nothing => None,
+            Keep::Objects => Some(state.create_journal()?),
+        };
+        let api = Api::start(api_listener, journal, DRAIN, &failed)?;
+        let mut parts = Parts::default();
+        let composed = parts
+            .start(&api, &state, config.keep, router_listener, &failed)
+            .await;
+        let (readiness, isolation) = match composed {
+            Ok(composed) => composed,
+            Err(error) => {
+                parts.stop(&api).await;
+                return Err(error);
+            }
+        };
         let platform = Self {
-            client: ClientHandle(client),
+            state,
+            api,
             api_url: format!("https://{api_address}"),
             router_url: format!("http://{router_address}"),
             isolation,
-            parts: Parts {
-                router: router_part,
-                controller: controller_part,
-                node: node_part,
-                listener,
-                api,
-                server,
-            },
+            parts,
             failures,
-            state,
         };
-        let text = kubeconfig::render(&platform.api_url, certificate.authority_pem(), &token);
-        platform
-            .state
-            .write_private(&platform.state.kubeconfig(), &text)?;
-        match ready(&readiness).await {
+        match platform.open(&readiness, router_address, manifests).await {
             Ok(()) => Ok(platform),
             Err(error) => {
                 platform.stop().await;
                 Err(error)
             }
         }
+    }
+
+    /// Lets users in: everything is ready, what they need is written, what they gave is applied.
+    async fn open(
+        &self,
+        readiness: &Readiness,
+        router: SocketAddr,
+        manifests: Vec<manifest::Manifest>,
+    ) -> Result<(), PlatformError> {
+        let client = self.client();
+        definitions::publish_router(&client, router).await?;
+        let kubeconfig = self.api.kubeconfig(&self.api_url);
+        self.state
+            .write_private(&self.state.kubeconfig(), &kubeconfig)?;
+        ready(readiness).await?;
+        manifest::apply(&client, manifests).await?;
+        Ok(())
     }
 
     /// Where the kubeconfig is.
@@ -279,7 +194,7 @@ impl Platform {
 
     /// A client with full rights.
     pub fn client(&self) -> Client {
-        self.client.0.clone()
+        self.api.client()
     }
 
     /// Completes when a part ends that should run.
@@ -294,59 +209,85 @@ impl Platform {
     /// others still report to it. Afterwards nothing of the platform runs, and the files that would
     /// mislead are gone.
     pub async fn stop(self) {
-        let Self { state, parts, .. } = self;
-        let Parts {
-            router,
-            controller,
-            node,
-            listener,
-            api,
-            server,
-        } = parts;
-        tokio::join!(router.stop(), controller.stop());
-        node.stop().await;
-        listener.stop().await;
-        api.trigger();
-        server.stop(STOP_DEADLINE).await;
+        let Self {
+            state, parts, api, ..
+        } = self;
+        parts.stop(&api).await;
         if let Err(error) = state.remove(&state.kubeconfig()) {
             tracing::warn!(%error, "a stale kubeconfig is left");
         }
     }
 }
 
-impl Part {
-    fn new(name: &'static str) -> Self {
-        Self {
-            shutdown: Shutdown::new(),
-            tasks: Tasks::new(name),
-        }
+impl Parts {
+    /// Installs the kinds and starts everything that works through the API. On failure the parts
+    /// that had been started are still in `self`.
+    async fn start(
+        &mut self,
+        api: &Api,
+        state: &StateDir,
+        keep: Keep,
+        router_listener: TcpListener,
+        failed: &mpsc::Sender<Failure>,
+    ) -> Result<(Readiness, Isolation), PlatformError> {
+        definitions::install(&api.client()).await?;
+        let readiness = Readiness::new();
+
+        let program = std::env::current_exe().map_err(PlatformError::Program)?;
+        let (directory, claim_data) = match keep {
+            Keep::Nothing => (state.node(), ClaimData::Remove),
+            Keep::Objects => (state.kept_node(), ClaimData::Keep),
+        };
+        let node = Node::builder(api.client(), directory)
+            .images(images::table(&program)?)
+            .init(InitProgram::current())
+            .stop_grace(POD_GRACE)
+            .claim_data(claim_data)
+            .gate(readiness.register("node"))
+            .build()
+            .await?;
+        let isolation = node.isolation().clone();
+        api.connect(&node);
+        self.node = Some(Part::run("node", failed, |order| node.run(order)));
+
+        let controller =
+            Controller::builder(api.client(), agent_sandbox_controller::Config::default())
+                .readiness(&readiness)
+                .build()?;
+        self.controller = Some(Part::run("controller", failed, |order| {
+            controller.run(order)
+        }));
+
+        // Everybody who can reach this machine's loopback device may use its sandboxes: that is one
+        // developer, or one CI job.
+        let mut settings = agent_sandbox_router::Config::new(Authorizer::AllowAll);
+        settings.drain.timeout = DRAIN;
+        settings.access_log = false;
+        let router = Router::builder(settings)
+            .client(api.client())
+            .readiness(&readiness)
+            .build()?;
+        self.router = Some(Part::run("router", failed, |order| async move {
+            router.serve(router_listener, order).await;
+            Ok::<(), Infallible>(())
+        }));
+        Ok((readiness, isolation))
     }
 
-    /// Runs a part; its end without an order to stop is a failure of the platform.
-    fn run<F, R>(&self, part: &'static str, failed: &mpsc::Sender<Failure>, run: F)
-    where
-        F: FnOnce(Shutdown) -> R,
-        R: Future<Output = Result<(), String>> + Send + 'static,
-    {
-        let (failed, order) = (failed.clone(), self.shutdown.clone());
-        let running = run(self.shutdown.clone());
-        self.tasks.spawn(part, async move {
-            let outcome = running.await;
-            if order.is_triggered() {
-                return;
+    async fn stop(&self, api: &Api) {
+        let Self {
+            router,
+            controller,
+            node,
+        } = self;
+        let stop = async |part: &Option<Part>| {
+            if let Some(part) = part {
+                part.stop().await;
             }
-            let cause = outcome
-                .err()
-                .unwrap_or_else(|| "no reason given".to_owned());
-            if failed.send(Failure { part, cause }).await.is_err() {
-                tracing::debug!(part, "nobody waits for failures any more");
-            }
-        });
-    }
-
-    async fn stop(&self) {
-        self.shutdown.trigger();
-        self.tasks.shutdown(STOP_DEADLINE).await;
+        };
+        tokio::join!(stop(router), stop(controller));
+        stop(node).await;
+        api.stop().await;
     }
 }
 

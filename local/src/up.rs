@@ -7,8 +7,9 @@ use agent_sandbox_service::shutdown::{self, Shutdown};
 use tokio::time::Instant;
 
 use crate::args::Config;
-use crate::child::{self, ChildError};
-use crate::platform::{Failure, Platform, PlatformError};
+use crate::child::ChildError;
+use crate::part::Failure;
+use crate::platform::{Platform, PlatformError};
 
 /// Why `up` failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +28,25 @@ pub enum UpError {
     Signals(#[source] std::io::Error),
 }
 
+impl UpError {
+    /// The status to exit with: what a shell says of a command that cannot run, else 1.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Command(error) => error.exit_status(),
+            Self::Start(_) | Self::Failed(_) | Self::Signals(_) => 1,
+        }
+    }
+}
+
 /// Runs the platform and returns the status to exit with: the command's, else success.
 ///
 /// # Errors
 /// See [`UpError`]. Whatever was started has been stopped.
 pub async fn run(config: Config) -> Result<ExitCode, UpError> {
     let started = Instant::now();
+    if let Some(command) = &config.command {
+        command.find()?;
+    }
     let interrupted = Shutdown::new();
     let signals = shutdown::signals(&interrupted);
     tokio::pin!(signals);
@@ -48,7 +62,7 @@ pub async fn run(config: Config) -> Result<ExitCode, UpError> {
         );
         let kubeconfig = platform.kubeconfig();
         let url = platform.router_url().to_owned();
-        let running = child::run(command, &kubeconfig, &url);
+        let running = command.run(&kubeconfig, &url);
         tokio::select! {
             status = running => status.map(ExitCode::from).map_err(UpError::from),
             failure = platform.failed() => Err(failure.into()),

@@ -2,35 +2,11 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 
 from platform_process import EXAMPLES, eventually
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on the PATH")
-
-
-@pytest.fixture(scope="module")
-def kubectl(running, tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-
-    def kubectl(*arguments, ok=True, input=None):
-        result = subprocess.run(
-            ["kubectl", *[str(argument) for argument in arguments]],
-            env={**running.environment, "HOME": str(home)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            input=input,
-            check=False,
-        )
-        assert (result.returncode == 0) == ok, result.stdout + result.stderr
-        return result.stdout if ok else result.stderr
-
-    return kubectl
-
 
 def table(text):
     return [re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines()]
@@ -150,3 +126,24 @@ def test_deleting_everything_leaves_nothing(kubectl):
         return not json.loads(listed)["items"]
 
     eventually(nothing, message="every object is gone")
+
+
+def test_the_router_is_found_under_its_name(kubectl, running):
+    header, row = table(kubectl("get", "service", "sandbox-router-svc", "-n", "agent-sandbox-system"))
+    port = running.exported("SANDBOX_ROUTER_URL").rpartition(":")[2]
+    assert header == ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]
+    assert row[:5] == ["sandbox-router-svc", "ExternalName", "<none>", "localhost", f"{port}/TCP"]
+
+
+def test_service_accounts_are_let_in(kubectl):
+    token = kubectl("create", "token", "default").strip()
+    review = json.loads(kubectl("auth", "whoami", "--token", token, "-o", "json"))
+    assert review["status"]["userInfo"]["username"] == "system:serviceaccount:default:default"
+    error = kubectl("get", "pods", "--token", f"{token}x", ok=False)
+    assert "must be logged in" in error or "Unauthorized" in error, error
+
+
+def test_requests_are_counted(kubectl):
+    kubectl("get", "sandboxtemplates")
+    counted = kubectl("get", "--raw", "/metrics")
+    assert re.search(r'apiserver_request_total\{.*resource="sandboxtemplates".*verb="LIST",version="v1beta1"\} [1-9]', counted), counted

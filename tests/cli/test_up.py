@@ -1,6 +1,8 @@
 """`agent-sandbox up`: start, stop, and what it leaves behind."""
 
 import concurrent.futures
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,8 +47,7 @@ def test_a_signal_stops_it_and_nothing_is_left(start, number):
     for port in ports:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0, f"port {port} still answers"
-    assert not (platform.state_dir / "kubeconfig").exists(), "a kubeconfig of nothing is a trap"
-    assert not (platform.state_dir / "node").exists()
+    assert not platform.state_dir.exists(), "a kubeconfig of nothing is a trap"
 
 
 def test_kill_9_leaves_no_process_and_the_next_run_works(start):
@@ -142,9 +143,15 @@ def test_signals_reach_the_command(tmp_path):
         assert platform.process.wait(60) == 9
 
 
-def test_a_command_that_is_not_there_is_named(tmp_path):
-    result = up(tmp_path, "--", "no-such-program")
-    assert result.returncode == 1 and "no-such-program" in result.stderr
+def test_a_command_that_cannot_run_is_named_before_anything_starts(tmp_path):
+    data = tmp_path / "data"
+    data.write_text("no program")
+    for program, status, remedy in (("no-such-program", 127, "on the PATH"), (str(data), 126, "chmod +x")):
+        result = up(tmp_path / "state", "--", program)
+        assert result.returncode == status
+        assert result.stderr.startswith(f'error: COMMAND "{program}": ') and remedy in result.stderr, result.stderr
+        assert len(result.stderr.splitlines()) == 1 and not result.stdout
+        assert not (tmp_path / "state").exists()
 
 
 def test_a_port_in_use_is_named_with_the_flag(tmp_path):
@@ -154,12 +161,16 @@ def test_a_port_in_use_is_named_with_the_flag(tmp_path):
             result = run("up", "--state-dir", tmp_path, flag, port, other, 0)
             assert result.returncode == 1
             assert flag in result.stderr and f"port {port} is in use" in result.stderr
+            assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["--router-port", "99999"], "--router-port"),
+        (["--api-port", "http"], "--api-port"),
+        (["--state-dir", __file__], f"--state-dir: cannot use {__file__}; choose a directory"),
+        (["--apply", "/"], "--apply /: cannot read the file"),
         (["--router-port", "7000", "--api-port", "7000"], "7000"),
         (["--log-filter", "a=b=c"], "--log-filter"),
         (["--no-such-flag"], "--no-such-flag"),
@@ -171,39 +182,70 @@ def test_bad_flags_are_named(arguments, expected):
     assert result.returncode != 0 and expected in result.stderr, result.stderr
 
 
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root may write anywhere")
+def test_a_state_directory_one_may_not_write_to_is_named():
+    drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    command = [*drop, BINARY, "up", "--state-dir", "/usr/agent-sandbox", "--router-port=0", "--api-port=0"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "--state-dir: cannot use /usr/agent-sandbox; choose a directory" in result.stderr, result.stderr
+
+
+POOL = (
+    "apiVersion: extensions.agents.x-k8s.io/v1beta1\nkind: SandboxWarmPool\nmetadata: {name: a}\n"
+    "spec: {%s, sandboxTemplateRef: {name: x}}\n"
+)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("a: [", "not YAML"),
-        ("apiVersion: v1\nkind: Pod\nmetadata: {}\n", "metadata.name"),
-        ("apiVersion: v1\nkind: Pot\nmetadata: {name: a}\n", "Pot"),
+        ("a: [", ": not YAML: line 1"),
+        ("just text", ", document 1: not a Kubernetes object"),
+        ("# nothing\n", ": there is no object in the file"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {}\n", "metadata.name is required"),
+        ("apiVersion: v1\nkind: Pot\nmetadata: {name: a}\n", "Pot a: this API server has no Pot in v1; correct"),
+        ("apiVersion: x.io/v1\nkind: Pod\nmetadata: {name: a}\n", "Pod a: this API server has no Pod in x.io/v1"),
         (
-            "apiVersion: extensions.agents.x-k8s.io/v1beta1\nkind: SandboxWarmPool\n"
-            "metadata: {name: a}\nspec: {replicas: -1, sandboxTemplateRef: {name: x}}\n",
-            "spec.replicas",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: absent}\n",
+            'ConfigMap a: namespaces "absent" not found',
         ),
-        (
-            "apiVersion: extensions.agents.x-k8s.io/v1beta1\nkind: SandboxWarmPool\n"
-            "metadata: {name: a}\nspec: {replica: 1, sandboxTemplateRef: {name: x}}\n",
-            "spec.replica",
-        ),
+        (POOL % "replicas: -1", "SandboxWarmPool a: "),
+        (POOL % "replicas: -1", "spec.replicas: Invalid value: -1"),
+        (POOL % "replica: 1", "spec.replica"),
     ],
-    ids=["syntax", "no name", "unknown kind", "bad value", "unknown field"],
+    ids=["syntax", "text", "empty", "no name", "kind", "group", "namespace", "whose", "value", "field"],
 )
 def test_a_manifest_that_cannot_be_applied_is_named(tmp_path, content, expected):
     manifest = tmp_path / "bad.yaml"
     manifest.write_text(content)
     result = up(tmp_path / "state", "--apply", manifest)
     assert result.returncode == 1
-    assert str(manifest) in result.stderr and expected in result.stderr, result.stderr
+    assert result.stderr.startswith(f"error: --apply {manifest}") and expected in result.stderr, result.stderr
+    assert result.stderr.count("\n") == 1 and "Status {" not in result.stderr, result.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_definition_and_its_objects_are_applied_from_one_file(tmp_path):
+    manifest = tmp_path / "baskets.yaml"
+    manifest.write_text(
+        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: baskets.example.com}\n"
+        "spec:\n  group: example.com\n  scope: Namespaced\n  names: {kind: Basket, plural: baskets, singular: basket}\n"
+        "  versions:\n  - name: v1\n    served: true\n    storage: true\n    schema: {openAPIV3Schema: {type: object}}\n"
+        "---\napiVersion: v1\nkind: List\nitems:\n"
+        "- {apiVersion: example.com/v1, kind: Basket, metadata: {name: fruit}}\n"
+    )
+    result = up(tmp_path / "state", "--apply", manifest, "--", "true")
+    assert result.returncode == 0, result.stderr
 
 
 def test_an_absent_manifest_is_named(tmp_path):
-    result = up(tmp_path, "--apply", "no-such-file.yaml")
-    assert result.returncode == 1 and "no-such-file.yaml" in result.stderr
+    result = up(tmp_path / "state", "--apply", "no-such-file.yaml")
+    assert result.returncode == 1 and "--apply no-such-file.yaml: cannot read the file" in result.stderr
+    assert not (tmp_path / "state").exists()
 
 
 def test_help_lists_the_flags():
     text = run("up", "--help").stdout
-    for flag in ("--state-dir", "--router-port", "--api-port", "--apply", "COMMAND"):
+    for flag in ("--state-dir", "--router-port", "--api-port", "--keep", "--apply", "COMMAND"):
         assert flag in text
