@@ -95,6 +95,9 @@ pub(super) fn watch(
         ticks.reset();
         ticks
     });
+    // The resource may have changed since the target was found: that is looked at first.
+    let mut registry = api.engine.registry.changes();
+    registry.mark_changed();
     let state = Watch {
         _counted: api
             .metrics
@@ -116,7 +119,7 @@ pub(super) fn watch(
         last_bookmark: options
             .bookmarks
             .then(|| deadline - LAST_BOOKMARK.min(timeout)),
-        registry: api.engine.registry.changes(),
+        registry,
         engine: api.engine.clone(),
         shutdown: api.shutdown.clone(),
         ended: false,

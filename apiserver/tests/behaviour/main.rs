@@ -14,6 +14,7 @@
 )]
 
 mod apply;
+mod churn;
 mod controller;
 mod definitions;
 mod deletion;
