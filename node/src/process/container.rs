@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -189,7 +190,7 @@ impl Spawner {
             process,
         }));
         running.run(&request).await?;
-        let output = collect_output(output.into(), &running.stage0)
+        let output = collect_output(output.into(), running.stage0.wait())
             .await
             .map_err(StartError::Helper)?;
         // The program could not be executed after all if there is one more report.
@@ -208,35 +209,60 @@ fn failed(kind: FailureKind, message: String) -> StartError {
 }
 
 /// Reads what a program writes until it ends, keeps the beginning, and lets the rest go so that it
-/// never blocks. A process it leaves in the container may keep the pipe open; nobody waits for that.
-async fn collect_output(pipe: OwnedFd, child: &Child) -> io::Result<ExecOutcome> {
+/// never blocks. A process it leaves in the container may keep the pipe open, or go on writing; nobody
+/// waits for that.
+async fn collect_output(pipe: OwnedFd, ended: impl Future<Output = u8>) -> io::Result<ExecOutcome> {
     let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe)?;
-    let mut kept = Vec::new();
-    let mut buffer = [0; 1024];
-    let mut code = None;
+    let mut output = Beginning::default();
     let mut open = true;
-    loop {
-        if open {
-            match pipe.try_read(&mut buffer) {
-                Ok(0) => open = false,
-                Ok(read) => {
-                    let room = OUTPUT_LIMIT.saturating_sub(kept.len()).min(read);
-                    kept.extend_from_slice(buffer.get(..room).unwrap_or(&[]));
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+    let mut ended = pin!(ended);
+    let code = loop {
+        tokio::select! {
+            code = &mut ended => break code,
+            ready = pipe.readable(), if open => {
+                ready?;
+                open = output.take(|buffer| pipe.try_read(buffer))? != Some(0);
             }
         }
-        if let Some(code) = code {
-            return Ok(ExecOutcome {
-                code,
-                output: String::from_utf8_lossy(&kept).into_owned(),
-            });
-        }
-        tokio::select! {
-            ready = pipe.readable(), if open => ready?,
-            ended = child.wait() => code = Some(ended),
+    };
+    // The end may be known before the reactor has heard of the last bytes, so the pipe itself is asked.
+    let last = |buffer: &mut [u8]| rustix::io::read(&pipe, buffer).map_err(io::Error::from);
+    while open && output.has_room() {
+        open = output.take(last)?.is_some_and(|read| read > 0);
+    }
+    Ok(ExecOutcome {
+        code,
+        output: String::from_utf8_lossy(&output.kept).into_owned(),
+    })
+}
+
+/// The first [`OUTPUT_LIMIT`] bytes of a stream.
+#[derive(Default)]
+struct Beginning {
+    kept: Vec<u8>,
+}
+
+impl Beginning {
+    fn has_room(&self) -> bool {
+        self.kept.len() < OUTPUT_LIMIT
+    }
+
+    /// Reads once and keeps what fits. `Some(0)` is the end of the stream, `None` that nothing is
+    /// there now.
+    fn take(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
+        let mut buffer = [0; 4096];
+        match read(&mut buffer) {
+            Ok(read) => {
+                let room = OUTPUT_LIMIT.saturating_sub(self.kept.len()).min(read);
+                self.kept
+                    .extend_from_slice(buffer.get(..room).unwrap_or(&[]));
+                Ok(Some(read))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
@@ -441,5 +467,47 @@ impl Drop for Container {
         if !self.child.collected.load(Ordering::Acquire) {
             self.records.remove(self.pid);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn output_is_complete_when_the_end_is_known_first() {
+        let (output, mut program) = io::pipe().unwrap();
+        program.write_all(b"last words").unwrap();
+        // Something left behind keeps the pipe open; the reactor has not looked at it yet.
+        let outcome = collect_output(output.into(), std::future::ready(4))
+            .await
+            .unwrap();
+        assert_eq!((outcome.code, &*outcome.output), (4, "last words"));
+        drop(program);
+    }
+
+    #[tokio::test]
+    async fn a_flood_that_goes_on_after_the_end_is_not_waited_for() {
+        let (output, mut flood) = io::pipe().unwrap();
+        let written = Arc::new(AtomicUsize::new(0));
+        let count = written.clone();
+        let writer = std::thread::spawn(move || {
+            while flood.write_all(&[b'y'; 4096]).is_ok() {
+                count.fetch_add(4096, Ordering::Relaxed);
+            }
+        });
+        // Far more than a pipe holds, so that much was let go.
+        let ended = async {
+            while written.load(Ordering::Relaxed) < 1 << 20 {
+                tokio::task::yield_now().await;
+            }
+            0
+        };
+        let outcome = collect_output(output.into(), ended).await.unwrap();
+        assert_eq!(outcome.output.len(), OUTPUT_LIMIT);
+        writer.join().unwrap();
     }
 }
