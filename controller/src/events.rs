@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use agent_sandbox_service::clock::Clock;
+use agent_sandbox_service::clock::{Clock, UniqueTimes};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -119,8 +119,11 @@ impl Events {
 impl Recorder {
     /// Writes events until every [`Events`] is gone.
     pub async fn run(mut self, api: Api, lanes: Lanes, clock: Clock, instance: String) {
+        let mut times = UniqueTimes::default();
         while let Some(event) = self.backlog.recv().await {
-            let object = to_value(&event, &clock.now().to_string(), &instance);
+            let now = clock.now();
+            let name = event_name(&event.regarding.key.name, times.next(now));
+            let object = to_value(&event, &name, &now.to_string(), &instance);
             let _lane = lanes.background().await;
             let namespace = &event.regarding.key.namespace;
             let written: crate::api::Result<serde::de::IgnoredAny> = api
@@ -139,7 +142,7 @@ impl Recorder {
 /// The longest note the API accepts, in bytes.
 const LONGEST_NOTE: usize = 1024;
 
-fn to_value(event: &Event, time: &str, instance: &str) -> Value {
+fn to_value(event: &Event, name: &str, time: &str, instance: &str) -> Value {
     let regarding = &event.regarding;
     let mut note = event.note.clone();
     if note.len() > LONGEST_NOTE {
@@ -154,8 +157,7 @@ fn to_value(event: &Event, time: &str, instance: &str) -> Value {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {
-            // Object name and a time would do; the random part keeps two events of one instant apart.
-            "name": event_name(&regarding.key.name),
+            "name": name,
             "namespace": &*regarding.key.namespace,
         },
         "eventTime": micro_time(time),
@@ -179,11 +181,12 @@ fn to_value(event: &Event, time: &str, instance: &str) -> Value {
     })
 }
 
-fn event_name(object: &str) -> String {
+/// The object's name and a time, so that the events of an object are listed as they happened.
+fn event_name(object: &str, time: u64) -> String {
     let mut name = object.to_owned();
     // Object names are ASCII; leave room for the suffix.
     name.truncate(230);
-    format!("{name}.{:016x}", fastrand::u64(..))
+    format!("{name}.{time:016x}")
 }
 
 /// A time with exactly six digits of fraction, as `metav1.MicroTime` has it.
@@ -216,17 +219,17 @@ mod tests {
             action: "Adoption",
             note: "ä".repeat(1000),
         };
-        let value = to_value(&event, "2026-01-01T00:00:00.5Z", "replica-1");
+        let value = to_value(
+            &event,
+            &event_name("claim-1", 255),
+            "2026-01-01T00:00:00.5Z",
+            "replica-1",
+        );
         assert_eq!(value["eventTime"], "2026-01-01T00:00:00.500000Z");
         assert_eq!(value["reportingController"], "sandboxclaim-controller");
         assert_eq!(value["regarding"]["kind"], "SandboxClaim");
         assert!(value["note"].as_str().unwrap().len() <= LONGEST_NOTE);
-        assert!(
-            value["metadata"]["name"]
-                .as_str()
-                .unwrap()
-                .starts_with("claim-1.")
-        );
+        assert_eq!(value["metadata"]["name"], "claim-1.00000000000000ff");
     }
 
     #[tokio::test]

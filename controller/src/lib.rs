@@ -32,6 +32,7 @@ pub mod args;
 pub mod blueprint;
 pub mod claim;
 pub mod config;
+pub mod confirm;
 pub mod context;
 pub mod error;
 pub mod events;

@@ -1,10 +1,12 @@
 //! `SandboxWarmPool` (`extensions.agents.x-k8s.io`): sandboxes started ahead of the claims that will take them.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::reference::ObjectReference;
+use crate::schema;
 use crate::string_enum::string_enum;
 
 /// How many sandboxes of which template wait for claims.
@@ -70,7 +72,7 @@ string_enum! {
 }
 
 /// What the controller has observed. Zero counts are omitted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SandboxWarmPoolStatus {
     /// Sandboxes that wait or are being started.
@@ -82,6 +84,10 @@ pub struct SandboxWarmPoolStatus {
     /// Label selector of the pods of waiting sandboxes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// Progressing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
     /// Generation of the spec that the counts are about.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

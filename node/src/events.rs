@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use agent_sandbox_service::clock::Clock;
+use agent_sandbox_service::clock::{Clock, UniqueTimes};
 use agent_sandbox_service::shutdown::Shutdown;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
@@ -100,6 +100,7 @@ impl Recorder {
             node_name: node_name.to_owned(),
             records,
             written: HashMap::new(),
+            times: UniqueTimes::default(),
         };
         (recorder, writer)
     }
@@ -153,6 +154,7 @@ pub(crate) struct Writer {
     node_name: String,
     records: mpsc::Receiver<(Instant, Timestamp, Record)>,
     written: HashMap<Key, Written>,
+    times: UniqueTimes,
 }
 
 impl Writer {
@@ -240,7 +242,7 @@ impl Writer {
         Ok(())
     }
 
-    fn event(&self, time: Timestamp, record: Record) -> Event {
+    fn event(&mut self, time: Timestamp, record: Record) -> Event {
         let about = record.about;
         let name = about.name.as_deref().unwrap_or("unknown");
         let component = record.component.name();
@@ -252,7 +254,8 @@ impl Writer {
         let namespace = about.namespace.clone().unwrap_or_else(|| "default".into());
         Event {
             metadata: ObjectMeta {
-                name: Some(format!("{name}.{:016x}", fastrand::u64(..))),
+                // Names sort by time, so that events are listed as they happened.
+                name: Some(format!("{name}.{:016x}", self.times.next(time))),
                 namespace: Some(namespace),
                 ..ObjectMeta::default()
             },
@@ -334,7 +337,10 @@ mod tests {
         }
         shutdown.trigger();
         writer.run(shutdown).await;
-        assert_eq!(api.list("/api/v1/namespaces/ns/events/").len(), 5);
+        let mut events = api.list("/api/v1/namespaces/ns/events/");
+        events.sort_by_key(|event| event["metadata"]["name"].to_string());
+        let messages: Vec<_> = events.iter().map(|event| &event["message"]).collect();
+        assert_eq!(messages, ["0", "1", "2", "3", "4"], "names sort by time");
     }
 
     #[tokio::test]

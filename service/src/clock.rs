@@ -53,9 +53,35 @@ impl ManualClock {
     }
 }
 
+/// Times in nanoseconds since 1970 of which no two are the same: for names that sort by time, as
+/// those of Kubernetes Events do.
+#[derive(Debug, Default)]
+pub struct UniqueTimes {
+    last: u64,
+}
+
+impl UniqueTimes {
+    /// `now`, or the first moment after it that was not given out before. Times before 1970 count
+    /// as 1970.
+    pub fn next(&mut self, now: Timestamp) -> u64 {
+        let now = u64::try_from(now.as_nanosecond()).unwrap_or_default();
+        self.last = now.max(self.last.saturating_add(1));
+        self.last
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unique_times_follow_the_clock_and_never_repeat() {
+        let at = |nanosecond| Timestamp::from_nanosecond(nanosecond).unwrap();
+        let mut times = UniqueTimes::default();
+        let given = [5, 5, 4, 100].map(|nanosecond| times.next(at(nanosecond)));
+        assert_eq!(given, [5, 6, 7, 100]);
+        assert_eq!(UniqueTimes::default().next(at(-3)), 1);
+    }
 
     #[test]
     fn a_manual_clock_moves_only_by_hand() {

@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::api::{
-    ApiError, CLAIMS, Delete, Deleted, Fields, POLICIES, POOLS, Part, SANDBOXES, TEMPLATES,
-};
+use crate::api::{ApiError, CLAIMS, Delete, Deleted, Fields, POLICIES, Part, SANDBOXES};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Uid};
-use crate::objects::{ClaimRow, PolicyRow, PoolRow, Row, SandboxRow, TemplateRow};
+use crate::objects::{ClaimRow, PolicyRow, Row, SandboxRow};
 use crate::store::{Stored, Work};
 
 /// How an attempt to bind a member, or to create a sandbox, ended.
@@ -107,40 +105,6 @@ async fn whose(cx: &Context, by: &Work, claim: &ClaimRow, key: &Key) -> Result<A
         }
         Err(error) => Err(Fault::of(
             &format!("reading Sandbox {:?}", &*key.name),
-            &error,
-        )),
-    }
-}
-
-/// Asks the API server for a pool; `true` when it exists, and then the store knows it.
-pub async fn confirm_pool(cx: &Context, by: &Work, key: &Key) -> Result<bool, Fault> {
-    let wire = cx.api.get::<<PoolRow as Row>::Wire>(&POOLS, key).await;
-    confirm::<PoolRow>(cx, by, key, wire)
-}
-
-/// Asks the API server for a template; `true` when it exists, and then the store knows it.
-pub async fn confirm_template(cx: &Context, by: &Work, key: &Key) -> Result<bool, Fault> {
-    let wire = cx
-        .api
-        .get::<<TemplateRow as Row>::Wire>(&TEMPLATES, key)
-        .await;
-    confirm::<TemplateRow>(cx, by, key, wire)
-}
-
-fn confirm<R: Stored>(
-    cx: &Context,
-    by: &Work,
-    key: &Key,
-    wire: crate::api::Result<Option<R::Wire>>,
-) -> Result<bool, Fault> {
-    match wire {
-        Ok(Some(wire)) => {
-            assume::<R>(cx, by, wire);
-            Ok(true)
-        }
-        Ok(None) => Ok(false),
-        Err(error) => Err(Fault::of(
-            &format!("reading {} {:?}", R::KIND, &*key.name),
             &error,
         )),
     }

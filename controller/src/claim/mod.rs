@@ -21,12 +21,14 @@ use serde_json::{Map, json};
 
 use self::act::{Attempt, Published};
 use self::plan::{Candidate, Found, Observed, PoolRef, Rules, Step, Verdict};
+use crate::api::{POOLS, TEMPLATES};
+use crate::confirm::exists;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Text, Uid};
 use crate::metrics;
-use crate::objects::{ClaimRow, PoolRow, SandboxRow, Source, Warmth};
+use crate::objects::{ClaimRow, PoolRow, SandboxRow, Source, TemplateRow, Warmth};
 use crate::queue::Next;
 use crate::store::{State, Work};
 use crate::warm_pool::Staleness;
@@ -110,18 +112,24 @@ impl Claims {
                     act::delete_sandbox(cx, &by, &sandbox, uid).await
                 }
                 Step::DeletePolicy(policy, uid) => act::delete_policy(cx, &by, &policy, uid).await,
-                Step::ConfirmPool(pool) => act::confirm_pool(cx, &by, &pool).await.map(|exists| {
-                    if !exists {
-                        learned.missing_pool = Some(pool);
-                    }
-                }),
-                Step::ConfirmTemplate(template) => act::confirm_template(cx, &by, &template)
-                    .await
-                    .map(|exists| {
-                        if !exists {
-                            learned.missing_template = Some(template);
-                        }
-                    }),
+                Step::ConfirmPool(pool) => {
+                    exists::<PoolRow>(cx, &by, &POOLS, &pool)
+                        .await
+                        .map(|exists| {
+                            if !exists {
+                                learned.missing_pool = Some(pool);
+                            }
+                        })
+                }
+                Step::ConfirmTemplate(template) => {
+                    exists::<TemplateRow>(cx, &by, &TEMPLATES, &template)
+                        .await
+                        .map(|exists| {
+                            if !exists {
+                                learned.missing_template = Some(template);
+                            }
+                        })
+                }
                 Step::ConfirmClaim => match act::confirm_claim(cx, &by, &claim).await {
                     Ok(Some(_)) => {
                         learned.confirmed = true;

@@ -18,11 +18,13 @@ use tokio::time::Instant;
 
 use self::plan::{Member, Observed};
 use self::refill::Refill;
+use crate::api::TEMPLATES;
+use crate::confirm;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Uid};
-use crate::objects::{PoolRow, PoolStatus};
+use crate::objects::{PoolRow, PoolStatus, TemplateRow};
 use crate::queue::Next;
 use crate::sandbox::plan::Policy;
 use crate::store::Work;
@@ -90,14 +92,25 @@ impl Pools {
         if let Some(delay) = self.spacing(&pool) {
             return Next::After(delay);
         }
+        let settings = &cx.config.pools;
+        let by = Work::Pool(key.clone());
+        let mut faults = Vec::new();
+        // That a template is missing is said once it is certain.
+        if !status::says_template_is_missing(&pool.status)
+            && cx
+                .store
+                .read(|state| state.template(&template_of(&pool)))
+                .is_none()
+            && let Err(fault) =
+                confirm::exists::<TemplateRow>(cx, &by, &TEMPLATES, &template_of(&pool)).await
+        {
+            faults.push(fault);
+        }
         let Some(observed) = self.observe(key) else {
             return Next::Done;
         };
-        let settings = &cx.config.pools;
-        let by = Work::Pool(key.clone());
         let plan = plan::plan(&observed, settings, cx.clock.now());
         let mut wait = Soonest(plan.recheck);
-        let mut faults = Vec::new();
 
         if !plan.delete.is_empty() {
             let tally = act::delete_members(cx, &by, &plan.delete).await;
@@ -160,7 +173,7 @@ impl Pools {
     fn observe(&self, key: &Key) -> Option<Observed> {
         let (pool, template, policy, rows) = self.cx.store.read(|state| {
             let pool = state.pool(key)?;
-            let template = state.template(&key.sibling(pool.template.clone()));
+            let template = state.template(&template_of(&pool));
             let policy = match &template {
                 Some(template) => policy_of(state, template),
                 None => Policy::InPlace,
@@ -256,6 +269,11 @@ impl Pools {
         }
         edit(entry)
     }
+}
+
+/// The template a pool names.
+fn template_of(pool: &PoolRow) -> Key {
+    pool.head.key.sibling(pool.template.clone())
 }
 
 /// The soonest of several delays.

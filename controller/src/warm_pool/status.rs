@@ -59,7 +59,8 @@ fn progress(
     now: Timestamp,
 ) -> (Truth, &'static str, String) {
     let pool = &*observed.pool;
-    if observed.template.is_none() {
+    // Before that, the read that failed is what there is to tell.
+    if observed.template.is_none() && faults.is_empty() {
         let message = format!("SandboxTemplate {:?} not found", &*pool.template);
         return (Truth::False, SANDBOX_TEMPLATE_ERROR, message);
     }
@@ -157,6 +158,14 @@ pub fn is_stuck(status: &PoolStatus) -> bool {
         .conditions
         .get(PROGRESSING)
         .is_some_and(|it| it.status == Truth::False)
+}
+
+/// Whether the condition says that there is something wrong with the template.
+pub fn says_template_is_missing(status: &PoolStatus) -> bool {
+    status
+        .conditions
+        .get(PROGRESSING)
+        .is_some_and(|it| &*it.reason == SANDBOX_TEMPLATE_ERROR)
 }
 
 /// The condition's message.

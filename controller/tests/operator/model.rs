@@ -3,7 +3,7 @@
 //! garbage collection. It can lag, lose answers and refuse calls on request, which the real thing does
 //! too, but not on request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -62,6 +62,7 @@ struct State {
     calls: Vec<Call>,
     rules: Vec<Rule>,
     held: bool,
+    held_kinds: BTreeSet<&'static str>,
     /// Pods become Ready as soon as they are created.
     pub(crate) kubelet: bool,
     /// Pods stay, deleting, until somebody finishes them.
@@ -89,6 +90,7 @@ impl Model {
                 calls: Vec::new(),
                 rules: Vec::new(),
                 held: false,
+                held_kinds: BTreeSet::new(),
                 kubelet: true,
                 graceful: false,
                 addresses: 0,
@@ -125,6 +127,11 @@ impl Model {
     pub(crate) fn hold_watches(&self, held: bool) {
         self.state.lock().held = held;
         self.notify();
+    }
+
+    /// Stops delivering watch events of one resource for good.
+    pub(crate) fn hold_watches_of(&self, resource: &'static str) {
+        self.state.lock().held_kinds.insert(resource);
     }
 
     /// Adds a rule that may do mischief to calls; earlier rules go first.
@@ -293,7 +300,7 @@ impl Model {
                     loop {
                         let next = {
                             let state = model.state.lock();
-                            if state.held {
+                            if state.held || state.held_kinds.contains(&*path.resource) {
                                 None
                             } else {
                                 state.next_event(&path, selector.as_deref(), &mut at)

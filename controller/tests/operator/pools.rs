@@ -378,3 +378,20 @@ async fn the_replica_limit_holds_and_is_reported() {
     harness.settle().await;
     assert_eq!(harness.model.list("sandboxes").len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_template_that_the_watch_has_not_told_of_is_not_missing() {
+    let harness = Harness::start();
+    harness.model.hold_watches_of("sandboxtemplates");
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("p", "t", 1));
+    harness.full("p", 1).await;
+    let pool = harness.model.get("sandboxwarmpools", "p").unwrap();
+    let progressing = ("True".to_owned(), "WarmPoolProgressing".to_owned());
+    assert_eq!(said(&pool, "Progressing"), progressing);
+    assert_eq!(harness.model.list("events"), [] as [Value; 0]);
+}

@@ -171,7 +171,7 @@ fn spec_and_status_fields() {
     );
     assert_eq!(
         fields(&warm_pool(), "status"),
-        "observedGeneration readyReplicas replicas selector"
+        "conditions observedGeneration readyReplicas replicas selector"
     );
 }
 
