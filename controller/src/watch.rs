@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::api::{Api, ApiError, Resource, WatchEvent};
 use crate::ident::Revision;
@@ -26,6 +27,11 @@ const DEAD_AFTER: Duration = Duration::from_secs(15);
 /// Delay after the first failure; it doubles up to the longest one.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// The least delay while the server does not know the kind: somebody has to install it first.
+const UNKNOWN_KIND_DELAY: Duration = Duration::from_secs(1);
+/// A watch that ends sooner than this without an event is no progress: the next one waits as after a
+/// failure, so that a server or proxy that cannot keep watches open is not called in a loop.
+const SHORT_LIVED: Duration = Duration::from_secs(1);
 
 /// What to watch.
 #[derive(Clone, Copy, Debug)]
@@ -42,26 +48,35 @@ pub struct Scope {
 #[derive(Clone, Debug)]
 pub struct Handle {
     relist: Arc<Notify>,
-    lists: watch::Receiver<u64>,
+    lists: watch::Receiver<Lists>,
+}
+
+/// How many lists were begun and how many of them ended well. One that fails is begun again under the
+/// same number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lists {
+    begun: u64,
+    done: u64,
 }
 
 impl Handle {
     /// Waits until everything has been listed once.
     pub async fn synced(&self) {
-        self.listed_more_than(0).await;
+        self.listed(1).await;
     }
 
     /// Lists everything anew and waits until it is done: afterwards the table is at least as new as
     /// the moment of this call.
     pub async fn refresh(&self) {
-        let before = *self.lists.borrow();
+        // A list that is under way may have read what is old by now; the one after it counts.
+        let begun = self.lists.borrow().begun;
         self.relist.notify_one();
-        self.listed_more_than(before).await;
+        self.listed(begun + 1).await;
     }
 
-    async fn listed_more_than(&self, times: u64) {
+    async fn listed(&self, number: u64) {
         let mut lists = self.lists.clone();
-        if lists.wait_for(|done| *done > times).await.is_err() {
+        if lists.wait_for(|lists| lists.done >= number).await.is_err() {
             // The watch is gone, and whoever waits for it is about to go too.
             std::future::pending::<()>().await;
         }
@@ -77,8 +92,18 @@ pub struct Watch<R> {
     scope: Scope,
     namespace: Option<String>,
     relist: Arc<Notify>,
-    lists: watch::Sender<u64>,
+    lists: watch::Sender<Lists>,
     kind: PhantomData<R>,
+}
+
+/// What a list or a watch came to.
+enum Step {
+    /// A list is complete; whether watches last is still to be seen.
+    Listed,
+    /// A watch brought news, or lasted.
+    Watched,
+    /// It ended at once without any.
+    InVain,
 }
 
 /// Why a watch ended.
@@ -99,7 +124,7 @@ impl<R: Stored> Watch<R> {
         namespace: Option<String>,
     ) -> (Self, Handle) {
         let relist = Arc::new(Notify::new());
-        let (sender, lists) = watch::channel(0);
+        let (sender, lists) = watch::channel(Lists::default());
         let handle = Handle {
             relist: relist.clone(),
             lists,
@@ -122,30 +147,48 @@ impl<R: Stored> Watch<R> {
         let mut delay = FIRST_DELAY;
         let mut since = None;
         loop {
-            let result = match since {
-                None => self.list().await.map(|revision| since = Some(revision)),
-                Some(revision) => self.follow(revision).await.map(|(end, reached)| {
-                    since = match end {
-                        End::Closed => Some(reached),
-                        End::Relist => None,
-                    };
-                }),
-            };
-            match result {
-                Ok(()) => delay = FIRST_DELAY,
-                Err(error) => {
-                    if let ApiError::Expired(_) = error {
-                        self.restarted("expired");
-                        since = None;
-                    } else {
-                        self.report(&error);
-                    }
-                    let pause = error.retry_after().unwrap_or(delay);
-                    tokio::time::sleep(pause.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
-                    delay = (delay * 2).min(LONGEST_DELAY);
+            let pause = match self.step(&mut since).await {
+                Ok(Step::Listed) => continue,
+                Ok(Step::Watched) => {
+                    delay = FIRST_DELAY;
+                    continue;
                 }
-            }
+                Ok(Step::InVain) => delay,
+                Err(ApiError::Expired(_)) => {
+                    self.restarted("expired");
+                    since = None;
+                    delay
+                }
+                Err(error) => {
+                    self.report(&error);
+                    match error {
+                        ApiError::NotFound(_) => delay.max(UNKNOWN_KIND_DELAY),
+                        error => error.retry_after().unwrap_or(delay),
+                    }
+                }
+            };
+            tokio::time::sleep(pause.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
         }
+    }
+
+    /// One list, or one watch from its begin to its end.
+    async fn step(&self, since: &mut Option<Revision>) -> Result<Step, ApiError> {
+        let Some(revision) = *since else {
+            *since = Some(self.list().await?);
+            return Ok(Step::Listed);
+        };
+        let began = Instant::now();
+        let (end, reached) = self.follow(revision).await?;
+        *since = Some(reached);
+        Ok(match end {
+            End::Relist => {
+                *since = None;
+                Step::Watched
+            }
+            End::Closed if reached == revision && began.elapsed() < SHORT_LIVED => Step::InVain,
+            End::Closed => Step::Watched,
+        })
     }
 
     fn report(&self, error: &ApiError) {
@@ -176,6 +219,7 @@ impl<R: Stored> Watch<R> {
 
     /// Lists everything and returns the list's revision.
     async fn list(&self) -> Result<Revision, ApiError> {
+        self.lists.send_modify(|lists| lists.begun = lists.done + 1);
         let mut listed = BTreeSet::new();
         let mut token: Option<String> = None;
         loop {
@@ -201,7 +245,7 @@ impl<R: Stored> Watch<R> {
             }
             if next.is_none() {
                 self.store.finish_list::<R>(revision, &listed);
-                self.lists.send_modify(|done| *done += 1);
+                self.lists.send_modify(|lists| lists.done += 1);
                 tracing::debug!(kind = R::KIND, objects = listed.len(), %revision, "listed");
                 return Ok(revision);
             }
@@ -277,4 +321,24 @@ fn watch_error(status: &Value) -> ApiError {
         .and_then(|code| u16::try_from(code).ok())
         .unwrap_or(500);
     ApiError::from_answer(code, None, status.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_under_way_is_too_old_for_a_refresh() {
+        let (lists, receiver) = watch::channel(Lists { begun: 2, done: 1 });
+        let handle = Handle {
+            relist: Arc::new(Notify::new()),
+            lists: receiver,
+        };
+        let mut refresh = std::pin::pin!(handle.refresh());
+        assert!(futures::poll!(&mut refresh).is_pending());
+        lists.send_modify(|lists| lists.done = 2);
+        assert!(futures::poll!(&mut refresh).is_pending());
+        lists.send_modify(|lists| *lists = Lists { begun: 3, done: 3 });
+        assert!(futures::poll!(&mut refresh).is_ready());
+    }
 }

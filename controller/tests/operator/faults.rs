@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use agent_sandbox_controller::Config;
 use serde_json::json;
@@ -149,7 +150,7 @@ async fn silent_watches_delay_news_but_break_nothing() {
         })
         .await;
     harness.model.hold_watches(true);
-    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     harness.model.hold_watches(false);
     harness
         .eventually("all claims are Ready", |model| {
@@ -234,4 +235,20 @@ async fn a_member_claimed_a_moment_ago_is_not_deleted_with_the_excess() {
     harness.settle().await;
     assert_nothing_is_shared(&harness);
     assert!(harness.model.list("sandboxclaims").iter().all(is_ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_do_not_last_are_not_renewed_in_a_loop() {
+    let harness = Harness::start();
+    harness.pool("p", 2).await;
+    let before = harness.model.watches();
+    harness.model.cut_watches(true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let renewed = harness.model.watches() - before;
+    // Nine kinds, each renewed after a tenth of a second, then after twice as long, and so on.
+    assert!((9..=120).contains(&renewed), "{renewed} in a minute");
+    harness.model.cut_watches(false);
+    let scale = json!({"spec": {"replicas": 3}});
+    harness.model.patch("sandboxwarmpools", "p", scale);
+    harness.full("p", 3).await;
 }

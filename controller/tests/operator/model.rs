@@ -63,6 +63,10 @@ struct State {
     rules: Vec<Rule>,
     held: bool,
     held_kinds: BTreeSet<&'static str>,
+    /// Watches end as soon as they have begun.
+    cut: bool,
+    /// Watches begun so far.
+    watches: usize,
     /// Pods become Ready as soon as they are created.
     pub(crate) kubelet: bool,
     /// Pods stay, deleting, until somebody finishes them.
@@ -91,6 +95,8 @@ impl Model {
                 rules: Vec::new(),
                 held: false,
                 held_kinds: BTreeSet::new(),
+                cut: false,
+                watches: 0,
                 kubelet: true,
                 graceful: false,
                 addresses: 0,
@@ -132,6 +138,17 @@ impl Model {
     /// Stops delivering watch events of one resource for good.
     pub(crate) fn hold_watches_of(&self, resource: &'static str) {
         self.state.lock().held_kinds.insert(resource);
+    }
+
+    /// Ends watches as soon as they have begun, as a proxy in between might.
+    pub(crate) fn cut_watches(&self, cut: bool) {
+        self.state.lock().cut = cut;
+        self.notify();
+    }
+
+    /// Watches begun so far.
+    pub(crate) fn watches(&self) -> usize {
+        self.state.lock().watches
     }
 
     /// Adds a rule that may do mischief to calls; earlier rules go first.
@@ -273,6 +290,7 @@ impl Model {
             .and_then(|text| text.parse().ok())
             .unwrap_or(0);
         let selector = query.get("labelSelector").cloned();
+        self.state.lock().watches += 1;
         let events = self.events(path, selector, since);
         let frames = events.map(|line| {
             let mut text = line.to_string();
@@ -300,6 +318,9 @@ impl Model {
                     loop {
                         let next = {
                             let state = model.state.lock();
+                            if state.cut {
+                                return None;
+                            }
                             if state.held || state.held_kinds.contains(&*path.resource) {
                                 None
                             } else {
