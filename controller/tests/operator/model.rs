@@ -61,10 +61,8 @@ struct State {
     log: Vec<Entry>,
     calls: Vec<Call>,
     rules: Vec<Rule>,
-    held: bool,
+    delivery: Delivery,
     held_kinds: BTreeSet<&'static str>,
-    /// Watches end as soon as they have begun.
-    cut: bool,
     /// Watches begun so far.
     watches: usize,
     /// Pods become Ready as soon as they are created.
@@ -72,6 +70,16 @@ struct State {
     /// Pods stay, deleting, until somebody finishes them.
     graceful: bool,
     addresses: u32,
+}
+
+/// What becomes of watch events.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Delivery {
+    Prompt,
+    /// They wait.
+    Held,
+    /// Watches end as soon as they have begun.
+    Cut,
 }
 
 #[derive(Clone)]
@@ -93,9 +101,8 @@ impl Model {
                 log: Vec::new(),
                 calls: Vec::new(),
                 rules: Vec::new(),
-                held: false,
+                delivery: Delivery::Prompt,
                 held_kinds: BTreeSet::new(),
-                cut: false,
                 watches: 0,
                 kubelet: true,
                 graceful: false,
@@ -131,8 +138,11 @@ impl Model {
 
     /// Stops delivering watch events until released.
     pub(crate) fn hold_watches(&self, held: bool) {
-        self.state.lock().held = held;
-        self.notify();
+        self.deliver(if held {
+            Delivery::Held
+        } else {
+            Delivery::Prompt
+        });
     }
 
     /// Stops delivering watch events of one resource for good.
@@ -142,7 +152,11 @@ impl Model {
 
     /// Ends watches as soon as they have begun, as a proxy in between might.
     pub(crate) fn cut_watches(&self, cut: bool) {
-        self.state.lock().cut = cut;
+        self.deliver(if cut { Delivery::Cut } else { Delivery::Prompt });
+    }
+
+    fn deliver(&self, delivery: Delivery) {
+        self.state.lock().delivery = delivery;
         self.notify();
     }
 
@@ -318,10 +332,12 @@ impl Model {
                     loop {
                         let next = {
                             let state = model.state.lock();
-                            if state.cut {
+                            if state.delivery == Delivery::Cut {
                                 return None;
                             }
-                            if state.held || state.held_kinds.contains(&*path.resource) {
+                            if state.delivery == Delivery::Held
+                                || state.held_kinds.contains(&*path.resource)
+                            {
                                 None
                             } else {
                                 state.next_event(&path, selector.as_deref(), &mut at)
