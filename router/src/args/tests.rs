@@ -2,8 +2,10 @@
 //! is racy in a process with threads. That they are bound to their flags is asserted instead.
 
 use std::io::Write;
+use std::time::Duration;
 
 use super::*;
+use crate::config::Config;
 
 fn plan(flags: &[&str]) -> Result<Plan, ArgsError> {
     let line = ["agent-sandbox-router"].iter().chain(flags);
@@ -164,7 +166,7 @@ fn the_python_routers_variables_are_weaker_than_flags() {
         "--websocket-idle-timeout-seconds=0",
     ]);
     assert_eq!(plan.settings.time.request, Duration::from_millis(12_500));
-    assert_eq!(plan.settings.time.upgrade_idle, FOREVER);
+    assert_eq!(plan.settings.time.upgrade_idle, time::FOREVER);
     let plan = open(&["--proxy-timeout-seconds=12", "--proxy-timeout=3s"]);
     assert_eq!(plan.settings.time.request, Duration::from_secs(3));
     let plan = open(&["--proxy-timeout-seconds=abc"]);
