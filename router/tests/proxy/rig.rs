@@ -158,6 +158,35 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
         .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
+/// A clock that moves only when told to, while bytes keep flowing.
+///
+/// A paused clock jumps to the next timer whenever nothing runs, which sockets do not count for;
+/// a blocking task, held here, keeps it from that. It is let go after [`DEADLINE`], so that what
+/// never comes fails the test instead of hanging it.
+pub(crate) struct StoppedClock {
+    _hold: std::sync::mpsc::Sender<()>,
+}
+
+impl StoppedClock {
+    pub(crate) fn now() -> Self {
+        let (hold, release) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || release.recv_timeout(DEADLINE));
+        tokio::time::pause();
+        Self { _hold: hold }
+    }
+
+    /// Lets time pass, and the timers that are due fire.
+    pub(crate) async fn pass(&self, time: Duration) {
+        tokio::time::advance(time).await;
+    }
+}
+
+impl Drop for StoppedClock {
+    fn drop(&mut self) {
+        tokio::time::resume();
+    }
+}
+
 /// An access log kept in memory.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

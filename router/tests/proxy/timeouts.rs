@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rig::{self, Rig};
+use crate::rig::{self, Rig, StoppedClock};
 use crate::sandbox::{Sandbox, ok};
 
 /// Short enough to wait for, long enough for a loaded machine to answer within.
@@ -99,20 +99,34 @@ async fn an_upload_that_makes_progress_may_take_longer_than_an_answer() {
     let mut config = rig::config();
     config.time.request = SHORT;
     let rig = Rig::start(config);
-    let stub = Sandbox::mirror();
+    let (report, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    let stub = Sandbox::start(move |mut wire| {
+        let report = report.clone();
+        async move {
+            wire.head().await.unwrap();
+            report.send(b"head".to_vec()).unwrap();
+            for _ in "progress".chars() {
+                report.send(wire.bytes(1).await).unwrap();
+            }
+            wire.write(ok(b"all of it")).await;
+        }
+    });
     let mut wire = rig.connect().await;
     wire.write(format!(
         "POST / HTTP/1.1\r\n{}Content-Length: 8\r\n\r\n",
         stub.route()
     ))
     .await;
-    // Each byte comes well within the bound, all of them together do not.
+    assert_eq!(arrived.recv().await.unwrap(), b"head");
+    // Each byte comes within the bound, all of them together do not.
+    let clock = StoppedClock::now();
     for byte in "progress".chars() {
-        tokio::time::sleep(SHORT / 4).await;
+        clock.pass(SHORT * 3 / 4).await;
         wire.write(byte.to_string()).await;
+        assert_eq!(arrived.recv().await.unwrap(), [byte as u8]);
     }
-    let reply = wire.reply().await;
-    assert!(reply.text().ends_with("progress"), "{}", reply.text());
+    assert_eq!(wire.reply().await.text(), "all of it");
+    drop(clock);
     rig.stop().await;
 }
 
@@ -121,14 +135,26 @@ async fn a_stream_outlives_the_bound_for_its_head() {
     let mut config = rig::config();
     config.time.request = SHORT;
     let rig = Rig::start(config);
-    let stub = Sandbox::start(|mut wire| async move {
-        wire.head().await;
-        wire.write("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
-            .await;
-        tokio::time::sleep(SHORT * 3).await;
-        wire.write("bc").await;
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let stub = Sandbox::start(move |mut wire| {
+        let mut gone = gone.clone();
+        async move {
+            wire.head().await;
+            wire.write("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
+                .await;
+            gone.wait_for(|gone| *gone).await.unwrap();
+            wire.write("bc").await;
+        }
     });
-    assert_eq!(rig.send(&stub.get("/")).await.text(), "abc");
+    let mut wire = rig.connect().await;
+    wire.write(stub.get("/")).await;
+    wire.head().await.unwrap();
+    assert_eq!(wire.bytes(1).await, b"a");
+    let clock = StoppedClock::now();
+    clock.pass(SHORT * 3).await;
+    go.send(true).unwrap();
+    assert_eq!(wire.bytes(2).await, b"bc");
+    drop(clock);
     rig.stop().await;
 }
 
@@ -156,23 +182,31 @@ async fn a_stream_that_lives_too_long_is_ended() {
     let mut config = rig::config();
     config.time.stream = Some(SHORT);
     let rig = Rig::start(config);
-    let stub = Sandbox::start(|mut wire| async move {
-        wire.head().await;
-        wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            .await;
-        let beat = async {
-            loop {
-                tokio::time::sleep(SHORT / 10).await;
+    let (go, beats) = tokio::sync::watch::channel(0);
+    let stub = Sandbox::start(move |mut wire| {
+        let mut beats = beats.clone();
+        async move {
+            wire.head().await;
+            wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .await;
+            while beats.changed().await.is_ok() {
                 wire.write("1\r\nx\r\n").await;
             }
-        };
-        // Ends with the connection, by a panic of the writer.
-        tokio::time::timeout(rig::DEADLINE, beat).await.ok();
+        }
     });
     let mut wire = rig.connect().await;
+    let clock = StoppedClock::now();
     wire.write(stub.get("/long")).await;
     wire.head().await.unwrap();
-    wire.rest().await;
+    // It moves all the time, and ends nevertheless.
+    for beat in 1..4 {
+        clock.pass(SHORT / 4).await;
+        go.send(beat).unwrap();
+        assert_eq!(wire.chunk().await.as_deref(), Some(b"x".as_slice()));
+    }
+    clock.pass(SHORT / 4).await;
+    assert_eq!(wire.rest().await, b"");
+    drop(clock);
     assert_eq!(rig.logged("/long").await["outcome"], "timed-out");
     rig.stop().await;
 }
@@ -221,9 +255,11 @@ async fn half_a_request_that_came_early_survives_parking() {
     let (early, late) = request.split_at(20);
     wire.write([request.as_str(), early].concat()).await;
     assert_eq!(wire.reply().await.text(), "x");
-    tokio::time::sleep(SHORT * 2).await;
+    let clock = StoppedClock::now();
+    clock.pass(SHORT * 4).await;
     wire.write(late).await;
     assert_eq!(wire.reply().await.text(), "x");
+    drop(clock);
     rig.stop().await;
 }
 

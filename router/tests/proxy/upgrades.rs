@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::rig::{self, Rig};
+use crate::rig::{self, Rig, StoppedClock};
 use crate::sandbox::{Sandbox, ok};
 use crate::wire::Wire;
 
@@ -221,9 +221,11 @@ async fn an_idle_websocket_survives_the_bounds_of_requests() {
     config.time.idle = Duration::from_millis(100);
     let rig = Rig::start(config);
     let mut wire = open(&rig, &echoing(), "websocket").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let clock = StoppedClock::now();
+    clock.pass(Duration::from_millis(300)).await;
     wire.write("still here").await;
     assert_eq!(wire.bytes(10).await, b"still here");
+    drop(clock);
     rig.stop().await;
 }
 
