@@ -344,10 +344,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn recording_never_waits() {
-        let (recorder, _writer) = Recorder::new(TestApi::new().client(), "n", Clock::system());
-        for _ in 0..QUEUE + 10 {
-            recorder.record(record("x"));
+    async fn what_is_too_much_is_dropped_without_waiting() {
+        let (recorder, mut writer) = Recorder::new(TestApi::new().client(), "n", Clock::system());
+        for number in 0..QUEUE + 10 {
+            recorder.record(record(&number.to_string()));
         }
+        drop(recorder);
+        let mut kept = Vec::new();
+        while let Some((_, _, record)) = writer.records.recv().await {
+            kept.push(record.message);
+        }
+        let first: Vec<String> = (0..QUEUE).map(|number| number.to_string()).collect();
+        assert_eq!(kept, first);
     }
 }

@@ -1,4 +1,7 @@
-//! Containers of a pod: starting them, noticing their end, ending them.
+//! Containers of a pod: starting them, noticing their end, deciding whether they start again.
+//!
+//! Everything that takes time is handed to the worker as work; the methods here take in how it
+//! went.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -10,16 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container as ContainerSpec, LifecycleHandler};
-use rustix::process::Signal;
-use tokio_util::sync::CancellationToken;
 
 use super::super::launch::{self, Inputs, Prepared};
 use super::super::phase::{self, Current, Ended, Reason, Retry, Role, Running};
 use super::super::probe::Answer;
-use super::super::probe::ask::Question;
+use super::hooks::{Hook, run_hook};
 use super::prepare::Preparation;
 use super::probes::Armed;
+use super::stop::Stop;
 use super::{Done, Worker, spec_of};
 use crate::context::Context;
 use crate::events::Severity;
@@ -32,9 +33,6 @@ const MAX_MESSAGE: usize = 4096;
 
 /// How long the last lines of a log may take after a container's end.
 const LAST_LINES: Duration = Duration::from_secs(1);
-
-/// Time a container has to end when a hook has used up its grace period.
-const MINIMUM_GRACE: SignedDuration = SignedDuration::from_secs(2);
 
 /// How long to wait before a container that could not be created is tried again.
 const CREATE_AGAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -54,15 +52,7 @@ pub(super) struct Live {
     log: Log,
     termination_log: PathBuf,
     directory: PathBuf,
-    stop: Option<Stop>,
-}
-
-/// An end that has begun.
-#[derive(Debug)]
-struct Stop {
-    deadline: Timestamp,
-    /// Ends the waiting when the container has ended or must end sooner.
-    over: CancellationToken,
+    pub(super) stop: Option<Stop>,
 }
 
 /// What came of starting a container.
@@ -232,7 +222,7 @@ impl Worker {
         match hook {
             None => self.hooks_done(index),
             Some((spec, handler)) => {
-                let question = hook_question(handler, spec, self.pod_ip());
+                let question = Hook::of(handler, spec, self.pod_ip());
                 let context = self.context.clone();
                 self.work.push(Box::pin(async move {
                     let answer = run_hook(&context, question, &container, &process, None).await;
@@ -368,187 +358,11 @@ impl Worker {
                 .all(|container| container.final_code().is_some())
     }
 
-    /// Ends a container: hook, signal, grace period, kill. Does nothing when that has begun.
-    pub(super) fn stop(&mut self, index: usize, why: &str, grace: Option<SignedDuration>) {
-        let now = self.context.clock.now();
-        let grace = grace.unwrap_or_else(|| self.grace());
-        let after_grace = now.saturating_add(grace).unwrap_or(Timestamp::MAX);
-        let deadline = match self.ending_deadline {
-            // What waited for others still gets a moment of its own.
-            Some(end) if self.is_last_sidecar(index) && grace > MINIMUM_GRACE => {
-                let moment = now.saturating_add(MINIMUM_GRACE).unwrap_or(end);
-                end.max(moment)
-            }
-            Some(end) => end,
-            None => after_grace,
-        };
-        let stopping = self.live.get(index).and_then(Option::as_ref);
-        let Some(live) = stopping.filter(|live| live.stop.is_none()) else {
-            return;
-        };
-        tracing::debug!(pod = %self.id, container = index, why, "stopping a container");
-        let container = live.container.clone();
-        let process = live.process.clone();
-        self.record(Severity::Normal, "Killing", Some(index), why.to_owned());
-        let pod = self.pod.clone();
-        let spec = spec_of(&pod);
-        let found = phase::containers(spec).into_iter().nth(index);
-        let lifecycle = found.and_then(|(_, spec)| Some((spec, spec.lifecycle.as_ref()?)));
-        let hook = lifecycle.and_then(|(spec, lifecycle)| {
-            Some(hook_question(
-                lifecycle.pre_stop.as_ref()?,
-                spec,
-                self.pod_ip(),
-            ))
-        });
-        let signal = lifecycle
-            .and_then(|(_, lifecycle)| lifecycle.stop_signal.as_deref())
-            .and_then(signal_named)
-            .unwrap_or(Signal::TERM);
-        let order = Order {
-            hook,
-            signal,
-            deadline,
-        };
-        self.order_stop(index, container, process, order);
-    }
-
-    fn order_stop(
-        &mut self,
-        index: usize,
-        container: Arc<Container>,
-        process: Arc<Process>,
-        order: Order,
-    ) {
-        let over = CancellationToken::new();
-        let context = self.context.clone();
-        let token = over.clone();
-        let deadline = order.deadline;
-        self.work.push(Box::pin(async move {
-            let stopping = carry_out_stop(&context, &container, &process, order);
-            token.run_until_cancelled(stopping).await;
-            Done::Stopped
-        }));
-        if let Some(live) = self.live.get_mut(index).and_then(Option::as_mut) {
-            live.stop = Some(Stop { deadline, over });
-            live.probes.clear();
-        }
-    }
-
-    /// Makes ends that have begun come sooner, after the deadline has moved.
-    pub(super) fn hasten(&mut self) {
-        let Some(deadline) = self.ending_deadline else {
-            return;
-        };
-        for index in 0..self.live.len() {
-            let Some(live) = self.live.get_mut(index).and_then(Option::as_mut) else {
-                continue;
-            };
-            let Some(stop) = live.stop.as_ref().filter(|stop| deadline < stop.deadline) else {
-                continue;
-            };
-            stop.over.cancel();
-            let (container, process) = (live.container.clone(), live.process.clone());
-            let order = Order {
-                hook: None,
-                signal: Signal::TERM,
-                deadline,
-            };
-            self.order_stop(index, container, process, order);
-        }
-    }
-
-    fn is_last_sidecar(&self, index: usize) -> bool {
-        self.containers
-            .get(index)
-            .is_some_and(|c| c.role == Role::Sidecar)
-    }
-
     /// Whether a message is about the run that is going on.
     pub(super) fn is_run(&self, index: usize, run: u64) -> bool {
         let live = self.live.get(index).and_then(Option::as_ref);
         live.is_some_and(|live| live.run == run)
     }
-}
-
-/// How a container is to be ended.
-struct Order {
-    hook: Option<Result<Hook, String>>,
-    signal: Signal,
-    deadline: Timestamp,
-}
-
-/// A lifecycle hook.
-enum Hook {
-    Ask(Question),
-    Sleep(Duration),
-}
-
-fn hook_question(
-    handler: &LifecycleHandler,
-    container: &ContainerSpec,
-    ip: Option<std::net::IpAddr>,
-) -> Result<Hook, String> {
-    if let Some(action) = &handler.exec {
-        return Ok(Hook::Ask(Question::of_exec(action)));
-    }
-    if let Some(action) = &handler.sleep {
-        return Ok(Hook::Sleep(Duration::from_secs(
-            action.seconds.unsigned_abs(),
-        )));
-    }
-    match (&handler.http_get, ip) {
-        (Some(action), Some(ip)) => Question::of_http(action, container, ip).map(Hook::Ask),
-        _ => Err("the hook has no action that this node knows".into()),
-    }
-}
-
-async fn run_hook(
-    context: &Context,
-    hook: Result<Hook, String>,
-    container: &Container,
-    process: &Process,
-    limit: Option<Duration>,
-) -> Answer {
-    let limit = limit.unwrap_or(Duration::MAX);
-    match hook {
-        Err(message) => Answer::Failure(message),
-        Ok(Hook::Sleep(time)) => {
-            tokio::time::sleep(time.min(limit)).await;
-            Answer::Success
-        }
-        Ok(Hook::Ask(question)) => {
-            context
-                .asker
-                .ask(&question, limit, container, process)
-                .await
-        }
-    }
-}
-
-async fn carry_out_stop(context: &Context, container: &Container, process: &Process, order: Order) {
-    let left = |deadline: Timestamp| {
-        let left = deadline.duration_since(context.clock.now());
-        left.max(SignedDuration::ZERO)
-    };
-    let mut deadline = order.deadline;
-    let mut grace = left(deadline);
-    if let Some(hook) = order.hook.filter(|_| !grace.is_zero()) {
-        let limit = Some(grace.unsigned_abs());
-        let answer = run_hook(context, hook, container, process, limit).await;
-        if let Answer::Failure(why) = answer {
-            tracing::debug!(why, "a pre-stop hook failed");
-        }
-        // A hook that took all the time leaves the program a moment to notice the signal.
-        let now = context.clock.now();
-        deadline = deadline.max(now.saturating_add(MINIMUM_GRACE).unwrap_or(deadline));
-        grace = left(deadline);
-    }
-    if !grace.is_zero() {
-        container.signal(order.signal);
-        tokio::time::sleep(grace.unsigned_abs()).await;
-    }
-    container.kill();
 }
 
 /// Prepares files and pipes and starts the process.
@@ -658,22 +472,4 @@ pub(super) fn container_id() -> String {
         .map(|_| format!("{:016x}", fastrand::u64(..)))
         .collect();
     words.concat()
-}
-
-/// A signal by its name in the API.
-fn signal_named(name: &str) -> Option<Signal> {
-    Some(match name {
-        "SIGHUP" => Signal::HUP,
-        "SIGINT" => Signal::INT,
-        "SIGQUIT" => Signal::QUIT,
-        "SIGUSR1" => Signal::USR1,
-        "SIGUSR2" => Signal::USR2,
-        "SIGTERM" => Signal::TERM,
-        "SIGKILL" => Signal::KILL,
-        "SIGWINCH" => Signal::WINCH,
-        "SIGABRT" => Signal::ABORT,
-        "SIGALRM" => Signal::ALARM,
-        "SIGCONT" => Signal::CONT,
-        _ => return None,
-    })
 }

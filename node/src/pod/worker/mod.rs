@@ -11,10 +11,12 @@
 //! ```
 
 mod containers;
+mod hooks;
 mod prepare;
 mod probes;
 mod publish;
 mod restore;
+mod stop;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

@@ -244,6 +244,8 @@ fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<boo
 #[cfg(test)]
 mod tests {
     use agent_sandbox_service::clock::{Clock, ManualClock};
+    use std::time::Duration;
+
     use jiff::SignedDuration;
 
     use super::super::LogWriter;
@@ -405,7 +407,10 @@ mod tests {
             chunks.recv().await.unwrap().unwrap();
             drop(chunks);
         };
-        tokio::join!(send(fixture.log.clone(), options, out), leave);
+        let both = async { tokio::join!(send(fixture.log.clone(), options, out), leave) };
+        tokio::time::timeout(Duration::from_secs(30), both)
+            .await
+            .expect("the follower ends");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From a container in a pod's spec to a process that can be started.
 //!
-//! Pure, except that the host's resolver configuration is read: everything else has been fetched.
+//! Pure: everything has been fetched, but for the host's resolver configuration, which [`files`]
+//! reads.
 //! Errors carry the reason under which the container waits.
 
 use std::net::IpAddr;
@@ -8,13 +9,15 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
+mod files;
+
 use super::env::{self, Environment, expand};
 use super::fields;
 use super::phase::Reason;
 use super::references::Snapshot;
 use super::security::{self, Identity};
 use crate::image::{self, Image, ImageError, ImageTable, Init, Program};
-use crate::process::init::message::{Access, Bind, Launch, Limits, Main, Process, Root, TextFile};
+use crate::process::init::message::{Access, Bind, Launch, Limits, Main, Process, Root};
 use crate::process::isolation::{self, Isolation};
 use crate::quantity::Amount;
 use crate::volume::PodVolumes;
@@ -195,7 +198,7 @@ pub(crate) fn prepare(inputs: &Inputs<'_>) -> Result<Prepared, Refusal> {
                 read_only: identity.read_only_root,
                 host_paths,
                 directories,
-                files: files(facts.pod_ip, spec, &hostname, &identity),
+                files: files::provided(facts.pod_ip, spec, &hostname, &identity),
                 links: links(image),
                 binds,
             },
@@ -363,83 +366,6 @@ fn hostname(pod: &Pod, spec: &PodSpec) -> String {
     name.trim_end_matches(['-', '.']).to_owned()
 }
 
-/// The files that Kubernetes and container engines provide.
-fn files(
-    pod_ip: Option<IpAddr>,
-    spec: &PodSpec,
-    hostname: &str,
-    identity: &Identity,
-) -> Vec<TextFile> {
-    let file = |path: &str, lines: &[String]| TextFile {
-        path: path.into(),
-        content: lines.iter().flat_map(|line| [line, "\n"]).collect(),
-    };
-    let mut hosts = vec![
-        "# Kubernetes-managed hosts file.".to_owned(),
-        "127.0.0.1\tlocalhost".to_owned(),
-        "::1\tlocalhost ip6-localhost ip6-loopback".to_owned(),
-    ];
-    if let Some(ip) = pod_ip {
-        hosts.push(
-            match spec.subdomain.as_deref().filter(|name| !name.is_empty()) {
-                Some(subdomain) => format!("{ip}\t{hostname}.{subdomain}\t{hostname}"),
-                None => format!("{ip}\t{hostname}"),
-            },
-        );
-    }
-    for alias in spec.host_aliases.iter().flatten() {
-        let names = alias.hostnames.clone().unwrap_or_default().join("\t");
-        hosts.push(format!("{}\t{names}", alias.ip));
-    }
-    let user = &identity.user;
-    let mut passwd = vec!["root:x:0:0:root:/root:/bin/sh".to_owned()];
-    let mut group = vec!["root:x:0:".to_owned()];
-    if user.uid != 0 {
-        passwd.push(format!("user:x:{}:{}::{HOME}:/bin/sh", user.uid, user.gid));
-    }
-    if user.gid != 0 {
-        group.push(format!("user:x:{}:", user.gid));
-    }
-    passwd.push("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin".to_owned());
-    group.push("nogroup:x:65534:".to_owned());
-    vec![
-        file("/etc/resolv.conf", &resolver(spec)),
-        file("/etc/hosts", &hosts),
-        file("/etc/hostname", &[hostname.to_owned()]),
-        file("/etc/passwd", &passwd),
-        file("/etc/group", &group),
-    ]
-}
-
-/// The lines of `/etc/resolv.conf`: the pod's own with `dnsPolicy: None`, else the host's, which may
-/// change while the node runs. There is no cluster DNS.
-fn resolver(spec: &PodSpec) -> Vec<String> {
-    let config = spec.dns_config.clone().unwrap_or_default();
-    if spec.dns_policy.as_deref() != Some("None") {
-        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        return text.lines().map(str::to_owned).collect();
-    }
-    let servers = config.nameservers.unwrap_or_default();
-    let mut lines: Vec<String> = servers
-        .iter()
-        .map(|server| format!("nameserver {server}"))
-        .collect();
-    let searches = config.searches.filter(|searches| !searches.is_empty());
-    lines.extend(searches.map(|searches| format!("search {}", searches.join(" "))));
-    let options = config.options.iter().flatten().map(|option| {
-        let name = option.name.as_deref().unwrap_or_default();
-        match &option.value {
-            Some(value) => format!("{name}:{value}"),
-            None => name.to_owned(),
-        }
-    });
-    let options: Vec<String> = options.collect();
-    if !options.is_empty() {
-        lines.push(format!("options {}", options.join(" ")));
-    }
-    lines
-}
-
 /// Limits that the kernel can keep for a process. Memory is not among them: an address-space
 /// limit counts reservations that are never used, and would break programs that stay well below
 /// their limit.
@@ -459,217 +385,4 @@ fn limits(container: &Container, isolation: &Isolation) -> Limits {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::pod::fields::Allocatable;
-    use crate::process::init::message::{Confinement, UserMap};
-    use crate::volume::Ownership;
-
-    fn images() -> ImageTable {
-        let runtime = Image::program("/opt/bin/runtime")
-            .names(["runtime"])
-            .unwrap()
-            .entrypoint_args(["--listen", "$(POD_IP):8888"])
-            .env("BASE", "$(CONTAINER_ROOT)/app")
-            .user(1000, 1000)
-            .directory("/app")
-            .working_dir("/app")
-            .port(8888)
-            .init(Init::Own);
-        let fixed = Image::program("/opt/bin/fixed").names(["fixed"]).unwrap();
-        ImageTable::host_defaults().with(runtime).with(fixed)
-    }
-
-    fn isolation(confinement: Confinement) -> Isolation {
-        Isolation::describe(confinement, vec!["no namespaces".into()])
-    }
-
-    fn prepared_under(
-        isolation: &Isolation,
-        pod: Value,
-        container: Value,
-    ) -> Result<Launch, Refusal> {
-        let mut pod = pod;
-        pod["metadata"]["name"] = json!("p-1");
-        let mut container = container;
-        container["name"] = json!("c");
-        pod["spec"]["containers"] = json!([container]);
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        let spec = pod.spec.as_ref().unwrap();
-        let volumes =
-            PodVolumes::parse(&pod, spec, "/state/v".into(), Ownership::default()).unwrap();
-        prepare(&Inputs {
-            facts: fields::Facts {
-                pod: &pod,
-                node_name: "n",
-                host_ip: "127.0.0.1".parse().unwrap(),
-                pod_ip: Some("127.100.0.9".parse().unwrap()),
-                allocatable: Allocatable {
-                    cpus: 1,
-                    memory_bytes: 1,
-                    storage_bytes: 1,
-                },
-            },
-            spec,
-            container: &spec.containers[0],
-            images: &images(),
-            isolation,
-            snapshot: &Snapshot::default(),
-            volumes: &volumes,
-            directory: Path::new("/state/c"),
-        })
-        .map(|prepared| prepared.launch)
-    }
-
-    fn prepared(pod: Value, container: Value) -> Result<Launch, Refusal> {
-        let isolation = isolation(Confinement::Namespaces(UserMap::Single));
-        prepared_under(&isolation, pod, container)
-    }
-
-    fn env<'a>(launch: &'a Launch, name: &str) -> Option<&'a str> {
-        let found = launch.process.env.iter().find(|(key, _)| key == name)?;
-        Some(&found.1)
-    }
-
-    fn file<'a>(launch: &'a Launch, path: &str) -> &'a str {
-        let mut files = launch.root.files.iter();
-        let found = files.find(|file| file.path == Path::new(path));
-        &found.unwrap().content
-    }
-
-    #[test]
-    fn names_are_resolved_as_the_pod_or_the_host_says() {
-        let of = |spec: Value| {
-            let launch = prepared(json!({"spec": spec}), json!({"image": "busybox"})).unwrap();
-            file(&launch, "/etc/resolv.conf").to_owned()
-        };
-        let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        assert_eq!(
-            of(json!({"dnsPolicy": "ClusterFirst"})).trim_end(),
-            host.trim_end()
-        );
-        let own = of(json!({"dnsPolicy": "None", "dnsConfig": {
-            "nameservers": ["127.0.0.53", "::1"], "searches": ["a.example", "b.example"],
-            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
-        }}));
-        assert_eq!(
-            own,
-            "nameserver 127.0.0.53\nnameserver ::1\nsearch a.example b.example\noptions ndots:2 edns0\n"
-        );
-    }
-
-    #[test]
-    fn an_image_supplies_what_the_pod_leaves_open() {
-        let launch = prepared(json!({}), json!({"image": "registry/runtime:1"})).unwrap();
-        assert_eq!(
-            launch.process.argv,
-            ["/.image/bin/runtime", "--listen", "127.100.0.9:8888"]
-        );
-        assert_eq!(launch.main, Main::PidOne);
-        assert_eq!(launch.process.cwd, Path::new("/app"));
-        assert_eq!(launch.process.user.uid, 1000);
-        assert_eq!(env(&launch, "BASE"), Some("/app"));
-        assert_eq!(env(&launch, "HOSTNAME"), Some("p-1"));
-        assert_eq!(env(&launch, "HOME"), Some("/home/user"));
-        assert!(env(&launch, "PATH").unwrap().starts_with("/.image/bin:"));
-        let program = launch.root.binds.last().unwrap();
-        assert_eq!(program.target, Path::new("/.image/bin/runtime"));
-        assert!(launch.root.directories.contains(&PathBuf::from("/app")));
-        let hosts = file(&launch, "/etc/hosts");
-        assert!(hosts.contains("127.100.0.9\tp-1\n"), "{hosts}");
-    }
-
-    #[test]
-    fn a_pod_overrides_and_expands() {
-        let launch = prepared(
-            json!({"spec": {"hostname": "other", "subdomain": "sub",
-                   "hostAliases": [{"ip": "127.0.0.5", "hostnames": ["a", "b"]}]}}),
-            json!({
-                "image": "busybox",
-                "command": ["sh", "-c"], "args": ["echo $(WHO) $$(WHO) $(NOT)"],
-                "workingDir": "/srv/x",
-                "env": [{"name": "WHO", "value": "me"}, {"name": "HOME", "value": "/elsewhere"}],
-                "resources": {"limits": {"ephemeral-storage": "1Mi"}},
-            }),
-        )
-        .unwrap();
-        assert_eq!(launch.process.argv, ["sh", "-c", "echo me $(WHO) $(NOT)"]);
-        assert_eq!(launch.process.cwd, Path::new("/srv/x"));
-        assert_eq!(env(&launch, "HOME"), Some("/elsewhere"));
-        assert_eq!(launch.process.limits.file_size, Some(1 << 20));
-        assert_eq!(launch.hostname, "other");
-        assert_eq!(launch.main, Main::Supervised);
-        let hosts = file(&launch, "/etc/hosts");
-        assert!(
-            hosts.contains("\tother.sub\tother\n127.0.0.5\ta\tb\n"),
-            "{hosts}"
-        );
-    }
-
-    #[test]
-    fn refusals_have_the_reasons_of_a_kubelet() {
-        for (container, reason, text) in [
-            (json!({"image": "nginx"}), Reason::ErrImagePull, "nginx"),
-            (
-                json!({"image": "Not Valid"}),
-                Reason::InvalidImageName,
-                "Not Valid",
-            ),
-            (
-                json!({"image": "busybox", "securityContext": {"privileged": true}}),
-                Reason::CreateContainerConfigError,
-                "privileged",
-            ),
-            (
-                json!({"image": "busybox", "envFrom": [{"secretRef": {"name": "s"}}]}),
-                Reason::CreateContainerConfigError,
-                "secret \"s\" not found",
-            ),
-            (
-                json!({"image": "busybox", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}),
-                Reason::CreateContainerConfigError,
-                "no volume \"v\"",
-            ),
-        ] {
-            let refusal = prepared(json!({}), container).unwrap_err();
-            assert_eq!(refusal.reason, reason);
-            assert!(refusal.message.contains(text), "{refusal:?}");
-        }
-        // What may still appear is waited for.
-        let missing = json!({"image": "busybox", "envFrom": [{"secretRef": {"name": "s"}}]});
-        assert!(!prepared(json!({}), missing).unwrap_err().is_final);
-    }
-
-    #[test]
-    fn without_a_private_root_paths_are_moved_or_refused() {
-        let landlock = isolation(Confinement::Landlock { uid_base: None });
-        let launch = prepared_under(&landlock, json!({}), json!({"image": "runtime"})).unwrap();
-        assert_eq!(launch.process.argv[0], "/opt/bin/runtime");
-        assert_eq!(env(&launch, "BASE"), Some("/state/c/root/app"));
-        assert_eq!(env(&launch, "TMPDIR"), Some("/state/c/root/tmp"));
-        assert_eq!(launch.process.cwd, Path::new("/state/c/root/app"));
-        assert_eq!(launch.main, Main::Supervised);
-        let pod = json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}});
-        let mounting = |image: &str| {
-            let mounts = json!([{"name": "v", "mountPath": "/app/v"}]);
-            let container = json!({"image": image, "volumeMounts": mounts});
-            prepared_under(&landlock, pod.clone(), container)
-        };
-        mounting("runtime").unwrap();
-        let refusal = mounting("fixed").unwrap_err();
-        assert!(refusal.message.contains("no namespaces"), "{refusal:?}");
-    }
-
-    #[test]
-    fn ports_come_from_the_pod_and_its_images() {
-        let spec = serde_json::from_value(json!({"containers": [
-            {"name": "a", "image": "runtime", "ports": [
-                {"containerPort": 80}, {"containerPort": 53, "protocol": "UDP"}]},
-            {"name": "b", "image": "unknown", "ports": [{"containerPort": 80}]},
-        ]}))
-        .unwrap();
-        assert_eq!(ports(&spec, &images()), [80, 8888]);
-    }
-}
+mod tests;
