@@ -228,11 +228,7 @@ impl Worker {
             let grace = SignedDuration::from_secs(grace.unwrap_or(30).max(0));
             let now = self.context.clock.now();
             let deadline = now.saturating_add(grace).unwrap_or(Timestamp::MAX);
-            // A second deletion may only shorten the time that is left.
-            let sooner = self.ending_deadline.is_none_or(|old| deadline < old);
-            if sooner {
-                self.ending_deadline = Some(deadline);
-            }
+            self.end_by(deadline);
             self.end(Ending::Deleted);
         }
     }
@@ -343,7 +339,6 @@ impl Worker {
     /// Begins the end, or takes note of a more urgent reason for it.
     fn end(&mut self, ending: Ending) {
         let now = self.context.clock.now();
-        let again = self.ending.is_some();
         match (self.ending, ending) {
             // Nothing is more urgent than these, and nothing leads back from them.
             (
@@ -361,16 +356,18 @@ impl Worker {
             Ending::Deleted => None,
         };
         if let Some(grace) = grace {
-            let deadline = now.saturating_add(grace).unwrap_or(Timestamp::MAX);
-            let sooner = self.ending_deadline.is_none_or(|old| deadline < old);
-            if sooner {
-                self.ending_deadline = Some(deadline);
-            }
-        }
-        if again {
-            self.hasten();
+            self.end_by(now.saturating_add(grace).unwrap_or(Timestamp::MAX));
         }
         self.publisher.touch();
+    }
+
+    /// Everything must have ended by then. A later word may only shorten the time that is left, and
+    /// then also that of ends that have begun, whoever began them.
+    fn end_by(&mut self, deadline: Timestamp) {
+        if self.ending_deadline.is_none_or(|old| deadline < old) {
+            self.ending_deadline = Some(deadline);
+            self.hasten(deadline);
+        }
     }
 
     /// How long containers may take to end by the pod's own wish.

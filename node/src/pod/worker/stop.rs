@@ -25,6 +25,7 @@ const MINIMUM_GRACE: SignedDuration = SignedDuration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Stop {
     deadline: Timestamp,
+    signal: Signal,
     /// Ends the waiting when the container has ended or must end sooner.
     pub(super) over: CancellationToken,
 }
@@ -88,23 +89,24 @@ impl Worker {
         let over = CancellationToken::new();
         let context = self.context.clone();
         let token = over.clone();
-        let deadline = order.deadline;
+        let (deadline, signal) = (order.deadline, order.signal);
         self.work.push(Box::pin(async move {
             let stopping = carry_out_stop(&context, &container, &process, order);
             token.run_until_cancelled(stopping).await;
             Done::Stopped
         }));
         if let Some(live) = self.live.get_mut(index).and_then(Option::as_mut) {
-            live.stop = Some(Stop { deadline, over });
+            live.stop = Some(Stop {
+                deadline,
+                signal,
+                over,
+            });
             live.probes.clear();
         }
     }
 
-    /// Makes ends that have begun come sooner, after the deadline has moved.
-    pub(super) fn hasten(&mut self) {
-        let Some(deadline) = self.ending_deadline else {
-            return;
-        };
+    /// Makes ends that have begun come by this deadline, unless they come sooner anyway.
+    pub(super) fn hasten(&mut self, deadline: Timestamp) {
         for index in 0..self.live.len() {
             let Some(live) = self.live.get_mut(index).and_then(Option::as_mut) else {
                 continue;
@@ -116,7 +118,7 @@ impl Worker {
             let (container, process) = (live.container.clone(), live.process.clone());
             let order = Order {
                 hook: None,
-                signal: Signal::TERM,
+                signal: stop.signal,
                 deadline,
             };
             self.order_stop(index, container, process, order);

@@ -105,3 +105,81 @@ async fn stopping_the_node_leaves_nothing() {
     });
     assert!(!left);
 }
+
+#[tokio::test]
+async fn a_shorter_grace_hastens_an_end_that_a_probe_began() {
+    let cluster = Cluster::start().await;
+    let mut spec = shell("trap '' TERM; while :; do sleep 0.02; done");
+    spec["containers"][0]["livenessProbe"] = json!({
+        "exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1,
+        "terminationGracePeriodSeconds": 1000,
+    });
+    cluster.pod("p", spec);
+    cluster.until_event("Killing").await;
+    cluster.delete("p", 1);
+    cluster.until_gone("p").await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn an_end_that_is_hastened_keeps_its_signal() {
+    let cluster = Cluster::start().await;
+    // Ends only when told a second time, and says by which signal.
+    let script = "told() { n=$((n + 1)); if [ $n = 2 ]; then exit $1; fi; touch /tmp/told; }; \
+                  trap 'told 5' USR1; trap 'told 6' TERM; touch /tmp/up; while :; do sleep 0.02; done";
+    let mut spec = shell(script);
+    spec["containers"][0]["lifecycle"] = json!({"stopSignal": "SIGUSR1"});
+    spec["containers"][0]["readinessProbe"] =
+        json!({"exec": {"command": ["sh", "-c", "test -f /tmp/up"]}});
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "tmp", "mountPath": "/tmp"}]);
+    spec["volumes"] = json!([{"name": "tmp", "emptyDir": {}}]);
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    cluster.delete("p", 1000);
+    let told = cluster.directory.path().join("state/pods/uid-of-p/volumes");
+    eventually("the first signal", async || {
+        found_below(&told, "told").then_some(())
+    })
+    .await;
+    cluster.delete("p", 20);
+    cluster.until_gone("p").await;
+    let last = cluster.status_writes("p").pop().unwrap();
+    let ended = &last["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(ended["exitCode"], 5);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_sidecar_keeps_its_moment_after_others_used_up_the_grace() {
+    let cluster = Cluster::start().await;
+    let mut spec = shell("trap '' TERM; touch /tmp/up; while :; do sleep 0.02; done");
+    spec["containers"][0]["readinessProbe"] =
+        json!({"exec": {"command": ["test", "-f", "/tmp/up"]}});
+    let script = "trap 'sleep 0.7; exit 0' TERM; touch /tmp/up; while :; do sleep 0.02; done";
+    spec["initContainers"] = json!([{
+        "name": "side", "command": ["sh", "-c", script], "restartPolicy": "Always",
+        "startupProbe": {"exec": {"command": ["test", "-f", "/tmp/up"]}},
+    }]);
+    cluster.pod("p", spec);
+    cluster.until_ready("p").await;
+    cluster.delete("p", 1);
+    cluster.until_gone("p").await;
+    let writes = cluster.status_writes("p");
+    let code = |list: &str| {
+        writes
+            .iter()
+            .rev()
+            .find_map(|write| write["status"][list][0]["state"]["terminated"]["exitCode"].as_i64())
+    };
+    assert_eq!(code("containerStatuses"), Some(137));
+    assert_eq!(code("initContainerStatuses"), Some(0));
+    cluster.stop().await;
+}
+
+/// Whether a directory holds a file of this name, however deep.
+fn found_below(directory: &std::path::Path, name: &str) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        entry.file_name() == name || entry.path().is_dir() && found_below(&entry.path(), name)
+    })
+}
