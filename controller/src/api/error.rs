@@ -128,6 +128,26 @@ impl ApiError {
     }
 }
 
+/// The error for an answer, or a request, that is not what it should be.
+pub(super) fn unreadable(error: impl std::fmt::Display) -> ApiError {
+    ApiError::Unreadable(error.to_string())
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        if !text.contains(&next_text) {
+            text.push_str(": ");
+            text.push_str(&next_text);
+        }
+        cause = next.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -3,8 +3,11 @@
 //! [`ApiError`]. Watches use a connection of their own, writes rotate over theirs. Only the `act`
 //! files, the watch loop, the lease and the event recorder call it.
 
+mod delete;
 mod error;
+mod feed;
 mod limit;
+mod request;
 mod resource;
 
 use std::sync::Arc;
@@ -17,18 +20,22 @@ use http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 
 use crate::fence::Fence;
-use crate::ident::{Key, Revision, Uid};
+use crate::ident::{Key, Revision};
 use crate::metrics::ApiMetrics;
 
+pub use delete::{Delete, Deleted};
 pub use error::ApiError;
+pub(crate) use error::chain;
+use error::unreadable;
+pub use feed::{Bookmark, Page, WatchEvent};
 pub use limit::RateLimit;
+use request::{object_path, push_query, request};
 pub use resource::*;
 
 /// The result of an API call.
@@ -74,133 +81,6 @@ pub enum Fields {
     Strict,
     /// The server's default.
     Lenient,
-}
-
-/// What a delete requires of the object, and what becomes of its dependents.
-#[derive(Clone, Copy, Debug)]
-pub struct Delete {
-    /// The object must have this UID.
-    pub uid: Uid,
-    /// The object must be at this revision, when given.
-    pub revision: Option<Revision>,
-    /// Wait for dependents.
-    pub foreground: bool,
-}
-
-impl Delete {
-    /// Deletes the object with this UID, whatever its revision.
-    pub fn of(uid: Uid) -> Self {
-        Self {
-            uid,
-            revision: None,
-            foreground: false,
-        }
-    }
-
-    /// Deletes the object only as it was seen.
-    pub fn as_seen(uid: Uid, revision: Revision) -> Self {
-        Self {
-            revision: Some(revision),
-            ..Self::of(uid)
-        }
-    }
-
-    fn to_value(self) -> Value {
-        let mut preconditions = json!({"uid": self.uid.to_string()});
-        if let (Some(revision), Some(members)) = (self.revision, preconditions.as_object_mut()) {
-            members.insert("resourceVersion".to_owned(), revision.to_string().into());
-        }
-        json!({
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "preconditions": preconditions,
-            "propagationPolicy": if self.foreground { "Foreground" } else { "Background" },
-        })
-    }
-}
-
-/// What a delete left behind.
-#[derive(Clone, Debug)]
-pub enum Deleted<T> {
-    /// The object is gone.
-    Gone,
-    /// The object is still there, being deleted.
-    Pending(Box<T>),
-}
-
-/// A page of a list.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(bound = "T: DeserializeOwned")]
-pub struct Page<T> {
-    metadata: PageMetadata,
-    /// The objects. Some servers write an empty list as null.
-    #[serde(default = "Vec::new", deserialize_with = "null_as_empty")]
-    pub items: Vec<T>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PageMetadata {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    next: String,
-}
-
-fn null_as_empty<'de, D, T>(deserializer: D) -> std::result::Result<Vec<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: DeserializeOwned,
-{
-    Option::<Vec<T>>::deserialize(deserializer).map(Option::unwrap_or_default)
-}
-
-impl<T> Page<T> {
-    /// The revision of the whole list.
-    ///
-    /// # Errors
-    /// When it is no integer.
-    pub fn revision(&self) -> Result<Revision> {
-        Revision::parse(&self.metadata.resource_version).map_err(|_| {
-            ApiError::Unreadable(format!(
-                "list resourceVersion {:?} is not an integer",
-                self.metadata.resource_version
-            ))
-        })
-    }
-
-    /// The token of the next page.
-    pub fn next(&self) -> Option<&str> {
-        Some(self.metadata.next.as_str()).filter(|token| !token.is_empty())
-    }
-}
-
-/// One line of a watch.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "type", content = "object", rename_all = "UPPERCASE")]
-pub enum WatchEvent<T> {
-    /// The object appeared, or came to match the selector.
-    Added(T),
-    /// The object changed.
-    Modified(T),
-    /// The object is gone, or no longer matches the selector.
-    Deleted(T),
-    /// Nothing happened up to this revision.
-    Bookmark(Bookmark),
-    /// The watch failed.
-    Error(Value),
-}
-
-/// The object of a bookmark event.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Bookmark {
-    metadata: PageMetadata,
-}
-
-impl Bookmark {
-    /// The revision reached.
-    pub fn revision(&self) -> Option<Revision> {
-        Revision::parse(&self.metadata.resource_version).ok()
-    }
 }
 
 /// How the calls are made.
@@ -412,7 +292,7 @@ impl Api {
         let body = self
             .answer("list", resource, &self.inner.watcher, request)
             .await?;
-        serde_json::from_slice(&body).or_else(|error| salvage(&body, &error))
+        serde_json::from_slice(&body).or_else(|error| Page::salvage(&body, &error))
     }
 
     /// Opens a watch after `revision`. The stream ends when the server closes it.
@@ -439,9 +319,8 @@ impl Api {
             header::ACCEPT_ENCODING,
             header::HeaderValue::from_static("identity"),
         );
-        let response = self
-            .send("watch", resource, &self.inner.watcher, request)
-            .await?;
+        let opening = self.send("watch", resource, &self.inner.watcher, request);
+        let response = self.in_time("watch", resource, opening).await?;
         let bytes = response
             .into_body()
             .into_data_stream()
@@ -502,14 +381,24 @@ impl Api {
             let response = self.send(verb, resource, client, request).await?;
             collect(response).await
         };
-        tokio::time::timeout(self.inner.timeout, whole)
+        self.in_time(verb, resource, whole).await
+    }
+
+    /// The outcome of a call, or an error when it takes too long.
+    async fn in_time<T>(
+        &self,
+        verb: &'static str,
+        resource: &'static Resource,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let Inner {
+            timeout, metrics, ..
+        } = &*self.inner;
+        tokio::time::timeout(*timeout, call)
             .await
             .unwrap_or_else(|_| {
-                self.inner.metrics.count(verb, resource.plural, "timeout");
-                Err(ApiError::Transport(format!(
-                    "no answer within {:?}",
-                    self.inner.timeout
-                )))
+                metrics.count(verb, resource.plural, "timeout");
+                Err(ApiError::Transport(format!("no answer within {timeout:?}")))
             })
     }
 
@@ -553,37 +442,6 @@ impl Api {
     }
 }
 
-fn object_path(resource: &Resource, key: &Key) -> String {
-    let namespace = Some(&*key.namespace).filter(|namespace| !namespace.is_empty());
-    format!("{}/{}", resource.path(namespace), key.name)
-}
-
-fn push_query(path: &mut String, name: &str, value: Option<&str>) {
-    if let Some(value) = value {
-        let encoded: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
-        path.push('&');
-        path.push_str(name);
-        path.push('=');
-        path.push_str(&encoded);
-    }
-}
-
-fn request(
-    method: Method,
-    path: &str,
-    content_type: Option<&'static str>,
-    body: Vec<u8>,
-) -> Result<Request<Body>> {
-    let mut builder = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::ACCEPT, "application/json");
-    if let Some(content_type) = content_type {
-        builder = builder.header(header::CONTENT_TYPE, content_type);
-    }
-    builder.body(Body::from(body)).map_err(unreadable)
-}
-
 async fn collect(response: Response<Body>) -> Result<Bytes> {
     response
         .into_body()
@@ -591,84 +449,4 @@ async fn collect(response: Response<Body>) -> Result<Bytes> {
         .await
         .map(http_body_util::Collected::to_bytes)
         .map_err(|error| ApiError::Transport(chain(&error)))
-}
-
-/// Reads what can be read of a page in which some object does not decode: one object must not hide
-/// all others.
-fn salvage<T: DeserializeOwned>(body: &[u8], first: &serde_json::Error) -> Result<Page<T>> {
-    let raw: Page<Value> = serde_json::from_slice(body).map_err(|_| unreadable(first))?;
-    let mut items = Vec::with_capacity(raw.items.len());
-    for item in raw.items {
-        let name = item.pointer("/metadata/name").cloned().unwrap_or_default();
-        match serde_json::from_value(item) {
-            Ok(item) => items.push(item),
-            Err(error) => tracing::error!(%name, %error, "an object in a list was skipped"),
-        }
-    }
-    Ok(Page {
-        metadata: raw.metadata,
-        items,
-    })
-}
-
-fn unreadable(error: impl std::fmt::Display) -> ApiError {
-    ApiError::Unreadable(error.to_string())
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        if !text.contains(&next_text) {
-            text.push_str(": ");
-            text.push_str(&next_text);
-        }
-        cause = next.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deletes_carry_their_preconditions() {
-        let uid = Uid::parse("0b54b5a6-2d3f-4c61-9e0b-00ff10a0b0c0");
-        assert_eq!(
-            Delete::as_seen(uid, Revision(7)).to_value()["preconditions"],
-            json!({"uid": uid.to_string(), "resourceVersion": "7"})
-        );
-        assert_eq!(
-            Delete::of(uid).to_value()["propagationPolicy"],
-            "Background"
-        );
-    }
-
-    #[test]
-    fn watch_lines_and_pages_decode() {
-        let event: WatchEvent<Value> = serde_json::from_str(
-            r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"12"}}}"#,
-        )
-        .unwrap();
-        assert!(matches!(event, WatchEvent::Bookmark(b) if b.revision() == Some(Revision(12))));
-        let event: WatchEvent<Value> =
-            serde_json::from_str(r#"{"object":{"code":410},"type":"ERROR"}"#).unwrap();
-        assert!(matches!(event, WatchEvent::Error(_)));
-        let page: Page<Value> =
-            serde_json::from_str(r#"{"metadata":{"resourceVersion":"3"},"items":null}"#).unwrap();
-        assert_eq!(page.revision().unwrap(), Revision(3));
-        assert_eq!(page.next(), None);
-        assert!(page.items.is_empty());
-    }
-
-    #[test]
-    fn queries_are_encoded() {
-        let mut path = "/x?limit=1".to_owned();
-        push_query(&mut path, "labelSelector", Some("a=b,c"));
-        push_query(&mut path, "continue", None);
-        assert_eq!(path, "/x?limit=1&labelSelector=a%3Db%2Cc");
-    }
 }

@@ -1,13 +1,14 @@
 //! Sandbox -> Pod, headless Service and volume claims.
 //!
-//! A pass is *observe -> plan -> act -> status*: [`plan`] decides from what was observed, [`act`]
-//! makes the calls, [`status`] says what came of it. The pass may run again in place when a call
-//! revealed something (a name held by an object the watch does not select). What is remembered
-//! between passes is only what cannot be read from objects: rejections that must not be repeated,
-//! and since when a write that can wait has been waiting.
+//! A pass is *observe -> plan -> act -> status*: [`observe`] reads the store, [`plan`] decides from
+//! what was observed, [`act`] makes the calls, [`status`] says what came of it. The pass may run
+//! again in place when a call revealed something (a name held by an object the watch does not
+//! select). What cannot be read from objects is in [`memory`].
 
 pub mod act;
 pub mod desired;
+mod memory;
+mod observe;
 pub mod plan;
 pub mod status;
 
@@ -16,30 +17,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_sandbox_crds::condition::{self, reason};
-use agent_sandbox_crds::{labels, names};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::act::Created;
-use self::plan::{
-    Converge, Holder, Observed, Plan, PodStep, Policy, Rejected, ServiceStep, TearDown, VolumeStep,
-};
+use self::memory::Memory;
+use self::observe::Learned;
+use self::plan::{Converge, Holder, Observed, Plan, PodStep, ServiceStep, TearDown, VolumeStep};
 use self::status::{Outcome, Urgency};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Uid};
-use crate::objects::{OwnerKind, PodRow, SandboxRow, SandboxStatus, ServiceRow, VolumeClaimRow};
+use crate::objects::{OwnerKind, SandboxRow, SandboxStatus};
 use crate::queue::{Next, Priority};
-use crate::store::{State, Work};
+use crate::store::Work;
 
 /// Details nobody waits for are collected this long before they are written.
 const SETTLE: Duration = Duration::from_secs(1);
-/// The longest a pod's metadata may lag behind: a claimed pod must not be taken for an idle one by an
-/// autoscaler.
-const LONGEST_WRITE_BEHIND: Duration = Duration::from_secs(1);
-/// How soon to look again while claims have right of way.
-const YIELD: Duration = Duration::from_millis(20);
 /// In-place repetitions of a pass; each needs a new revelation.
 const ROUNDS: usize = 4;
 
@@ -48,37 +43,6 @@ const ROUNDS: usize = 4;
 pub struct Sandboxes {
     cx: Arc<Context>,
     memory: Mutex<BTreeMap<Uid, Memory>>,
-}
-
-/// What is remembered of a sandbox between passes.
-#[derive(Clone, Debug, Default)]
-struct Memory {
-    key: Option<Key>,
-    generation: i64,
-    rejected: Rejected,
-    /// Since when a write to the pod's metadata waits.
-    metadata_waits: Option<Instant>,
-    /// Since when a status write waits.
-    status_waits: Option<Instant>,
-    /// Since when low-priority work yields to claims.
-    yields: Option<Instant>,
-}
-
-impl Memory {
-    fn is_blank(&self) -> bool {
-        self.rejected == Rejected::default()
-            && self.metadata_waits.is_none()
-            && self.status_waits.is_none()
-            && self.yields.is_none()
-    }
-}
-
-/// What was learned from the API server during a pass.
-#[derive(Debug, Default)]
-struct Learned {
-    pod_name: Option<Holder<PodRow>>,
-    service: Option<Holder<ServiceRow>>,
-    volume_claims: BTreeMap<String, Holder<VolumeClaimRow>>,
 }
 
 /// What a round of steps led to.
@@ -137,81 +101,6 @@ impl Sandboxes {
             }
         }
         Next::Retry
-    }
-
-    /// Reads everything a plan depends on, in one look.
-    fn observe(&self, key: &Key, learned: &Learned) -> Option<Observed> {
-        let mut observed = self.cx.store.read(|state| {
-            let sandbox = state.sandbox(key)?;
-            let pods: Vec<Arc<PodRow>> = state.pods_of(sandbox.head.uid).cloned().collect();
-            let pod_name = match state.pod(&plan::tracked_pod(&sandbox)) {
-                Some(pod) => Holder::Held(pod),
-                None => Holder::Unseen,
-            };
-            let service = match state.service(key) {
-                Some(service) => Holder::Held(service),
-                None => Holder::Unseen,
-            };
-            let templates = desired::volume_claim_templates(&sandbox).unwrap_or_default();
-            let volume_claims = templates
-                .iter()
-                .map(|template| {
-                    let name = names::volume_claim(template.name(), &key.name);
-                    let holder = state
-                        .volume_claim(&key.sibling(name.as_str()))
-                        .map_or(Holder::Unseen, Holder::Held);
-                    (name, holder)
-                })
-                .collect();
-            let policy = if self.cx.config.extensions {
-                policy(state, &sandbox)
-            } else {
-                Policy::InPlace
-            };
-            Some(Observed {
-                sandbox,
-                pods,
-                pod_name,
-                service,
-                volume_claims,
-                policy,
-                rejected: Rejected::default(),
-            })
-        })?;
-        if let (Holder::Unseen, Some(known)) = (&observed.pod_name, &learned.pod_name) {
-            observed.pod_name = known.clone();
-        }
-        if let (Holder::Unseen, Some(known)) = (&observed.service, &learned.service) {
-            observed.service = known.clone();
-        }
-        for (name, holder) in &mut observed.volume_claims {
-            if let (Holder::Unseen, Some(known)) = (&*holder, learned.volume_claims.get(name)) {
-                *holder = known.clone();
-            }
-        }
-        let head = &observed.sandbox.head;
-        if let Some(memory) = self.memory.lock().get(&head.uid)
-            && memory.generation == head.generation
-        {
-            observed.rejected = memory.rejected.clone();
-        }
-        Some(observed)
-    }
-
-    /// Whether low-priority work should let claims pass, and for how long.
-    fn yields(&self, row: &SandboxRow) -> Option<Duration> {
-        let low = is_unclaimed_member(row);
-        self.remember(row, |memory| {
-            if low && self.cx.lanes.is_busy() {
-                let since = *memory.yields.get_or_insert_with(Instant::now);
-                if since.elapsed() < self.cx.lanes.patience() {
-                    return Some(YIELD);
-                }
-            } else {
-                memory.yields = None;
-            }
-            None
-        })
     }
 
     /// Takes the steps of a normal pass, one after the other; a failure does not stop the later ones.
@@ -380,21 +269,6 @@ impl Sandboxes {
         }
     }
 
-    /// How much longer a pod's metadata may lag: for the configured window, and while claims have
-    /// right of way; never longer than [`LONGEST_WRITE_BEHIND`].
-    fn write_behind(&self, row: &SandboxRow) -> Option<Duration> {
-        let busy = self.cx.lanes.is_busy();
-        let window = self.cx.config.write_behind.min(LONGEST_WRITE_BEHIND);
-        self.remember(row, |memory| {
-            let since = *memory.metadata_waits.get_or_insert_with(Instant::now);
-            let waited = since.elapsed();
-            if waited < window {
-                return Some(window.saturating_sub(waited));
-            }
-            (busy && waited < LONGEST_WRITE_BEHIND).then_some(YIELD)
-        })
-    }
-
     /// Computes the status after the steps, and writes it now, later, or not at all.
     async fn settle(
         &self,
@@ -556,40 +430,6 @@ impl Sandboxes {
             note: note(),
         });
     }
-
-    fn note_rejection(
-        &self,
-        row: &SandboxRow,
-        fault: &Fault,
-        slot: impl FnOnce(&mut Rejected) -> &mut Option<Fault>,
-    ) {
-        if matches!(fault, Fault::Invalid(_)) {
-            self.remember(row, |memory| {
-                *slot(&mut memory.rejected) = Some(fault.clone());
-            });
-        }
-    }
-
-    fn remember<T>(&self, row: &SandboxRow, edit: impl FnOnce(&mut Memory) -> T) -> T {
-        let mut memory = self.memory.lock();
-        let entry = memory.entry(row.head.uid).or_default();
-        if entry.generation != row.head.generation {
-            entry.generation = row.head.generation;
-            entry.rejected = Rejected::default();
-        }
-        entry.key = Some(row.head.key.clone());
-        let result = edit(entry);
-        if entry.is_blank() {
-            memory.remove(&row.head.uid);
-        }
-        result
-    }
-
-    fn forget(&self, key: &Key) {
-        self.memory
-            .lock()
-            .retain(|_, memory| memory.key.as_ref() != Some(key));
-    }
 }
 
 /// What became of the pod's step.
@@ -620,24 +460,6 @@ fn is_unclaimed_member(row: &SandboxRow) -> bool {
         .owner
         .as_ref()
         .is_some_and(|owner| owner.kind == OwnerKind::Pool)
-}
-
-/// Whether the policy that protects the pods of the sandbox's template is in place. Sandboxes nobody
-/// made from a template have none.
-fn policy(state: &State, row: &SandboxRow) -> Policy {
-    let from_template = row
-        .head
-        .owner
-        .as_ref()
-        .is_some_and(|owner| owner.kind.is_extension())
-        && row.labels.contains(labels::SANDBOX_TEMPLATE_REF_HASH);
-    let (true, Some(name)) = (from_template, row.template_name()) else {
-        return Policy::InPlace;
-    };
-    let Some(template) = state.template(&row.head.key.sibling(name.clone())) else {
-        return Policy::InPlace;
-    };
-    crate::template::policy_of(state, &template)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Claims: warm, cold, rejected, contended.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -38,11 +39,7 @@ async fn a_warm_claim_takes_two_writes_to_be_ready_and_three_in_all() {
     harness.settle().await;
     harness.model.take_writes();
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     let before_ready = written(&harness.model.take_writes());
     assert_eq!(
         before_ready,
@@ -64,11 +61,7 @@ async fn a_claim_refill_delete_cycle_takes_at_most_nine_writes() {
     let harness = Harness::start();
     harness.pool("p", 5).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness.settle().await;
     harness.model.delete("sandboxclaims", "c");
     harness
@@ -118,11 +111,7 @@ async fn adoption_makes_the_claim_owner_and_strips_what_was_the_pools() {
         "annotations": {"podsnapshot.gke.io/ps-name": "s"},
     });
     let uid = harness.model.create("sandboxclaims", object)["metadata"]["uid"].clone();
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness.settle().await;
 
     let claim = harness.model.get("sandboxclaims", "c").unwrap();
@@ -179,16 +168,8 @@ async fn adoption_makes_the_claim_owner_and_strips_what_was_the_pools() {
 async fn a_burst_gives_every_claim_a_sandbox_of_its_own() {
     let harness = Harness::start();
     harness.pool("p", 100).await;
-    for index in 0..100 {
-        harness
-            .model
-            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
-    }
-    harness
-        .eventually("all claims are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.claim_many("c", 100);
+    harness.until_claims_ready().await;
     let claims = harness.model.list("sandboxclaims");
     let names: BTreeSet<&str> = claims
         .iter()
@@ -214,11 +195,7 @@ async fn more_claims_than_members_share_nothing_and_the_rest_start_cold() {
     for name in ["a", "b", "c", "d", "e"] {
         harness.model.create("sandboxclaims", claim(name, "p"));
     }
-    harness
-        .eventually("all claims are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.until_claims_ready().await;
     let names: BTreeSet<String> = harness
         .model
         .list("sandboxclaims")
@@ -233,11 +210,7 @@ async fn an_empty_pool_means_a_cold_sandbox_named_after_the_claim() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     let sandbox = harness.model.get("sandboxes", "c").unwrap();
     assert_eq!(
         sandbox["metadata"]["labels"]["agents.x-k8s.io/launch-type"],
@@ -282,11 +255,7 @@ async fn a_missing_pool_or_template_is_reported_and_healed_by_its_creation() {
     harness
         .model
         .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,12 +265,7 @@ async fn a_pool_the_watch_has_not_delivered_yet_is_not_reported_missing() {
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness.model.hold_watches(true);
     // The claim's event is already on its way; pool and template are not.
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .model
-        .create("sandboxwarmpools", warm_pool("p", "t", 0));
+    harness.declare_pool("p", 0);
     harness.settle().await;
     harness.model.hold_watches(false);
     harness
@@ -385,17 +349,10 @@ async fn user_mistakes_end_in_a_stable_reason_without_retries() {
             .unwrap();
         assert!(message.len() > 20, "{name}: {message}");
     }
-    harness.settle().await;
-    harness.model.take_writes();
-    harness.settle().await;
-    assert_eq!(harness.model.take_writes(), []);
+    harness.assert_at_rest().await;
     // The name becomes free, and the claim goes on without anybody touching it.
     harness.model.delete("sandboxes", "taken");
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "taken")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "taken").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -417,11 +374,7 @@ async fn env_and_volumes_force_a_cold_start_and_arrive() {
     object["spec"]["volumeClaimTemplates"] =
         json!([{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]);
     harness.model.create("sandboxclaims", object);
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     let pod = harness.model.get("pods", "c").unwrap();
     assert_eq!(
         pod["spec"]["containers"][0]["env"],
@@ -463,11 +416,7 @@ async fn claims_may_name_a_template_and_how_warm_they_want_to_be() {
     harness
         .model
         .create("sandboxclaims", direct("named", json!("p")));
-    harness
-        .eventually("all are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.until_claims_ready().await;
     let bound = |name: &str| {
         harness.model.get("sandboxclaims", name).unwrap()["status"]["sandbox"]["name"]
             .as_str()
@@ -482,12 +431,7 @@ async fn claims_may_name_a_template_and_how_warm_they_want_to_be() {
 async fn a_claim_waits_briefly_for_a_member_that_is_about_to_have_an_address() {
     let harness = Harness::start();
     harness.model.set_kubelet(false);
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .model
-        .create("sandboxwarmpools", warm_pool("p", "t", 1));
+    harness.declare_pool("p", 1);
     harness
         .eventually("the member has a pod", |model| {
             model.list("pods").len() == 1
@@ -495,7 +439,7 @@ async fn a_claim_waits_briefly_for_a_member_that_is_about_to_have_an_address() {
         .await;
     harness.settle().await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+    harness.pass(Duration::from_millis(800)).await;
     let pod = harness.model.list("pods")[0]["metadata"]["name"]
         .as_str()
         .unwrap()
@@ -509,11 +453,7 @@ async fn a_claim_waits_briefly_for_a_member_that_is_about_to_have_an_address() {
         &pod,
         json!({"phase": "Running", "podIPs": [{"ip": "10.9.9.9"}], "conditions": [{"type": "Ready", "status": "True"}]}),
     );
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     let claim = harness.model.get("sandboxclaims", "c").unwrap();
     assert_eq!(claim["status"]["sandbox"]["name"], json!(pod));
 }
@@ -522,12 +462,7 @@ async fn a_claim_waits_briefly_for_a_member_that_is_about_to_have_an_address() {
 async fn an_empty_handed_claim_starts_cold_when_the_grace_is_over() {
     let harness = Harness::start();
     harness.model.set_kubelet(false);
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .model
-        .create("sandboxwarmpools", warm_pool("p", "t", 1));
+    harness.declare_pool("p", 1);
     harness
         .eventually("the member has a pod", |model| {
             model.list("pods").len() == 1
@@ -553,11 +488,7 @@ async fn the_pool_of_a_bound_claim_can_change_or_go_without_touching_its_sandbox
         .model
         .create("sandboxwarmpools", warm_pool("q", "lax", 0));
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness.settle().await;
     let name = harness.model.get("sandboxclaims", "c").unwrap()["status"]["sandbox"]["name"]
         .as_str()

@@ -1,8 +1,14 @@
 //! Several replicas: one acts, another takes over.
 
-use crate::harness::{Harness, claim, is_ready, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use agent_sandbox_controller::Config;
 use agent_sandbox_controller::config::LeaderElection;
+
+use crate::harness::{Harness, claim, ready};
+use crate::model::Mischief;
 
 fn replica(identity: &str) -> Config {
     Config {
@@ -37,46 +43,42 @@ async fn the_lease_is_handed_over_at_once_on_a_graceful_stop() {
     harness.stop().await;
     assert_eq!(holder(&harness), "", "given back");
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the second one serves", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     assert_eq!(holder(&harness), "second");
     assert!(
-        stopped.elapsed() < std::time::Duration::from_secs(4),
+        stopped.elapsed() < Duration::from_secs(4),
         "{:?}",
         stopped.elapsed()
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_cannot_renew_stops_and_another_takes_over_without_sharing_anything() {
+async fn a_leader_that_cannot_renew_stops_writing_until_somebody_holds_the_lease() {
     let mut harness = Harness::new();
     harness.run(replica("first"));
     harness.pool("p", 10).await;
     harness.run(replica("second"));
     harness.settle().await;
-    // The first one's calls about the lease fail from now on; its other calls still work.
-    harness.model.disturb(|call| {
-        (call.resource == "leases" && call.verb == "update")
-            .then(|| crate::model::Mischief::Refuse(500, "InternalError", "unreachable".to_owned()))
+    // Calls about the lease fail from now on; all others still work.
+    let unreachable = Arc::new(AtomicBool::new(true));
+    let failing = unreachable.clone();
+    harness.model.disturb(move |call| {
+        let hit = call.resource == "leases" && call.verb == "update";
+        (hit && failing.load(Ordering::SeqCst))
+            .then(|| Mischief::Refuse(500, "InternalError", "unreachable".to_owned()))
     });
-    for index in 0..5 {
-        harness
-            .model
-            .create("sandboxclaims", claim(&format!("a{index}"), "p"));
-    }
-    harness
-        .eventually("the leader still serves within its lease", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
-    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    // The leader still serves within its lease.
+    harness.claim_many("a", 5);
+    harness.until_claims_ready().await;
+    harness.pass(Duration::from_secs(30)).await;
     // Nobody can take the lease, so nobody may write.
+    harness.model.take_writes();
     harness.model.create("sandboxclaims", claim("late", "p"));
-    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    harness.pass(Duration::from_secs(30)).await;
+    assert_eq!(harness.model.take_writes(), []);
     assert!(!ready(&harness.model, "sandboxclaims", "late"));
+    unreachable.store(false, Ordering::SeqCst);
+    harness.until_ready("sandboxclaims", "late").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,16 +86,8 @@ async fn a_restart_writes_nothing_when_nothing_has_changed() {
     let mut harness = Harness::new();
     harness.run(replica("first"));
     harness.pool("p", 10).await;
-    for index in 0..5 {
-        harness
-            .model
-            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
-    }
-    harness
-        .eventually("all claims are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.claim_many("c", 5);
+    harness.until_claims_ready().await;
     harness.full("p", 10).await;
     harness.stop().await;
     harness.model.take_writes();

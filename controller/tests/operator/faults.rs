@@ -33,16 +33,8 @@ fn is_binding(call: &Call) -> bool {
 }
 
 async fn burst(harness: &Harness, claims: usize) {
-    for index in 0..claims {
-        harness
-            .model
-            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
-    }
-    harness
-        .eventually("all claims are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.claim_many("c", claims);
+    harness.until_claims_ready().await;
     harness.settle().await;
 }
 
@@ -139,24 +131,16 @@ async fn a_busy_server_is_given_time_and_everything_ends_well() {
 async fn silent_watches_delay_news_but_break_nothing() {
     let harness = Harness::start();
     harness.pool("p", 4).await;
-    for index in 0..4 {
-        harness
-            .model
-            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
-    }
+    harness.claim_many("c", 4);
     harness
         .eventually("one claim is Ready", |model| {
             model.list("sandboxclaims").iter().any(is_ready)
         })
         .await;
     harness.model.hold_watches(true);
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    harness.pass(Duration::from_secs(20)).await;
     harness.model.hold_watches(false);
-    harness
-        .eventually("all claims are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.until_claims_ready().await;
     harness.full("p", 4).await;
     assert_nothing_is_shared(&harness);
 }
@@ -185,11 +169,7 @@ async fn a_crash_between_binding_and_status_loses_nothing() {
     harness.stop().await;
     broken.store(false, Ordering::SeqCst);
     harness.run(Config::default());
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness.settle().await;
     assert_nothing_is_shared(&harness);
 }
@@ -199,11 +179,7 @@ async fn a_second_sandbox_left_by_a_crash_is_collected() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     let mut second = harness.model.get("sandboxes", "c").unwrap();
     second["metadata"]["name"] = json!("left-over");
     harness.model.create("sandboxes", second);
@@ -219,19 +195,11 @@ async fn a_second_sandbox_left_by_a_crash_is_collected() {
 async fn a_member_claimed_a_moment_ago_is_not_deleted_with_the_excess() {
     let harness = Harness::start();
     harness.pool("p", 6).await;
-    for index in 0..3 {
-        harness
-            .model
-            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
-    }
+    harness.claim_many("c", 3);
     harness
         .model
         .patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 0}}));
-    harness
-        .eventually("all claims are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.until_claims_ready().await;
     harness.settle().await;
     assert_nothing_is_shared(&harness);
     assert!(harness.model.list("sandboxclaims").iter().all(is_ready));
@@ -243,7 +211,7 @@ async fn watches_that_do_not_last_are_not_renewed_in_a_loop() {
     harness.pool("p", 2).await;
     let before = harness.model.watches();
     harness.model.cut_watches(true);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    harness.pass(Duration::from_secs(60)).await;
     let renewed = harness.model.watches() - before;
     // Nine kinds, each renewed after a tenth of a second, then after twice as long, and so on.
     assert!((9..=120).contains(&renewed), "{renewed} in a minute");

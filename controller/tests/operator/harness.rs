@@ -1,5 +1,8 @@
 //! An operator against the model. Time is paused and moves by itself when nobody has anything to do,
 //! so waiting costs nothing and the wall clock the operator sees follows along.
+//!
+//! A sleep is therefore not a race against the machine: it ends when everybody else waits for a
+//! later moment, which makes [`Harness::pass`] and [`Harness::settle`] exact.
 
 use std::time::Duration;
 
@@ -110,17 +113,59 @@ impl Harness {
         }
     }
 
-    /// Lets so much time pass that everything has settled.
-    pub(crate) async fn settle(&self) {
-        tokio::time::sleep(Duration::from_secs(5)).await;
+    /// Waits until a named object is Ready.
+    pub(crate) async fn until_ready(&self, resource: &str, name: &str) {
+        self.eventually(&format!("{resource} {name} is Ready"), |model| {
+            ready(model, resource, name)
+        })
+        .await;
     }
 
-    /// A template and a full pool.
-    pub(crate) async fn pool(&self, name: &str, replicas: usize) {
+    /// Waits until all claims are Ready.
+    pub(crate) async fn until_claims_ready(&self) {
+        self.eventually("all claims are Ready", |model| {
+            model.list("sandboxclaims").iter().all(is_ready)
+        })
+        .await;
+    }
+
+    /// Lets model time pass.
+    pub(crate) async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// Lets so much time pass that everything has settled.
+    pub(crate) async fn settle(&self) {
+        self.pass(Duration::from_secs(5)).await;
+    }
+
+    /// Everything has settled, and from now on nothing is written.
+    pub(crate) async fn assert_at_rest(&self) {
+        self.settle().await;
+        self.model.take_writes();
+        self.settle().await;
+        assert_eq!(self.model.take_writes(), []);
+    }
+
+    /// Claims of the pool `p`, named by a prefix and a number from 0.
+    pub(crate) fn claim_many(&self, prefix: &str, number: usize) {
+        for index in 0..number {
+            let claim = claim(&format!("{prefix}{index}"), "p");
+            self.model.create("sandboxclaims", claim);
+        }
+    }
+
+    /// A template `t` and a pool of it, still empty.
+    pub(crate) fn declare_pool(&self, name: &str, replicas: usize) {
         self.model
             .create("sandboxtemplates", template("t", json!({})));
         self.model
             .create("sandboxwarmpools", warm_pool(name, "t", replicas));
+    }
+
+    /// A template `t` and a full pool of it.
+    pub(crate) async fn pool(&self, name: &str, replicas: usize) {
+        self.declare_pool(name, replicas);
         self.full(name, replicas).await;
     }
 

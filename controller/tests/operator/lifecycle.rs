@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, claim, ready, said, sandbox};
+use crate::harness::{Harness, claim, said, sandbox};
 
 fn later(harness: &Harness, seconds: i64) -> Value {
     let at = harness
@@ -30,11 +30,7 @@ async fn an_expired_claim_says_so_and_then_goes_within_a_second_of_its_time() {
     harness
         .model
         .create("sandboxclaims", expiring("c", at, "Delete"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness.settle().await;
     harness.model.take_writes();
     harness
@@ -74,11 +70,7 @@ async fn a_retained_claim_stays_and_its_sandbox_goes() {
     harness
         .model
         .create("sandboxclaims", expiring("c", at, "Retain"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness
         .eventually("the sandbox is gone", |model| {
             model.list("sandboxes").is_empty()
@@ -92,7 +84,7 @@ async fn a_retained_claim_stays_and_its_sandbox_goes() {
     );
     assert_eq!(claim["status"]["sandbox"], Value::Null);
     harness.model.take_writes();
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    harness.pass(Duration::from_secs(120)).await;
     assert_eq!(harness.model.take_writes(), []);
 }
 
@@ -138,11 +130,7 @@ async fn the_time_to_live_counts_from_the_end_of_the_pod() {
     object["spec"]["lifecycle"] =
         json!({"ttlSecondsAfterFinished": 20, "shutdownPolicy": "Delete"});
     harness.model.create("sandboxclaims", object);
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness
         .model
         .patch_status("pods", "c", json!({"phase": "Succeeded"}));
@@ -198,11 +186,7 @@ async fn an_expired_sandbox_is_marked_taken_down_and_can_be_revived() {
     let at = later(&harness, 30);
     let more = json!({"shutdownTime": at, "service": true});
     harness.model.create("sandboxes", sandbox("s", more));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     harness
         .eventually("pod and Service are gone", |model| {
             model.list("pods").is_empty() && model.list("services").is_empty()
@@ -222,9 +206,7 @@ async fn an_expired_sandbox_is_marked_taken_down_and_can_be_revived() {
     harness
         .model
         .patch("sandboxes", "s", json!({"spec": {"shutdownTime": null}}));
-    harness
-        .eventually("it lives again", |model| ready(model, "sandboxes", "s"))
-        .await;
+    harness.until_ready("sandboxes", "s").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,11 +226,7 @@ async fn a_sandbox_that_expires_under_its_claim_is_reported_there() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     let at = later(&harness, 5);
     harness
         .model
@@ -265,11 +243,7 @@ async fn deleting_a_claim_leaves_nothing_behind() {
     let harness = Harness::start();
     harness.pool("p", 1).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness.model.delete("sandboxclaims", "c");
     harness.model.delete("sandboxwarmpools", "p");
     harness.model.delete("sandboxtemplates", "t");
@@ -288,11 +262,7 @@ async fn a_claim_recreated_under_its_name_starts_afresh() {
     harness.pool("p", 0).await;
     for _ in 0..3 {
         let uid = harness.model.create("sandboxclaims", claim("c", "p"))["metadata"]["uid"].clone();
-        harness
-            .eventually("the claim is Ready", |model| {
-                ready(model, "sandboxclaims", "c")
-            })
-            .await;
+        harness.until_ready("sandboxclaims", "c").await;
         let sandbox = harness.model.get("sandboxes", "c").unwrap();
         assert_eq!(sandbox["metadata"]["ownerReferences"][0]["uid"], uid);
         harness.model.delete("sandboxclaims", "c");
@@ -314,9 +284,5 @@ async fn a_new_claim_waits_for_the_old_sandbox_of_its_name_to_be_gone() {
         })
         .await;
     harness.model.remove("sandboxes", "c");
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
 }

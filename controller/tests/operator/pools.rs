@@ -56,10 +56,7 @@ async fn a_pool_is_filled_grown_shrunk_and_emptied() {
         pool["status"]["observedGeneration"],
         pool["metadata"]["generation"]
     );
-    harness.settle().await;
-    harness.model.take_writes();
-    harness.settle().await;
-    assert_eq!(harness.model.take_writes(), []);
+    harness.assert_at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,7 +107,7 @@ async fn exactly_the_missing_members_are_made_while_the_watch_is_silent() {
         })
         .await;
     harness.model.hold_watches(true);
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    harness.pass(Duration::from_secs(30)).await;
     assert_eq!(harness.model.list("sandboxes").len(), 20);
     assert_eq!(harness.model.list("pods").len(), 20);
     harness.model.hold_watches(false);
@@ -123,11 +120,7 @@ async fn claimed_members_survive_their_pool() {
     let harness = Harness::start();
     harness.pool("p", 3).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness.model.delete("sandboxwarmpools", "p");
     harness
         .eventually("only the claimed one is left", |model| {
@@ -146,21 +139,13 @@ async fn a_sandbox_that_only_wears_the_label_is_no_member() {
     let mut planted = member.clone();
     planted["metadata"] = json!({"name": "planted", "labels": member["metadata"]["labels"]});
     harness.model.create("sandboxes", planted);
-    harness
-        .eventually("it runs as anybody's sandbox would", |model| {
-            ready(model, "sandboxes", "planted")
-        })
-        .await;
+    harness.until_ready("sandboxes", "planted").await;
     harness.settle().await;
     assert_eq!(status(&harness.model, "replicas"), 1);
     for name in ["a", "b"] {
         harness.model.create("sandboxclaims", claim(name, "p"));
     }
-    harness
-        .eventually("all claims are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.until_claims_ready().await;
     for claim in harness.model.list("sandboxclaims") {
         assert_ne!(claim["status"]["sandbox"]["name"], "planted");
     }
@@ -249,12 +234,7 @@ async fn changes_that_mean_nothing_replace_nothing() {
 async fn members_stuck_unready_are_replaced_and_unschedulable_ones_are_not() {
     let harness = Harness::start();
     harness.model.set_kubelet(false);
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .model
-        .create("sandboxwarmpools", warm_pool("p", "t", 2));
+    harness.declare_pool("p", 2);
     harness
         .eventually("both have pods", |model| model.list("pods").len() == 2)
         .await;
@@ -309,17 +289,9 @@ async fn members_that_were_tampered_with_or_ended_are_replaced_and_never_handed_
         &names[1],
         json!({"spec": {"shutdownTime": "2027-01-01T00:00:00Z"}}),
     );
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    for index in 0..2 {
-        harness
-            .model
-            .create("sandboxclaims", claim(&format!("c{index}"), "p"));
-    }
-    harness
-        .eventually("both claims are Ready", |model| {
-            model.list("sandboxclaims").iter().all(is_ready)
-        })
-        .await;
+    harness.pass(Duration::from_millis(100)).await;
+    harness.claim_many("c", 2);
+    harness.until_claims_ready().await;
     for claim in harness.model.list("sandboxclaims") {
         let name = claim["status"]["sandbox"]["name"].as_str().unwrap();
         assert!(name != names[0] && name != names[1], "{name}");
@@ -344,11 +316,7 @@ async fn a_member_on_a_cordoned_node_is_the_last_choice() {
     }
     harness.settle().await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     let claim = harness.model.get("sandboxclaims", "c").unwrap();
     let name = claim["status"]["sandbox"]["name"].as_str().unwrap();
     assert_eq!(
@@ -363,12 +331,7 @@ async fn the_replica_limit_holds_and_is_reported() {
     let mut config = agent_sandbox_controller::Config::default();
     config.pools.replica_cap = 3;
     harness.run(config);
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .model
-        .create("sandboxwarmpools", warm_pool("p", "t", 2_000_000_000));
+    harness.declare_pool("p", 2_000_000_000);
     harness
         .eventually("it is reported", |model| {
             said(&model.get("sandboxwarmpools", "p").unwrap(), "Progressing").1

@@ -1,5 +1,7 @@
 //! Sandboxes: children, suspension, adoption, refusals.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, condition, ready, said, sandbox};
@@ -17,11 +19,7 @@ async fn a_sandbox_gets_a_pod_a_headless_service_and_its_volumes() {
         "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
     });
     harness.model.create("sandboxes", sandbox("s", more));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     let sandbox = harness.model.get("sandboxes", "s").unwrap();
     let uid = &sandbox["metadata"]["uid"];
     assert_eq!(
@@ -56,10 +54,7 @@ async fn a_sandbox_gets_a_pod_a_headless_service_and_its_volumes() {
     for child in [&pod, &service, &volume] {
         assert_eq!(&child["metadata"]["ownerReferences"][0]["uid"], uid);
     }
-    harness.settle().await;
-    harness.model.take_writes();
-    harness.settle().await;
-    assert_eq!(harness.model.take_writes(), []);
+    harness.assert_at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,11 +66,7 @@ async fn suspend_and_resume_keep_service_and_volume_and_replace_the_pod() {
         "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}],
     });
     harness.model.create("sandboxes", sandbox("s", more));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     for _ in 0..2 {
         let old = harness.model.get("pods", "s").unwrap()["metadata"]["uid"].clone();
         harness.model.patch(
@@ -113,9 +104,7 @@ async fn suspend_and_resume_keep_service_and_volume_and_replace_the_pod() {
             "s",
             json!({"spec": {"operatingMode": "Running"}}),
         );
-        harness
-            .eventually("it runs again", |model| ready(model, "sandboxes", "s"))
-            .await;
+        harness.until_ready("sandboxes", "s").await;
         assert_ne!(
             harness.model.get("pods", "s").unwrap()["metadata"]["uid"],
             old
@@ -129,11 +118,7 @@ async fn replicas_of_the_older_version_suspend_too() {
     harness
         .model
         .create("sandboxes", sandbox("s", json!({"replicas": 1})));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     assert_eq!(
         harness.model.get("sandboxes", "s").unwrap()["status"]["replicas"],
         1
@@ -156,11 +141,7 @@ async fn a_deleted_pod_is_replaced_only_when_it_is_gone() {
     let harness = Harness::start();
     harness.model.set_graceful(true);
     harness.model.create("sandboxes", sandbox("s", json!({})));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     let old = harness.model.get("pods", "s").unwrap()["metadata"]["uid"].clone();
     harness.model.delete("pods", "s");
     harness
@@ -174,11 +155,7 @@ async fn a_deleted_pod_is_replaced_only_when_it_is_gone() {
         old
     );
     harness.model.remove("pods", "s");
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     assert_ne!(
         harness.model.get("pods", "s").unwrap()["metadata"]["uid"],
         old
@@ -214,7 +191,7 @@ async fn a_refused_pod_is_reported_with_the_servers_words_and_not_tried_again() 
         .as_str()
         .unwrap();
     assert!(message.contains("spec.containers[0].imagee"), "{message}");
-    tokio::time::sleep(std::time::Duration::from_secs(300)).await;
+    harness.pass(Duration::from_secs(300)).await;
     assert_eq!(
         tries.load(std::sync::atomic::Ordering::SeqCst),
         1,
@@ -226,11 +203,7 @@ async fn a_refused_pod_is_reported_with_the_servers_words_and_not_tried_again() 
         "s",
         json!({"spec": {"podTemplate": {"spec": {"x": 1}}}}),
     );
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,11 +244,7 @@ async fn somebody_elses_pod_is_never_touched_and_its_end_is_noticed() {
     assert_eq!(harness.model.get("pods", "s").unwrap(), before);
     // The pod carries no label of ours, so no watch sees it go.
     harness.model.remove("pods", "s");
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,11 +273,7 @@ async fn an_authorised_pod_is_taken_over() {
     let pod = json!({"metadata": {"name": "s", "labels": {"agents.x-k8s.io/adoptable": "true"}}, "spec": {}});
     let uid = harness.model.create("pods", pod)["metadata"]["uid"].clone();
     harness.model.create("sandboxes", sandbox("s", json!({})));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     let pod = harness.model.get("pods", "s").unwrap();
     assert_eq!(pod["metadata"]["uid"], uid);
     assert_eq!(pod["metadata"]["ownerReferences"][0]["name"], "s");
@@ -319,11 +284,7 @@ async fn an_authorised_pod_is_taken_over() {
 async fn two_owned_pods_stop_everything_and_say_so_once() {
     let harness = Harness::start();
     harness.model.create("sandboxes", sandbox("s", json!({})));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     let mut twin = harness.model.get("pods", "s").unwrap();
     twin["metadata"]["name"] = json!("twin");
     twin["metadata"]
@@ -344,11 +305,7 @@ async fn two_owned_pods_stop_everything_and_say_so_once() {
         .filter(|event| event["reason"] == "MultiplePods");
     assert_eq!(told.count(), 1);
     harness.model.remove("pods", "twin");
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -356,11 +313,7 @@ async fn a_lost_volume_claim_is_made_again() {
     let harness = Harness::start();
     let more = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]});
     harness.model.create("sandboxes", sandbox("s", more));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     harness.model.remove("persistentvolumeclaims", "data-s");
     harness
         .eventually("it is back", |model| {
@@ -377,11 +330,7 @@ async fn template_labels_removed_from_the_sandbox_leave_the_pod_and_foreign_ones
         "spec": {"containers": []},
     }});
     harness.model.create("sandboxes", sandbox("s", more));
-    harness
-        .eventually("the sandbox is Ready", |model| {
-            ready(model, "sandboxes", "s")
-        })
-        .await;
+    harness.until_ready("sandboxes", "s").await;
     harness
         .model
         .patch("pods", "s", json!({"metadata": {"labels": {"mesh": "on"}}}));
@@ -402,8 +351,5 @@ async fn template_labels_removed_from_the_sandbox_leave_the_pod_and_foreign_ones
         harness.model.get("pods", "s").unwrap()["metadata"]["labels"]["mesh"],
         "on"
     );
-    harness.settle().await;
-    harness.model.take_writes();
-    harness.settle().await;
-    assert_eq!(harness.model.take_writes(), []);
+    harness.assert_at_rest().await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, claim, condition, ready, template, warm_pool};
+use crate::harness::{Harness, claim, condition, ready, template};
 use crate::model::Mischief;
 
 #[tokio::test(start_paused = true)]
@@ -16,12 +16,7 @@ async fn no_pod_of_a_template_starts_before_its_policy() {
             && block.load(std::sync::atomic::Ordering::SeqCst);
         hit.then(|| Mischief::Refuse(500, "InternalError", "not now".to_owned()))
     });
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .model
-        .create("sandboxwarmpools", warm_pool("p", "t", 2));
+    harness.declare_pool("p", 2);
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
         .eventually("the claim says what it waits for", |model| {
@@ -32,11 +27,7 @@ async fn no_pod_of_a_template_starts_before_its_policy() {
         .await;
     assert!(harness.model.list("pods").is_empty());
     blocked.store(false, std::sync::atomic::Ordering::SeqCst);
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,11 +35,7 @@ async fn the_policy_outlives_its_template_until_the_last_pod_is_gone() {
     let harness = Harness::start();
     harness.pool("p", 1).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
-    harness
-        .eventually("the claim is Ready", |model| {
-            ready(model, "sandboxclaims", "c")
-        })
-        .await;
+    harness.until_ready("sandboxclaims", "c").await;
     harness.model.delete("sandboxwarmpools", "p");
     harness.model.delete("sandboxtemplates", "t");
     harness.settle().await;
@@ -135,12 +122,7 @@ async fn somebody_elses_policy_of_the_name_is_left_alone_and_blocks_pods() {
         .model
         .get("networkpolicies", "t-network-policy")
         .unwrap();
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .model
-        .create("sandboxwarmpools", warm_pool("p", "t", 1));
+    harness.declare_pool("p", 1);
     harness
         .eventually("it is reported", |model| {
             model
