@@ -186,6 +186,7 @@ fn event_name(object: &str, time: u64) -> String {
     let mut name = object.to_owned();
     // Object names are ASCII; leave room for the suffix.
     name.truncate(230);
+    let name = name.trim_end_matches(['.', '-']);
     format!("{name}.{time:016x}")
 }
 
@@ -230,6 +231,12 @@ mod tests {
         assert_eq!(value["regarding"]["kind"], "SandboxClaim");
         assert!(value["note"].as_str().unwrap().len() <= LONGEST_NOTE);
         assert_eq!(value["metadata"]["name"], "claim-1.00000000000000ff");
+    }
+
+    #[test]
+    fn a_shortened_name_does_not_end_in_the_middle_of_a_label() {
+        let name = event_name(&format!("{}.b", "a".repeat(229)), 0);
+        assert_eq!(name.rsplit_once('.').unwrap().0, "a".repeat(229));
     }
 
     #[tokio::test]

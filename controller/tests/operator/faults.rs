@@ -220,3 +220,13 @@ async fn watches_that_do_not_last_are_not_renewed_in_a_loop() {
     harness.model.patch("sandboxwarmpools", "p", scale);
     harness.full("p", 3).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_are_never_answered_are_asked_for_again() {
+    let mut harness = Harness::new();
+    harness.model.mute_watches(true);
+    harness.run(Config::default());
+    harness.settle().await;
+    harness.model.mute_watches(false);
+    harness.pool("p", 1).await;
+}

@@ -108,6 +108,15 @@ impl Model {
         self.deliver(if cut { Delivery::Cut } else { Delivery::Prompt });
     }
 
+    /// Leaves new watches without any answer, as a connection that nobody serves would.
+    pub(crate) fn mute_watches(&self, mute: bool) {
+        self.deliver(if mute {
+            Delivery::Mute
+        } else {
+            Delivery::Prompt
+        });
+    }
+
     fn deliver(&self, delivery: Delivery) {
         self.state.lock().delivery = delivery;
         self.notify();
@@ -202,6 +211,9 @@ impl Model {
                 .into_owned()
                 .collect();
         if query.contains_key("watch") {
+            if self.state.lock().delivery == Delivery::Mute {
+                return std::future::pending().await;
+            }
             return self.watch(path, &query);
         }
         let call = Call {

@@ -35,6 +35,8 @@ pub(super) enum Delivery {
     Held,
     /// Watches end as soon as they have begun.
     Cut,
+    /// New watches do not even get a status line.
+    Mute,
 }
 
 #[derive(Clone)]
