@@ -20,8 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use self::opening::Opened;
 use crate::shutdown::Shutdown;
 use crate::tasks::Tasks;
+
+mod opening;
 
 /// How long a TLS handshake may take before the connection is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,10 +116,27 @@ impl Server {
         }
     }
 
-    async fn http<S>(&self, stream: S, peer: std::net::SocketAddr, shutdown: &Shutdown)
+    async fn http<S>(&self, mut stream: S, peer: std::net::SocketAddr, shutdown: &Shutdown)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let opening = tokio::time::timeout(self.header_timeout, opening::read(&mut stream));
+        let first = tokio::select! {
+            first = opening => first,
+            () = shutdown.triggered() => return,
+        };
+        let stream = match first {
+            Ok(Ok(first)) if first.is_empty() => return,
+            Ok(Ok(first)) => Opened::new(first, stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "connection broke off before its first request");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!(%peer, "no request came in time");
+                return;
+            }
+        };
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()

@@ -118,11 +118,16 @@ async fn what_outlives_the_drain_is_cut() {
 async fn a_slow_head_is_dropped() {
     let server = Server::new(hello()).header_timeout(Duration::from_millis(20));
     let running = start(server, Duration::from_millis(10));
-    let mut client = TcpStream::connect(running.address).await.unwrap();
-    client.write_all(b"GET / HT").await.unwrap();
-    let mut answer = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer));
-    assert!(ended.await.is_ok(), "the server hangs up by itself");
+    for beginning in ["", "GET / HT", "PRI * HTT"] {
+        let mut client = TcpStream::connect(running.address).await.unwrap();
+        client.write_all(beginning.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer));
+        assert!(
+            ended.await.is_ok(),
+            "the server hangs up by itself after {beginning:?}"
+        );
+    }
 }
 
 #[tokio::test]

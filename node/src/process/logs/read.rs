@@ -243,9 +243,9 @@ fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<boo
 
 #[cfg(test)]
 mod tests {
-    use agent_sandbox_service::clock::{Clock, ManualClock};
     use std::time::Duration;
 
+    use agent_sandbox_service::clock::{Clock, ManualClock};
     use jiff::SignedDuration;
 
     use super::super::LogWriter;
