@@ -171,10 +171,9 @@ async fn the_programs_own_limit_of_open_files_is_not_the_commands() {
         .unwrap();
     let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers, ["4096", "4096"]);
-    // It is set a moment after the start.
-    let answer = running
-        .execute(&sh("sleep 0.5; ulimit -Sn; ulimit -Hn"))
-        .await;
+    // It is set a moment after the start; a command that never sees it runs into its time limit.
+    let script = "until [ $(ulimit -Sn) = 256 ]; do sleep 0.01; done; ulimit -Sn; ulimit -Hn";
+    let answer = running.execute(&sh(script)).await;
     assert_eq!(answer["stdout"], "256\n4096\n");
 }
 
@@ -228,23 +227,15 @@ async fn orphans_are_reaped_and_no_commands_exit_is_lost() {
         assert_eq!(running.execute(&script).await["exit_code"], number);
     });
     futures::future::join_all(calls).await;
-    let adopted = running
-        .execute(&sh(
-            "(setsid sh -c 'sleep 0.2; ps -o ppid= -p $$ > ppid' &)",
-        ))
-        .await;
-    assert_eq!(adopted["exit_code"], 0);
-    let file = root.path().join("ppid");
-    eventually("the orphan reports", || {
-        std::fs::read_to_string(&file).is_ok_and(|text| text.ends_with('\n'))
-    })
-    .await;
-    let parent = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(
-        parent.trim(),
-        running.child.id().to_string(),
-        "orphans come to the runtime"
+    // And one stays until it has come to the runtime.
+    let script = format!(
+        "(setsid sh -c \"until [ \\$(ps -o ppid= -p \\$\\$) = {} ]; do sleep 0.01; done; touch adopted\" &)",
+        running.child.id()
     );
+    let answer = running.execute(&sh(&script)).await;
+    assert_eq!(answer["exit_code"], 0);
+    let file = root.path().join("adopted");
+    eventually("the orphan comes to the runtime", || file.exists()).await;
     eventually("no zombies", || running.zombies() == 0).await;
 }
 
