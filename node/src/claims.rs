@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, ObjectReference, PersistentVolume, PersistentVolumeClaim,
@@ -34,6 +36,9 @@ const DEFAULT_SIZE: &str = "1Gi";
 /// How often a deleted claim that is still mounted is looked at.
 const IN_USE: Duration = Duration::from_millis(500);
 
+/// First and longest pause before a volume that could not be made is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
 /// Binds claims until the order to stop.
 pub(crate) async fn run(context: Arc<Context>, keep: ClaimData) {
     let api: Api<PersistentVolumeClaim> = Api::all(context.client.clone());
@@ -41,11 +46,12 @@ pub(crate) async fn run(context: Arc<Context>, keep: ClaimData) {
     let stopping = context.stopping.clone();
     let mut events = std::pin::pin!(watch.take_until(async move { stopping.triggered().await }));
     let mut found = BTreeSet::new();
-    let mut removals = futures::stream::FuturesUnordered::new();
+    // Removals and repeated attempts, which wait for others.
+    let mut work: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
     loop {
         let event = tokio::select! {
             event = events.try_next() => event,
-            Some(()) = removals.next() => continue,
+            Some(()) = work.next() => continue,
         };
         let event = match event {
             Ok(Some(event)) => event,
@@ -59,15 +65,21 @@ pub(crate) async fn run(context: Arc<Context>, keep: ClaimData) {
             watcher::Event::Init => found.clear(),
             watcher::Event::InitApply(claim) => {
                 found.extend(claim.metadata.uid.clone());
-                provide(&context, &claim).await;
+                if let Provided::Failed = provide(&context, &claim).await {
+                    work.push(Box::pin(provide_again(context.clone(), claim)));
+                }
             }
             watcher::Event::InitDone => {
                 if keep == ClaimData::Remove {
                     remove_strangers(&context.claims, &found);
                 }
             }
-            watcher::Event::Apply(claim) => provide(&context, &claim).await,
-            watcher::Event::Delete(claim) => removals.push(remove(context.clone(), claim)),
+            watcher::Event::Apply(claim) => {
+                if let Provided::Failed = provide(&context, &claim).await {
+                    work.push(Box::pin(provide_again(context.clone(), claim)));
+                }
+            }
+            watcher::Event::Delete(claim) => work.push(Box::pin(remove(context.clone(), claim))),
         }
     }
 }
@@ -182,11 +194,43 @@ fn volume_name(uid: &str) -> String {
     format!("pvc-{uid}")
 }
 
+/// What came of providing for a claim.
+enum Provided {
+    /// Nothing more is to be done.
+    Settled,
+    /// Worth another attempt.
+    Failed,
+}
+
+/// Tries until a claim has its volume or needs none any more.
+async fn provide_again(context: Arc<Context>, claim: PersistentVolumeClaim) {
+    let (Some(namespace), Some(name)) = (&claim.metadata.namespace, &claim.metadata.name) else {
+        return;
+    };
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
+    let mut pause = RETRY.0;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY.1);
+        match api.get_opt(name).await {
+            // A successor of the same name has an attempt of its own.
+            Ok(found) => {
+                let same = found.filter(|found| found.metadata.uid == claim.metadata.uid);
+                let Some(claim) = same else { return };
+                if let Provided::Settled = provide(&context, &claim).await {
+                    return;
+                }
+            }
+            Err(error) => tracing::debug!(%error, claim = name, "reading a claim failed"),
+        }
+    }
+}
+
 /// Binds a claim that waits for it.
-async fn provide(context: &Context, claim: &PersistentVolumeClaim) {
+async fn provide(context: &Context, claim: &PersistentVolumeClaim) -> Provided {
     let plan = match Plan::of(claim) {
         Ok(plan) => plan,
-        Err(Pass::Silently) => return,
+        Err(Pass::Silently) => return Provided::Settled,
         Err(Pass::Saying(why)) => {
             let warning = Severity::Warning;
             record(
@@ -196,7 +240,7 @@ async fn provide(context: &Context, claim: &PersistentVolumeClaim) {
                 "ProvisioningFailed",
                 why.to_owned(),
             );
-            return;
+            return Provided::Settled;
         }
     };
     match bind(context, &plan).await {
@@ -204,9 +248,10 @@ async fn provide(context: &Context, claim: &PersistentVolumeClaim) {
             let message = format!("Successfully provisioned volume {}", volume_name(&plan.uid));
             let normal = Severity::Normal;
             record(context, claim, normal, "ProvisioningSucceeded", message);
+            Provided::Settled
         }
         // Deleted meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => Provided::Settled,
         Err(error) => {
             let warning = Severity::Warning;
             record(
@@ -216,6 +261,7 @@ async fn provide(context: &Context, claim: &PersistentVolumeClaim) {
                 "ProvisioningFailed",
                 error.to_string(),
             );
+            Provided::Failed
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 
 use crate::process::logs::Log;
 
@@ -61,6 +62,8 @@ type Entries = BTreeMap<(String, String), Arc<Entry>>;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Roster {
     entries: Arc<RwLock<Entries>>,
+    /// Told when a pod has left; the scheduler listens.
+    left: Arc<Notify>,
 }
 
 impl Roster {
@@ -84,7 +87,14 @@ impl Roster {
             .is_some_and(|found| Arc::ptr_eq(found, entry))
         {
             entries.remove(&key);
+            drop(entries);
+            self.left.notify_one();
         }
+    }
+
+    /// Waits until a pod has left since this was waited for last. For one listener.
+    pub(crate) async fn left(&self) {
+        self.left.notified().await;
     }
 
     /// Finds a pod.

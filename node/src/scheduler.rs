@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -24,6 +25,9 @@ use crate::pod::PodId;
 
 /// The scheduler whose pods are ours.
 const NAME: &str = "default-scheduler";
+
+/// Pause after a binding that failed.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
 
 /// Bindings under way at once.
 const CONCURRENCY: usize = 8;
@@ -81,6 +85,7 @@ impl Scheduler {
         let mut events = std::pin::pin!(events(client, &self.context.node_name));
         let mut writes = FuturesUnordered::new();
         let stopping = self.context.stopping.clone();
+        let roster = self.context.roster.clone();
         loop {
             let room = writes.len() < CONCURRENCY;
             tokio::select! {
@@ -94,7 +99,8 @@ impl Scheduler {
                     Some(Err(error)) => tracing::debug!(%error, "the scheduler's watch failed"),
                     None => return,
                 },
-                Some(done) = writes.next() => self.written(done),
+                Some(done) = writes.next() => writes.extend(self.written(done)),
+                () = roster.left(), if room => writes.extend(self.consider_all()),
                 () = stopping.triggered() => return,
             }
         }
@@ -109,8 +115,7 @@ impl Scheduler {
                     return Vec::new();
                 }
                 self.node = view;
-                let pods: Vec<_> = self.pending.values().cloned().collect();
-                pods.iter().filter_map(|pod| self.consider(pod)).collect()
+                self.consider_all()
             }
             Event::Pods(event) => self.observe_pods(*event).into_iter().collect(),
         }
@@ -135,6 +140,11 @@ impl Scheduler {
         None
     }
 
+    fn consider_all(&mut self) -> Vec<Write> {
+        let pods: Vec<_> = self.pending.values().cloned().collect();
+        pods.iter().filter_map(|pod| self.consider(pod)).collect()
+    }
+
     fn consider(&mut self, pod: &Arc<Pod>) -> Option<Write> {
         let node = self.node.as_ref()?;
         let id = PodId::of(pod)?;
@@ -152,19 +162,21 @@ impl Scheduler {
         }
     }
 
-    fn written(&mut self, done: Written) {
+    /// Takes in what came of a write and returns the one that follows from it.
+    fn written(&mut self, done: Written) -> Option<Write> {
         match done {
-            Written::Bound(id) => {
+            Written::Bound(id) | Written::Lost(id) => {
                 self.pending.remove(&id);
                 self.bound.remove(&id);
+                None
             }
-            Written::NotBound(id, again) => {
+            Written::Failed(id) => {
                 self.bound.remove(&id);
-                if !again {
-                    self.pending.remove(&id);
-                }
+                // Gone from here if it was deleted or bound by somebody else meanwhile.
+                let pod = self.pending.get(&id)?.clone();
+                self.consider(&pod)
             }
-            Written::Told => {}
+            Written::Told => None,
         }
     }
 }
@@ -172,8 +184,10 @@ impl Scheduler {
 /// What came of a write.
 enum Written {
     Bound(PodId),
-    /// Whether it is worth another attempt when the pod or the node changes.
-    NotBound(PodId, bool),
+    /// The pod is gone, or somebody else's.
+    Lost(PodId),
+    /// Worth another attempt.
+    Failed(PodId),
     Told,
 }
 
@@ -229,13 +243,11 @@ fn bind(context: Arc<Context>, id: PodId, pod: Arc<Pod>) -> Write {
                 Written::Bound(id)
             }
             // Gone, or bound by somebody else.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-                Written::NotBound(id, false)
-            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Written::Lost(id),
             Err(error) => {
                 tracing::warn!(pod = %id, %error, "binding a pod failed");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                Written::NotBound(id, true)
+                tokio::time::sleep(BIND_AGAIN).await;
+                Written::Failed(id)
             }
         }
     })

@@ -30,6 +30,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     history: Vec<(u64, &'static str, String, Value)>,
     requests: Vec<(Method, String, Value)>,
+    /// Paths under which the next POST fails.
+    refusals: Vec<String>,
     revision: u64,
 }
 
@@ -79,6 +81,11 @@ impl TestApi {
         if let Some(object) = state.objects.remove(path) {
             self.commit(&mut state, "DELETED", path, object);
         }
+    }
+
+    /// Lets the next POST to `path` fail as a server in trouble would.
+    pub(crate) fn refuse_once(&self, path: &str) {
+        self.state.lock().refusals.push(path.to_owned());
     }
 
     /// Objects whose path begins with `prefix`.
@@ -150,7 +157,17 @@ impl TestApi {
                 .into_owned()
                 .collect();
         let record = (parts.method.clone(), path.clone(), body.clone());
-        self.state.lock().requests.push(record);
+        let refused = {
+            let mut state = self.state.lock();
+            state.requests.push(record);
+            let posted = parts.method == Method::POST;
+            let refusal = state.refusals.iter().position(|refused| *refused == path);
+            let refusal = refusal.filter(|_| posted);
+            refusal.map(|at| state.refusals.swap_remove(at)).is_some()
+        };
+        if refused {
+            return failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+        }
         match parts.method {
             Method::GET if query.get("watch").is_some_and(|watch| watch != "false") => {
                 self.watch(path, query)

@@ -15,7 +15,7 @@ mod running;
 mod volumes;
 
 use crate::test_api::TestApi;
-use crate::{ClaimData, Node, StateDirError};
+use crate::{ClaimData, Node, NodeBuilder, StateDirError};
 
 const PODS: &str = "/api/v1/namespaces/ns/pods";
 
@@ -29,16 +29,18 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        Self::start_with(TestApi::new(), tempfile::tempdir().unwrap()).await
+        Self::start_with(TestApi::new(), tempfile::tempdir().unwrap(), |node| node).await
     }
 
-    async fn start_with(api: TestApi, directory: TempDir) -> Self {
+    async fn start_with(
+        api: TestApi,
+        directory: TempDir,
+        adjust: impl FnOnce(NodeBuilder) -> NodeBuilder,
+    ) -> Self {
         let node = Node::builder(api.client(), directory.path().join("state"))
             .stop_grace(Duration::from_millis(200))
-            .claim_data(ClaimData::Remove)
-            .build()
-            .await
-            .unwrap();
+            .claim_data(ClaimData::Remove);
+        let node = adjust(node).build().await.unwrap();
         let shutdown = Shutdown::new();
         let router = node.router();
         #[allow(clippy::disallowed_methods, reason = "joined by stop")]
@@ -59,9 +61,13 @@ impl Cluster {
     }
 
     /// Creates a pod that is already bound, as one container with a shell script or as given.
-    fn pod(&self, name: &str, spec: Value) {
-        let mut spec = spec;
+    fn pod(&self, name: &str, mut spec: Value) {
         spec["nodeName"] = json!("local");
+        self.unbound_pod(name, spec);
+    }
+
+    /// Creates a pod for the scheduler.
+    fn unbound_pod(&self, name: &str, mut spec: Value) {
         for list in ["containers", "initContainers"] {
             let containers = spec[list].as_array_mut().into_iter().flatten();
             for container in containers {

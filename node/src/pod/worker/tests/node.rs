@@ -15,7 +15,7 @@ async fn pods_of_an_earlier_node_are_taken_up_again() {
     cluster.until_ready("job").await;
     let done = cluster.until_phase("done", "Succeeded").await;
     let (api, directory) = cluster.stop().await;
-    let cluster = Cluster::start_with(api, directory).await;
+    let cluster = Cluster::start_with(api, directory, |node| node).await;
     let service = cluster
         .until("service", |pod| container(pod)["restartCount"] == 1)
         .await;
@@ -37,17 +37,12 @@ async fn pods_of_an_earlier_node_are_taken_up_again() {
 async fn unbound_pods_are_scheduled_or_told_why_not() {
     let cluster = Cluster::start().await;
     let mut spec = shell("exec sleep 1000");
-    spec["containers"][0]["image"] = json!("busybox");
-    let create = |name: &str, spec: &Value| {
-        let pod = json!({"metadata": {"generation": 1}, "spec": spec});
-        cluster.api.put(&format!("{PODS}/{name}"), pod);
-    };
-    create("fits", &spec);
+    cluster.unbound_pod("fits", spec.clone());
     cluster.until_ready("fits").await;
     let message = cluster.until_event("Scheduled").await;
     assert_eq!(message, "Successfully assigned ns/fits to local");
     spec["nodeSelector"] = json!({"disk": "ssd"});
-    create("picky", &spec);
+    cluster.unbound_pod("picky", spec);
     let pod = cluster
         .until("picky", |pod| condition(pod, "PodScheduled") == "False")
         .await;
@@ -121,5 +116,31 @@ async fn two_pods_share_nothing_but_the_port() {
         let body = answer.split_once("\r\n\r\n").unwrap().1;
         assert_eq!(body, name);
     }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_binding_that_fails_is_tried_again() {
+    let cluster = Cluster::start().await;
+    cluster.api.refuse_once(&format!("{PODS}/p/binding"));
+    cluster.unbound_pod("p", shell("exec sleep 1000"));
+    cluster.until_ready("p").await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_found_no_room_is_bound_when_another_leaves() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start_with(TestApi::new(), directory, |node| node.max_pods(1)).await;
+    cluster.unbound_pod("first", shell("exec sleep 1000"));
+    cluster.until_ready("first").await;
+    cluster.unbound_pod("second", shell("exec sleep 1000"));
+    let pod = cluster
+        .until("second", |pod| condition(pod, "PodScheduled") == "False")
+        .await;
+    let message = pod["status"]["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.contains("Too many pods"), "{message}");
+    cluster.delete("first", 0);
+    cluster.until_ready("second").await;
     cluster.stop().await;
 }

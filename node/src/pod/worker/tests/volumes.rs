@@ -67,3 +67,18 @@ async fn a_claim_outlives_its_pods_and_goes_with_its_data() {
     cluster.api.until(volume, |volume| volume.is_none()).await;
     cluster.stop().await;
 }
+
+#[tokio::test]
+async fn a_claim_whose_volume_could_not_be_made_is_tried_again() {
+    let cluster = Cluster::start().await;
+    cluster.api.refuse_once("/api/v1/persistentvolumes");
+    let path = "/api/v1/namespaces/ns/persistentvolumeclaims/data";
+    cluster.api.put(path, json!({"spec": {}}));
+    let message = cluster.until_event("ProvisioningFailed").await;
+    assert!(message.contains("InternalError"), "{message}");
+    let bound = cluster.api.until(path, |claim| {
+        claim.is_some_and(|claim| claim["status"]["phase"] == "Bound")
+    });
+    bound.await.unwrap();
+    cluster.stop().await;
+}
