@@ -7,6 +7,7 @@ use agent_sandbox_service::args::{LogArgs, LogFormat};
 use clap::{Args, Parser, Subcommand};
 
 use crate::child::Command;
+use crate::images::Mapping;
 
 /// Sandboxes for AI agents on this machine: API server, node, controller and router in one process.
 #[derive(Debug, Parser)]
@@ -56,6 +57,10 @@ pub struct UpArgs {
     /// pods start again there, with empty files. Without it every start is empty
     #[arg(long, env = "AGENT_SANDBOX_KEEP")]
     keep: bool,
+    /// Let pods use one more image name: for another image the node knows, or for a program of this
+    /// machine. May be given several times
+    #[arg(long = "image", value_name = "NAME=IMAGE|PROGRAM")]
+    images: Vec<Mapping>,
     /// Manifests to apply before the platform reports ready; YAML or JSON, several documents each
     #[arg(long, value_name = "FILE", num_args = 1..)]
     apply: Vec<PathBuf>,
@@ -90,6 +95,8 @@ pub struct Config {
     pub api_port: u16,
     /// What outlives the process.
     pub keep: Keep,
+    /// Images beside those the node knows by itself, in order.
+    pub images: Vec<Mapping>,
     /// Manifest files, in order.
     pub apply: Vec<PathBuf>,
     /// The command to run against the platform.
@@ -141,6 +148,7 @@ impl UpArgs {
             router_port,
             api_port,
             keep,
+            images,
             apply,
             log_filter,
             log_format,
@@ -169,6 +177,7 @@ impl UpArgs {
             router_port,
             api_port,
             keep: if keep { Keep::Objects } else { Keep::Nothing },
+            images,
             apply,
             command: Command::new(command, path),
         };

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_sandbox_controller::Controller;
-use agent_sandbox_node::{ClaimData, InitProgram, InvalidImageName, Isolation, Node};
+use agent_sandbox_node::{ClaimData, ImageTable, InitProgram, Isolation, Node};
 use agent_sandbox_router::Router;
 use agent_sandbox_router::authz::Authorizer;
 use agent_sandbox_service::listen::{self, ListenError};
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::api::{Api, ApiError};
 use crate::args::{Config, Keep};
 use crate::definitions::{self, DefinitionError};
-use crate::images;
+use crate::images::{self, TableError};
 use crate::manifest::{self, ManifestError};
 use crate::part::{Failure, Part};
 use crate::state_dir::{StateDir, StateDirError};
@@ -80,7 +80,7 @@ pub enum PlatformError {
     Definitions(#[from] DefinitionError),
     /// The image table has a bad entry.
     #[error(transparent)]
-    Images(#[from] InvalidImageName),
+    Images(#[from] TableError),
     /// The node does not start.
     #[error("the node does not start")]
     Node(#[from] agent_sandbox_node::BuildError),
@@ -112,6 +112,8 @@ impl Platform {
     pub async fn start(config: &Config) -> Result<Self, PlatformError> {
         // A typo is found before anything runs.
         let manifests = manifest::read(&config.apply)?;
+        let program = std::env::current_exe().map_err(PlatformError::Program)?;
+        let images = images::table(&program, &config.images)?;
         let state = StateDir::open(&config.state_dir)?;
         let (api_listener, api_address) = bind("--api-port", config.api_port)?;
         let (router_listener, router_address) = bind("--router-port", config.router_port)?;
@@ -123,7 +125,7 @@ impl Platform {
         let api = Api::start(api_listener, journal, DRAIN, &failed)?;
         let mut parts = Parts::default();
         let composed = parts
-            .start(&api, &state, config.keep, router_listener, &failed)
+            .start(&api, &state, config.keep, images, router_listener, &failed)
             .await;
         let (readiness, isolation) = match composed {
             Ok(composed) => composed,
@@ -227,19 +229,19 @@ impl Parts {
         api: &Api,
         state: &StateDir,
         keep: Keep,
+        images: ImageTable,
         router_listener: TcpListener,
         failed: &mpsc::Sender<Failure>,
     ) -> Result<(Readiness, Isolation), PlatformError> {
         definitions::install(&api.client()).await?;
         let readiness = Readiness::new();
 
-        let program = std::env::current_exe().map_err(PlatformError::Program)?;
         let (directory, claim_data) = match keep {
             Keep::Nothing => (state.node(), ClaimData::Remove),
             Keep::Objects => (state.kept_node(), ClaimData::Keep),
         };
         let node = Node::builder(api.client(), directory)
-            .images(images::table(&program)?)
+            .images(images)
             .init(InitProgram::current())
             .stop_grace(POD_GRACE)
             .claim_data(claim_data)

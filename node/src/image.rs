@@ -304,6 +304,7 @@ fn is_tag_character(c: char) -> bool {
 #[derive(Debug, Clone, Default)]
 pub struct ImageTable {
     images: Vec<Image>,
+    remedy: Option<String>,
 }
 
 /// Why an image cannot be run.
@@ -315,10 +316,14 @@ pub enum ImageError {
     /// The table has no entry.
     #[error(
         "image {name:?} maps to no local program: this node runs processes and pulls nothing. Use \
-         one of [{}], or add {name:?} to the node's image table",
+         one of [{}], or {remedy}",
         known.join(", ")
     )]
-    Unknown { name: String, known: Vec<String> },
+    Unknown {
+        name: String,
+        known: Vec<String>,
+        remedy: String,
+    },
 }
 
 impl ImageTable {
@@ -361,6 +366,28 @@ impl ImageTable {
         self
     }
 
+    /// Lets `name` stand for the same as `known` from now on.
+    ///
+    /// # Errors
+    /// When `name` is not an image reference, or the table has no entry for `known`.
+    pub fn add_alias(&mut self, name: &str, known: &str) -> Result<(), ImageError> {
+        let alias = self.resolve(known)?.clone();
+        let alias = Image {
+            names: vec![ImageName::parse(name)?],
+            ..alias
+        };
+        self.add(alias);
+        Ok(())
+    }
+
+    /// How the table's owner lets users add entries: it completes the sentence "use one of these,
+    /// or ...".
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
     /// Finds what a reference stands for.
     pub(crate) fn resolve(&self, reference: &str) -> Result<&Image, ImageError> {
         let name = ImageName::parse(reference)?;
@@ -371,6 +398,10 @@ impl ImageTable {
             .ok_or_else(|| ImageError::Unknown {
                 name: reference.to_owned(),
                 known: self.known(),
+                remedy: self
+                    .remedy
+                    .clone()
+                    .unwrap_or_else(|| "add it to the node's image table".to_owned()),
             })
     }
 
@@ -471,6 +502,19 @@ mod tests {
     fn later_entries_replace_earlier_ones() {
         let table = table().with(Image::host(["mine"]).names(["busybox"]).unwrap());
         assert_eq!(table.resolve("busybox:1").unwrap().command, ["mine"]);
+    }
+
+    #[test]
+    fn an_alias_is_the_same_image_under_one_more_name() {
+        let mut table = table().remedy("ask the owner");
+        table.add_alias("mine:1", "team/tool").unwrap();
+        let resolve = |reference| table.resolve(reference).map(|image| &image.command[..]);
+        assert_eq!(resolve("registry.example/mine:1").unwrap(), ["tool"]);
+        assert_eq!(resolve("team/tool").unwrap(), ["tool"]);
+        let error = resolve("mine:2").unwrap_err().to_string();
+        assert!(error.ends_with("mine:1, python-runtime-sandbox, registry.k8s.io/pause:3.10, team/tool], or ask the owner"), "{error}");
+        let mut table = ImageTable::new();
+        assert!(table.add_alias("mine", "absent").is_err());
     }
 
     #[test]
