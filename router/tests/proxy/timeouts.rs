@@ -204,7 +204,7 @@ async fn a_stream_that_lives_too_long_is_ended() {
         go.send(beat).unwrap();
         assert_eq!(wire.chunk().await.as_deref(), Some(b"x".as_slice()));
     }
-    clock.pass(SHORT / 4).await;
+    clock.pass(SHORT / 2).await;
     assert_eq!(wire.rest().await, b"");
     drop(clock);
     assert_eq!(rig.logged("/long").await["outcome"], "timed-out");

@@ -225,7 +225,7 @@ async fn an_idle_websocket_survives_the_bounds_of_requests() {
     clock.pass(Duration::from_millis(300)).await;
     wire.write("still here").await;
     assert_eq!(wire.bytes(10).await, b"still here");
-    drop(clock);
+    drop((clock, wire));
     rig.stop().await;
 }
 
