@@ -3,6 +3,12 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+/// The type of an object as messages name it: `group/version, Kind=Kind`, where the core group is empty.
+pub(crate) fn group_version_kind(api_version: &str, kind: &str) -> String {
+    let slash = if api_version.contains('/') { "" } else { "/" };
+    format!("{slash}{api_version}, Kind={kind}")
+}
+
 /// `metadata`, or an empty view when the object has none.
 pub(crate) fn metadata(object: &Value) -> Option<&Map<String, Value>> {
     object.get("metadata")?.as_object()
@@ -137,6 +143,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn types_are_named_with_their_group() {
+        for (api_version, named) in [
+            ("apps/v1", "apps/v1, Kind=K"),
+            ("v1", "/v1, Kind=K"),
+            ("", "/, Kind=K"),
+        ] {
+            assert_eq!(group_version_kind(api_version, "K"), named);
+        }
+    }
 
     #[test]
     fn times_have_whole_seconds() {

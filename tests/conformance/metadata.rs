@@ -119,6 +119,17 @@ async fn without_a_status_subresource_everything_counts() -> Result<()> {
         (&created["metadata"]["generation"], &created["status"]["n"]),
         (&json!(1), &json!(1))
     );
+    let finalizer = json!({"metadata": {"finalizers": ["plain", "example.com/own"]}});
+    let answer = target.patch(Patch::Merge, &path, &finalizer).await?;
+    assert_eq!(
+        answer.warnings(),
+        [
+            "metadata.finalizers: \"plain\": prefer a domain-qualified finalizer name to avoid \
+             accidental conflicts with other finalizer writers"
+        ]
+    );
+    let released = json!({"metadata": {"finalizers": null}});
+    target.patch(Patch::Merge, &path, &released).await?.ok()?;
     let changed = target
         .patch(Patch::Merge, &path, &json!({"status": {"n": 2}}))
         .await?
@@ -178,6 +189,18 @@ async fn metadata_is_validated() -> Result<()> {
         let status = post(metadata).await?.error(422, "Invalid");
         assert_eq!(text(&status, "/message"), message);
     }
+    let owned = json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Event", "name": "e", "uid": "u"}]});
+    let status = post(owned).await?.error(422, "Invalid");
+    assert!(
+        text(&status, "/message").contains("/v1, Kind=Event is disallowed from being an owner"),
+        "{status}"
+    );
+    let status = post(json!({"generateName": "Up-"}))
+        .await?
+        .error(422, "Invalid");
+    let fields = status["details"]["causes"].as_array().into_iter().flatten();
+    let fields: Vec<&str> = fields.map(|cause| text(cause, "/field")).collect();
+    assert_eq!(fields, ["metadata.generateName", "metadata.name"]);
     let status = post(json!({"name": "a", "namespace": "elsewhere"}))
         .await?
         .error(400, "BadRequest");

@@ -58,6 +58,17 @@ async fn json_patches() -> Result<()> {
         "a refused patch changes nothing"
     );
 
+    for change in [json!({"kind": "Secret"}), json!({"apiVersion": "v2"})] {
+        let status = target
+            .patch(Patch::Merge, &path, &change)
+            .await?
+            .error(422, "Invalid");
+        assert!(
+            text(&status, "/message").starts_with(" \"\" is invalid: patch: Invalid value: "),
+            "{status}"
+        );
+    }
+
     // Laxer than the standard: a missing member counts as null.
     let patch = json!([
         {"op": "test", "path": "/data/none", "value": null},

@@ -231,11 +231,22 @@ async fn what_an_apply_must_say() -> Result<()> {
          apply patch"
     );
     let named = format!("{path}?fieldManager=m");
-    let untyped = json!({"metadata": {"name": "a"}});
-    target
-        .patch(Patch::Apply, &named, &untyped)
-        .await?
-        .error(400, "BadRequest");
+    for (api_version, kind, shown) in [
+        ("", "", "/, Kind="),
+        ("v1", "", "/v1, Kind="),
+        ("v1", "Secret", "/v1, Kind=Secret"),
+        ("v2", "ConfigMap", "/v2, Kind=ConfigMap"),
+    ] {
+        let other = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}});
+        let status = target
+            .patch(Patch::Apply, &named, &other)
+            .await?
+            .error(400, "BadRequest");
+        assert_eq!(
+            text(&status, "/message"),
+            format!("invalid object type: {shown}")
+        );
+    }
     let mut managed = config_map("a", json!({}));
     managed["metadata"]["managedFields"] = json!([{"manager": "x"}]);
     let status = target
@@ -261,11 +272,29 @@ async fn what_an_apply_must_say() -> Result<()> {
     // The real server blames itself for what the client did.
     let answer = target.patch(Patch::Apply, &named, &unknown).await?;
     assert_eq!(answer.status.as_u16(), 500, "{}", answer.body);
-    assert!(
-        text(&answer.body, "/message")
-            .ends_with("Kind=ConfigMap): .dta: field not declared in schema"),
-        "{}",
-        answer.body
+    assert_eq!(
+        text(&answer.body, "/message"),
+        "failed to create typed patch object (/a; /v1, Kind=ConfigMap): .dta: field not declared in \
+         schema"
+    );
+    // The path names the object; only to create it the configuration has to.
+    let nameless = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": "v"}});
+    let status = target
+        .patch(Patch::Apply, &named, &nameless)
+        .await?
+        .error(400, "BadRequest");
+    assert_eq!(
+        text(&status, "/message"),
+        "the name of the object (a based on URL) was undeterminable: name must be provided"
+    );
+    target
+        .post(&target.config_maps(""), &config_map("a", json!({})))
+        .await?
+        .created()?;
+    let applied = target.patch(Patch::Apply, &named, &nameless).await?.ok()?;
+    assert_eq!(
+        (text(&applied, "/metadata/name"), &applied["data"]["k"]),
+        ("a", &json!("v"))
     );
     Ok(())
 }

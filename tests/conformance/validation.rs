@@ -14,6 +14,7 @@ async fn refusals(target: &Target, path: &str, cases: Vec<(Value, &str)>) -> Res
     Ok(())
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[tokio::test(flavor = "multi_thread")]
 async fn pods() -> Result<()> {
     let target = Target::new().await?;
@@ -88,6 +89,38 @@ async fn pods() -> Result<()> {
             "Pod \"p\" is invalid: spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 \
              and 2147483647, inclusive",
         ),
+        (
+            with(json!({"ephemeralContainers": [{"name": "e", "image": "i"}]})),
+            "Pod \"p\" is invalid: spec.ephemeralContainers: Forbidden: cannot be set on create",
+        ),
+        (
+            with(json!({"securityContext": {"runAsUser": -1}})),
+            "Pod \"p\" is invalid: spec.securityContext.runAsUser: Invalid value: -1: must be \
+             between 0 and 2147483647, inclusive",
+        ),
+        (
+            container(json!({"image": " i"})),
+            "Pod \"p\" is invalid: spec.containers[0].image: Invalid value: \" i\": must not have \
+             leading or trailing whitespace",
+        ),
+        (
+            container(
+                json!({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.nope"}}}]}),
+            ),
+            "Pod \"p\" is invalid: spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid \
+             value: \"metadata.nope\": error converting fieldPath: field label not supported: \
+             metadata.nope",
+        ),
+        (
+            container(
+                json!({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels"}}}]}),
+            ),
+            "Pod \"p\" is invalid: spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: \
+             Unsupported value: \"metadata.labels\": supported values: \"metadata.name\", \
+             \"metadata.namespace\", \"metadata.uid\", \"spec.nodeName\", \
+             \"spec.serviceAccountName\", \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \
+             \"status.podIPs\"",
+        ),
     ];
     let mut extended = cases;
     // The letters of this name break two rules at once.
@@ -108,8 +141,25 @@ async fn a_pod_keeps_its_spec() -> Result<()> {
     target.patch(Patch::Strategic, &path, &image).await?.ok()?;
     let deadline = json!({"spec": {"activeDeadlineSeconds": 600}});
     target.patch(Patch::Merge, &path, &deadline).await?.ok()?;
+    let later = json!({"spec": {"activeDeadlineSeconds": 601}});
+    let status = target
+        .patch(Patch::Merge, &path, &later)
+        .await?
+        .error(422, "Invalid");
+    assert_eq!(
+        text(&status, "/message"),
+        "Pod \"p\" is invalid: spec.activeDeadlineSeconds: Invalid value: 601: must be less than or \
+         equal to previous value"
+    );
     let toleration = json!([{"op": "add", "path": "/spec/tolerations/-", "value": {"key": "k", "operator": "Exists"}}]);
     target.patch(Patch::Json, &path, &toleration).await?.ok()?;
+    // What admission added is added again.
+    let only = json!({"spec": {"tolerations": [{"key": "k", "operator": "Exists"}]}});
+    let kept = target.patch(Patch::Merge, &path, &only).await?.ok()?;
+    assert_eq!(
+        kept["spec"]["tolerations"].as_array().map(Vec::len),
+        Some(3)
+    );
     for change in [
         json!({"spec": {"hostNetwork": true}}),
         json!({"spec": {"nodeSelector": {"a": "b"}}}),
@@ -161,8 +211,62 @@ async fn services() -> Result<()> {
             "Service \"s\" is invalid: spec.type: Unsupported value: \"Magic\": supported values: \
              \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
         ),
+        (
+            service(json!({"ports": [{"port": 1, "nodePort": 30000}]})),
+            "Service \"s\" is invalid: spec.ports[0].nodePort: Forbidden: may not be used when `type` \
+             is 'ClusterIP'",
+        ),
+        (
+            service(json!({"ports": [{"port": 1}], "externalTrafficPolicy": "Local"})),
+            "Service \"s\" is invalid: spec.externalTrafficPolicy: Invalid value: \"Local\": may only \
+             be set for externally-accessible services",
+        ),
+        (
+            service(json!({"ports": [{"port": 1}], "internalTrafficPolicy": "Near"})),
+            "Service \"s\" is invalid: spec.internalTrafficPolicy: Unsupported value: \"Near\": \
+             supported values: \"Cluster\", \"Local\"",
+        ),
+        (
+            service(json!({"ports": [{"port": 1}], "clusterIP": "nowhere"})),
+            "Service \"s\" is invalid: spec.clusterIPs[0]: Invalid value: \"nowhere\": must be a \
+             valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ),
+        (
+            service(json!({"ports": [{"port": 1}], "clusterIP": "192.0.2.1"})),
+            "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"192.0.2.1\"]: failed to \
+             allocate IP 192.0.2.1: the provided network does not match the current range",
+        ),
+        (
+            service(json!({"ports": [{"port": 1}], "ipFamilyPolicy": "RequireDualStack"})),
+            "Service \"s\" is invalid: spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this \
+             cluster is not configured for dual-stack services",
+        ),
     ];
     refusals(&target, &target.path("/api/v1", "services"), cases).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_changes_its_type_leaves_nothing_behind() -> Result<()> {
+    let target = Target::new().await?;
+    let services = target.path("/api/v1", "services");
+    let object =
+        json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 1}], "type": "NodePort"}});
+    let created = target.post(&services, &object).await?.created()?;
+    assert_eq!(created["spec"]["externalTrafficPolicy"], "Cluster");
+    let path = format!("{services}/s");
+    let plain = json!({"spec": {"type": "ClusterIP"}});
+    let plain = target.patch(Patch::Merge, &path, &plain).await?.ok()?;
+    assert_eq!(plain["spec"]["clusterIP"], created["spec"]["clusterIP"]);
+    assert!(plain["spec"].get("externalTrafficPolicy").is_none());
+    assert!(plain["spec"]["ports"][0].get("nodePort").is_none());
+    let named = json!({"spec": {"type": "ExternalName", "externalName": "a.example.com"}});
+    let named = target.patch(Patch::Merge, &path, &named).await?.ok()?;
+    assert_eq!(
+        named["spec"],
+        json!({"externalName": "a.example.com", "sessionAffinity": "None", "type": "ExternalName",
+            "ports": [{"port": 1, "protocol": "TCP", "targetPort": 1}]})
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,6 +289,13 @@ async fn config_maps_secrets_and_claims() -> Result<()> {
         vec![(
             json!({"metadata": {"name": "s"}, "type": "kubernetes.io/tls", "data": {"tls.crt": ""}}),
             "Secret \"s\" is invalid: data[tls.key]: Required value",
+        ), (
+            json!({"metadata": {"name": "s"}, "type": "kubernetes.io/basic-auth"}),
+            "Secret \"s\" is invalid: [data[username]: Required value, data[password]: Required value]",
+        ), (
+            json!({"metadata": {"name": "s"}, "type": "kubernetes.io/service-account-token"}),
+            "Secret \"s\" is invalid: metadata.annotations[kubernetes.io/service-account.name]: \
+             Required value",
         )],
     )
     .await?;
@@ -198,6 +309,27 @@ async fn config_maps_secrets_and_claims() -> Result<()> {
         )],
     )
     .await?;
+    let claims = target.path("/api/v1", "persistentvolumeclaims");
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "storageClassName": "none", "resources": {"requests": {"storage": "1Gi"}}}});
+    target.post(&claims, &claim).await?.created()?;
+    let larger = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    let path = format!("{claims}/c");
+    let status = target
+        .patch(Patch::Merge, &path, &larger)
+        .await?
+        .error(422, "Invalid");
+    assert!(
+        text(&status, "/message").starts_with(
+            "PersistentVolumeClaim \"c\" is invalid: spec: Forbidden: spec is immutable after creation"
+        ),
+        "{status}"
+    );
+    let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+    target
+        .patch(Patch::Merge, &format!("{path}/status"), &bound)
+        .await?
+        .ok()?;
     let frozen = json!({"metadata": {"name": "f"}, "data": {"k": "v"}, "immutable": true});
     target
         .post(&target.config_maps(""), &frozen)
@@ -326,4 +458,33 @@ async fn access_and_networking() -> Result<()> {
         )],
     )
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_belong_to_the_namespace_of_their_subject() -> Result<()> {
+    let target = Target::new().await?;
+    let event = |namespace: &str| json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "p", "namespace": namespace}});
+    let events = target.path("/api/v1", "events");
+    refusals(
+        &target,
+        &events,
+        vec![
+            (
+                event("elsewhere"),
+                "Event \"e\" is invalid: involvedObject.namespace: Invalid value: \"elsewhere\": does \
+                 not match event.namespace",
+            ),
+            (
+                event(""),
+                "Event \"e\" is invalid: involvedObject.namespace: Invalid value: \"\": does not match \
+                 event.namespace",
+            ),
+        ],
+    )
+    .await?;
+    target
+        .post(&events, &event(target.namespace()))
+        .await?
+        .created()?;
+    Ok(())
 }

@@ -132,7 +132,11 @@ impl Request<'_> {
                 };
                 delete.dry_run |= options.dry_run;
                 engine.evict(self.target, &value, &delete)?;
-                Ok(self.success())
+                let status = json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                    "code": StatusCode::CREATED.as_u16(),
+                });
+                Ok(respond::value(StatusCode::CREATED, self.accepted, &status))
             }
             SubresourceAction::Token => {
                 let token = engine.request_token(self.target, &value)?;
@@ -270,8 +274,11 @@ fn manager(kind: &str, query: &Query, headers: &HeaderMap) -> Result<String, Api
     if given.len() > MAX_MANAGER {
         return refuse(FieldError::too_long("fieldManager", MAX_MANAGER as u64));
     }
-    if given.chars().any(char::is_control) {
-        let problem = "should only contain printable characters";
+    if let Some((at, odd)) = given.char_indices().find(|(_, c)| c.is_control()) {
+        let problem = format!(
+            "invalid character U+{:04X} (at position {at})",
+            u32::from(odd)
+        );
         return refuse(FieldError::invalid("fieldManager", &json!(given), problem));
     }
     Ok(given.to_owned())

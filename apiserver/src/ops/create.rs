@@ -103,6 +103,7 @@ impl Engine {
         if let Err(why) = strategy.admit(&context, &object) {
             return Err(ApiError::forbidden(&target.descriptor, &name, &why));
         }
+        warnings.extend(metadata::warnings(target, &object, None));
         warnings.extend(strategy.warnings(&object, None));
         if ownership == Ownership::Record {
             record_update(

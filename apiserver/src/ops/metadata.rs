@@ -77,21 +77,59 @@ fn non_empty(text: &str) -> Option<&str> {
 
 /// Like [`settle_type`], for a patched object: a patch must not change the type.
 pub(super) fn settle_patched_type(target: &Target, object: &mut Value) -> Result<(), ApiError> {
-    if target.descriptor.origin != Origin::BuiltIn {
-        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or("");
-        let api_version = target.api_version();
-        if text("apiVersion") != api_version {
-            let given = text("apiVersion");
-            return Err(mistyped(
-                target,
-                target.kind(),
-                "apiVersion",
-                given,
-                &api_version,
-            ));
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or("");
+    let api_version = target.api_version();
+    if target.descriptor.origin == Origin::BuiltIn {
+        let shown = meta::group_version_kind(text("apiVersion"), text("kind"));
+        if shown != meta::group_version_kind(&api_version, target.kind()) {
+            let detail = format_args!("the result is of another type: {shown}");
+            let error = FieldError::invalid("patch", &object.to_string().into(), detail);
+            return Err(ApiError::invalid("", "", "", &[error]));
         }
+    } else if text("apiVersion") != api_version {
+        let given = text("apiVersion");
+        return Err(mistyped(
+            target,
+            target.kind(),
+            "apiVersion",
+            given,
+            &api_version,
+        ));
     }
     settle_type(target, object)
+}
+
+/// Checks that a configuration to apply is of the target's type and does not name another object. It
+/// need not name its own.
+pub(super) fn check_applied(target: &Target, applied: &Value) -> Result<(), ApiError> {
+    if !applied.is_object() {
+        return Err(ApiError::bad_request("the body must be one JSON object"));
+    }
+    let text = |field: &str| applied.get(field).and_then(Value::as_str).unwrap_or("");
+    let (given_version, given_kind) = (text("apiVersion"), text("kind"));
+    let descriptor = &target.descriptor;
+    let served = descriptor
+        .versions
+        .iter()
+        .any(|version| given_version == descriptor.api_version(&version.name));
+    if !served || given_kind != target.kind() {
+        let shown = meta::group_version_kind(given_version, given_kind);
+        return Err(ApiError::bad_request(format!(
+            "invalid object type: {shown}"
+        )));
+    }
+    if given_version != target.api_version() {
+        return Err(ApiError::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {given_version}, \
+             expected: {}",
+            target.api_version()
+        )));
+    }
+    let mut named = applied.clone();
+    if meta::text(&named, "name").is_empty() {
+        meta::set(&mut named, "name", target.name.as_str());
+    }
+    settle_identity(target, &mut named)
 }
 
 /// The refusal of an object that says it is something else.
@@ -200,27 +238,55 @@ pub(super) fn violations(target: &Target, new: &Value, old: Option<&Value>) -> V
     errors
 }
 
-fn check_name(target: &Target, new: &Value, errors: &mut Vec<FieldError>) {
-    let name = meta::text(new, "name");
-    if name.is_empty() {
-        errors.push(FieldError::required(
-            "metadata.name",
-            "name or generateName is required",
-        ));
-        return;
+/// What clients are told about sound metadata.
+pub(super) fn warnings(target: &Target, new: &Value, old: Option<&Value>) -> Vec<String> {
+    if target.descriptor.origin == Origin::BuiltIn {
+        return Vec::new();
     }
+    let before = old.map(meta::finalizers).unwrap_or_default();
+    meta::finalizers(new)
+        .into_iter()
+        .filter(|finalizer| !finalizer.contains('/') && !before.contains(finalizer))
+        .filter(|finalizer| !STANDARD_FINALIZERS.contains(finalizer))
+        .map(|finalizer| {
+            format!(
+                "metadata.finalizers: \"{finalizer}\": prefer a domain-qualified finalizer name to \
+                 avoid accidental conflicts with other finalizer writers"
+            )
+        })
+        .collect()
+}
+
+fn check_name(target: &Target, new: &Value, errors: &mut Vec<FieldError>) {
     let rule = target.descriptor.strategy.name_rule();
-    let problems = match rule {
+    let problems = |name: &str| match rule {
         NameRule::Subdomain => names::dns1123_subdomain_errors(name),
         NameRule::Label => names::dns1123_label_errors(name),
         NameRule::Dns1035Label => names::dns1035_label_errors(name),
         NameRule::PathSegment => names::path_segment_errors(name),
     };
-    errors.extend(
-        problems
-            .into_iter()
-            .map(|text| FieldError::invalid("metadata.name", &json!(name), text)),
-    );
+    let mut report = |field: &str, name: &str, problems: Vec<String>| {
+        errors.extend(
+            problems
+                .into_iter()
+                .map(|text| FieldError::invalid(field, &json!(name), text)),
+        );
+    };
+    let prefix = meta::text(new, "generateName");
+    if !prefix.is_empty() {
+        // What follows a dash at its end is still to come.
+        let begun = prefix
+            .strip_suffix('-')
+            .map_or_else(|| prefix.to_owned(), |start| format!("{start}a"));
+        report("metadata.generateName", prefix, problems(&begun));
+    }
+    let name = meta::text(new, "name");
+    if name.is_empty() {
+        let problem = "name or generateName is required";
+        errors.push(FieldError::required("metadata.name", problem));
+        return;
+    }
+    report("metadata.name", name, problems(name));
 }
 
 fn check_labels(new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
@@ -345,6 +411,10 @@ fn check_owners(new: &Value, errors: &mut Vec<FieldError>) {
                     problem,
                 ));
             }
+        }
+        if (text("apiVersion"), text("kind")) == ("v1", "Event") {
+            let problem = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(path, reference, problem));
         }
         if !uids.insert(text("uid")) {
             continue;

@@ -81,19 +81,7 @@ impl Engine {
         force: bool,
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
-        let given = applied
-            .get("apiVersion")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if given != target.api_version() {
-            return Err(ApiError::bad_request(format!(
-                "Incorrect version specified in apply patch. Specified patch version: {given}, \
-                 expected: {}",
-                target.api_version()
-            )));
-        }
-        metadata::settle_type(target, &mut applied)?;
-        metadata::settle_identity(target, &mut applied)?;
+        metadata::check_applied(target, &applied)?;
         if meta::get(&applied, "managedFields").is_some_and(|fields| !fields.is_null()) {
             return Err(ApiError::bad_request("metadata.managedFields must be nil"));
         }
@@ -109,7 +97,7 @@ impl Engine {
         confine_configuration(target, part, &mut applied);
 
         let merged = |live: Option<&Value>| {
-            server_side_apply(&ApplyInput {
+            let mut object = server_side_apply(&ApplyInput {
                 schema: &target.version.schema,
                 live,
                 applied: &applied,
@@ -119,7 +107,9 @@ impl Engine {
                 now: self.clock.now(),
                 force,
             })
-            .map_err(|error| refusal(target, error))
+            .map_err(|error| refusal(target, error))?;
+            metadata::settle_identity(target, &mut object)?;
+            Ok(object)
         };
         // Somebody may create or delete the object between looking and writing.
         for _ in 0..super::MAX_RACES {

@@ -196,6 +196,7 @@ impl Engine {
             let error = ApiError::invalid(group, kind, &target.name, &errors);
             return Err(error.with_warnings(warnings));
         }
+        warnings.extend(metadata::warnings(target, &new, Some(old)));
         warnings.extend(descriptor.strategy.warnings(&new, Some(old)));
         if ownership == Ownership::Record {
             record_update(

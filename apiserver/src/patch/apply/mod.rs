@@ -29,6 +29,7 @@ use serde_json::{Map, Value};
 
 use self::managers::{Conflicting, Identity, Managers, Operation, Owner};
 use self::typed::Type;
+use crate::meta;
 use crate::schema::{FieldError, Structural};
 
 /// Owns what was there before the first apply to an object without a record.
@@ -247,10 +248,10 @@ fn check_configuration(input: &ApplyInput<'_>) -> Result<(), ApplyError> {
         many => format!("errors:\n  {}", many.join("\n  ")),
     };
     Err(ApplyError::malformed(format!(
-        "failed to create typed patch object ({}/{}; {api_version}, Kind={}): {texts}",
+        "failed to create typed patch object ({}/{}; {}): {texts}",
         text("/metadata/namespace"),
         text("/metadata/name"),
-        text("/kind"),
+        meta::group_version_kind(api_version, text("/kind")),
     )))
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{Findings, elements, entries, member, probe, text};
+use super::{Findings, elements, entries, member, pod, probe, text};
 use crate::format::names;
 use crate::format::quantity::Quantity;
 
@@ -101,9 +101,18 @@ fn unique_name<'a>(
 /// What containers of all kinds have in common.
 fn common(findings: &mut Findings, path: &str, container: &Value, volumes: &HashSet<&str>) {
     findings.label(format!("{path}.name"), text(container, "name"));
-    if text(container, "image").is_empty() {
+    let image = text(container, "image");
+    if image.is_empty() {
         findings.required(format!("{path}.image"), "");
+    } else if image != image.trim() {
+        let problem = "must not have leading or trailing whitespace";
+        findings.invalid(format!("{path}.image"), image, problem);
     }
+    security(
+        findings,
+        &format!("{path}.securityContext"),
+        member(container, "securityContext"),
+    );
     let policies = ["File", "FallbackToLogsOnError"];
     let policy = text(container, "terminationMessagePolicy");
     findings.one_of(
@@ -122,6 +131,15 @@ fn common(findings: &mut Findings, path: &str, container: &Value, volumes: &Hash
         &format!("{path}.resources"),
         member(container, "resources"),
     );
+}
+
+fn security(findings: &mut Findings, path: &str, context: &Value) {
+    pod::security(findings, path, context);
+    if member(context, "privileged") == true && member(context, "allowPrivilegeEscalation") == false
+    {
+        let problem = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+        findings.invalid(path, context.clone(), problem);
+    }
 }
 
 fn ports(findings: &mut Findings, path: &str, container: &Value) {
@@ -220,6 +238,14 @@ fn environment(findings: &mut Findings, path: &str, container: &Value) {
                 "may not have more than one field specified at a time",
             );
         }
+        let field = member(source, "fieldRef");
+        if !field.is_null() {
+            own_field(
+                findings,
+                &format!("{path}.fieldRef.fieldPath"),
+                text(field, "fieldPath"),
+            );
+        }
         for kind in ["configMapKeyRef", "secretKeyRef"] {
             let reference = member(source, kind);
             if !reference.is_null() {
@@ -257,6 +283,50 @@ fn environment(findings: &mut Findings, path: &str, container: &Value) {
                 "may not have more than one field specified at a time",
             ),
         }
+    }
+}
+
+/// A field of the pod that a variable takes its value from.
+fn own_field(findings: &mut Findings, path: &str, field: &str) {
+    const ALLOWED: [&str; 9] = [
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+        "spec.nodeName",
+        "spec.serviceAccountName",
+        "status.hostIP",
+        "status.hostIPs",
+        "status.podIP",
+        "status.podIPs",
+    ];
+    // These have a name, but not as the value of a variable.
+    const KNOWN: [&str; 6] = [
+        "metadata.annotations",
+        "metadata.labels",
+        "spec.hostNetwork",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "status.phase",
+    ];
+    let member = field
+        .strip_suffix("']")
+        .and_then(|field| field.split_once("['"));
+    let member =
+        member.filter(|(map, _)| matches!(*map, "metadata.annotations" | "metadata.labels"));
+    if field.is_empty() || ALLOWED.contains(&field) {
+        return;
+    }
+    if let Some((_, key)) = member {
+        findings.text(
+            path,
+            field,
+            names::label_key_errors(&key.to_ascii_lowercase()),
+        );
+    } else if KNOWN.contains(&field) {
+        findings.not_supported(path, field, &ALLOWED);
+    } else {
+        let problem = format!("error converting fieldPath: field label not supported: {field}");
+        findings.invalid(path, field, problem);
     }
 }
 

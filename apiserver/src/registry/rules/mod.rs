@@ -14,7 +14,7 @@ mod volume;
 mod workload;
 
 pub(super) use access::{binding, role};
-pub(super) use networking::service;
+pub(super) use networking::{NOT_AN_ADDRESS, service};
 pub(super) use networking::{disruption_budget, endpoint_slice, ingress, lease, network_policy};
 pub(super) use pod::pod;
 pub(super) use volume::claim;

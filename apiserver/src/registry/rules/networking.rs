@@ -1,12 +1,17 @@
 //! Networking, budgets and leases.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
 use super::{Findings, elements, member, port_errors, text};
 use crate::format::names;
 use crate::schema::FieldError;
+
+/// What is wrong with a text that is no address.
+pub(in crate::registry) const NOT_AN_ADDRESS: &str =
+    "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 pub(in crate::registry) fn service(object: &Value) -> Vec<FieldError> {
     let mut findings = Findings::default();
@@ -45,6 +50,7 @@ pub(in crate::registry) fn service(object: &Value) -> Vec<FieldError> {
         for error in port_errors(target) {
             findings.invalid(format!("{path}.targetPort"), target.clone(), error);
         }
+        node_port(&mut findings, path, port, kind);
         if !numbers.insert((number, protocol)) {
             let twin = serde_json::json!({ "protocol": protocol, "port": number });
             findings.duplicate(path, twin);
@@ -59,7 +65,59 @@ pub(in crate::registry) fn service(object: &Value) -> Vec<FieldError> {
     );
     let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
     findings.one_of("spec.type", kind, &kinds);
+    traffic(&mut findings, spec, kind);
+    for (path, address) in elements(spec, "externalIPs", "spec") {
+        let address = address.as_str().unwrap_or_default();
+        if address.parse::<IpAddr>().is_err() {
+            findings.invalid(path, address, NOT_AN_ADDRESS);
+        }
+    }
     findings.0
+}
+
+/// A service that has no node ports cannot ask for one.
+fn node_port(findings: &mut Findings, path: &str, port: &Value, kind: &str) {
+    let number = member(port, "nodePort").as_i64().unwrap_or_default();
+    if number == 0 {
+        return;
+    }
+    let path = format!("{path}.nodePort");
+    if matches!(kind, "ClusterIP" | "ExternalName") {
+        findings.forbidden(path, &format!("may not be used when `type` is '{kind}'"));
+    } else if !(30_000..=32_767).contains(&number) {
+        let problem =
+            "provided port is not in the valid range. The range of valid ports is 30000-32767";
+        findings.invalid(path, number, problem);
+    }
+}
+
+/// Which addresses a service has and who may reach it.
+fn traffic(findings: &mut Findings, spec: &Value, kind: &str) {
+    for (path, family) in elements(spec, "ipFamilies", "spec") {
+        let family = family.as_str().unwrap_or_default();
+        let families = ["IPv4", "IPv6"];
+        if !families.contains(&family) {
+            findings.not_supported(path, family, &families);
+        }
+    }
+    let policies = ["Cluster", "Local"];
+    let internal = text(spec, "internalTrafficPolicy");
+    if !internal.is_empty() && !policies.contains(&internal) {
+        findings.not_supported("spec.internalTrafficPolicy", internal, &policies);
+    }
+    let external = text(spec, "externalTrafficPolicy");
+    if external.is_empty() {
+        return;
+    }
+    let reachable = matches!(kind, "NodePort" | "LoadBalancer")
+        || elements(spec, "externalIPs", "spec").next().is_some();
+    let path = "spec.externalTrafficPolicy";
+    if !reachable {
+        let problem = "may only be set for externally-accessible services";
+        findings.invalid(path, external, problem);
+    } else if !policies.contains(&external) {
+        findings.not_supported(path, external, &policies);
+    }
 }
 
 pub(in crate::registry) fn network_policy(object: &Value) -> Vec<FieldError> {

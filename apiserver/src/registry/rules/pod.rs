@@ -55,6 +55,11 @@ pub(super) fn spec(findings: &mut Findings, path: &str, spec: &Value, owner: Own
             );
         }
     }
+    security(
+        findings,
+        &format!("{path}.securityContext"),
+        member(spec, "securityContext"),
+    );
     for field in ["hostname", "subdomain"] {
         findings.label(format!("{path}.{field}"), text(spec, field));
     }
@@ -66,10 +71,36 @@ pub(super) fn spec(findings: &mut Findings, path: &str, spec: &Value, owner: Own
     for (path, toleration) in elements(spec, "tolerations", path) {
         check_toleration(findings, &path, toleration);
     }
+    for (path, constraint) in elements(spec, "topologySpreadConstraints", path) {
+        check_spread(findings, &path, constraint);
+    }
     for (path, gate) in elements(spec, "readinessGates", path) {
         let condition = text(gate, "conditionType");
         let errors = names::label_key_errors(condition);
         findings.text(format!("{path}.conditionType"), condition, errors);
+    }
+}
+
+/// What the security contexts of pods and of containers have in common.
+pub(super) fn security(findings: &mut Findings, path: &str, context: &Value) {
+    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+        if let Some(id) = member(context, field).as_i64() {
+            for error in names::in_range_errors(id, 0, i64::from(i32::MAX)) {
+                findings.invalid(format!("{path}.{field}"), id, error);
+            }
+        }
+    }
+}
+
+fn check_spread(findings: &mut Findings, path: &str, constraint: &Value) {
+    let skew = member(constraint, "maxSkew").as_i64().unwrap_or_default();
+    if skew <= 0 {
+        findings.invalid(format!("{path}.maxSkew"), skew, "must be greater than zero");
+    }
+    let action = text(constraint, "whenUnsatisfiable");
+    let supported = ["DoNotSchedule", "ScheduleAnyway"];
+    if !action.is_empty() && !supported.contains(&action) {
+        findings.not_supported(format!("{path}.whenUnsatisfiable"), action, &supported);
     }
 }
 

@@ -409,3 +409,87 @@ fn claims_policies_and_access() {
         ]
     );
 }
+
+#[test]
+fn privileges_and_identities_do_not_contradict() {
+    let found = container(
+        &json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": false, "runAsGroup": -1}}),
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found[0].starts_with("spec.containers[0].securityContext.runAsGroup: Invalid value: -1")
+    );
+    assert!(found[1].starts_with("spec.containers[0].securityContext: Invalid value: {"));
+    let sound = json!({"securityContext": {"privileged": true, "runAsUser": 0}});
+    assert_eq!(container(&sound), Vec::<String>::new());
+}
+
+#[test]
+fn variables_come_from_fields_that_have_one_value() {
+    let from = |field: &str| {
+        container(&json!({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": field}}}]}))
+    };
+    for field in ["metadata.name", "status.podIP", "metadata.labels['a.io/b']"] {
+        assert_eq!(from(field), Vec::<String>::new(), "{field}");
+    }
+    for field in [
+        "metadata.labels",
+        "metadata.nope",
+        "metadata.annotations['a b']",
+    ] {
+        let found = from(field);
+        assert_eq!(found.len(), 1, "{field}: {found:?}");
+    }
+}
+
+#[test]
+fn spreading_needs_a_skew_and_a_way_out() {
+    assert_eq!(
+        pod(
+            &json!({"topologySpreadConstraints": [{"maxSkew": 0, "topologyKey": "k", "whenUnsatisfiable": "Never"}]})
+        ),
+        [
+            "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
+            "spec.topologySpreadConstraints[0].whenUnsatisfiable: Unsupported value: \"Never\": \
+             supported values: \"DoNotSchedule\", \"ScheduleAnyway\"",
+        ]
+    );
+}
+
+#[test]
+fn services_are_reached_as_their_type_allows() {
+    let service = |spec: Value| {
+        texts(super::service(&completed(
+            "",
+            "Service",
+            json!({"spec": spec}),
+        )))
+    };
+    let with = |kind: &str, node_port: u16| {
+        service(json!({"type": kind, "ports": [{"port": 1, "nodePort": node_port}]}))
+    };
+    assert_eq!(with("NodePort", 30000), Vec::<String>::new());
+    assert_eq!(
+        with("NodePort", 1),
+        [
+            "spec.ports[0].nodePort: Invalid value: 1: provided port is not in the valid range. The \
+             range of valid ports is 30000-32767"
+        ]
+    );
+    assert_eq!(
+        with("ClusterIP", 30000),
+        ["spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"]
+    );
+    let addressed = json!({"ports": [{"port": 1}], "externalIPs": ["192.0.2.1", "here"],
+        "ipFamilies": ["IPv9"], "externalTrafficPolicy": "Near"});
+    assert_eq!(
+        service(addressed),
+        [
+            "spec.ipFamilies[0]: Unsupported value: \"IPv9\": supported values: \"IPv4\", \"IPv6\"",
+            "spec.externalTrafficPolicy: Unsupported value: \"Near\": supported values: \"Cluster\", \
+             \"Local\"",
+            "spec.externalIPs[1]: Invalid value: \"here\": must be a valid IP address, (e.g. 10.9.8.7 \
+             or 2001:db8::ffff)",
+        ]
+    );
+}

@@ -240,6 +240,10 @@ pub(super) fn claim_spec(findings: &mut Findings, path: &str, spec: &Value) {
         }
         Ok(_) => {}
     }
+    findings.labels(
+        &format!("{path}.selector.matchLabels"),
+        member(member(spec, "selector"), "matchLabels"),
+    );
     let class = text(spec, "storageClassName");
     if !class.is_empty() {
         let errors = names::dns1123_subdomain_errors(class);

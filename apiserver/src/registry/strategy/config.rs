@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, Strategy, child, default, text};
 use crate::format::names;
+use crate::meta;
 use crate::schema::FieldError;
 
 /// Keys and values of one object together.
@@ -62,6 +63,7 @@ impl Strategy for Secret {
         check_base64(new, "data", &mut errors);
         check_size(new, &["data"], &mut errors);
         errors.extend(missing_keys(new));
+        errors.extend(unsound_content(new));
         errors
     }
 }
@@ -95,6 +97,43 @@ fn missing_keys(secret: &Value) -> Vec<FieldError> {
         .iter()
         .filter(|key| members(secret, "data").all(|(present, _)| present != **key))
         .map(|key| FieldError::required(format_args!("data[{key}]"), ""))
+        .collect()
+}
+
+/// What else the secret's type promises.
+fn unsound_content(secret: &Value) -> Vec<FieldError> {
+    let has = |key: &str| members(secret, "data").any(|(present, _)| present == key);
+    let json_key = match text(secret, "type") {
+        "kubernetes.io/dockerconfigjson" => ".dockerconfigjson",
+        "kubernetes.io/dockercfg" => ".dockercfg",
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            return ["username", "password"]
+                .map(|key| FieldError::required(format_args!("data[{key}]"), ""))
+                .into();
+        }
+        "kubernetes.io/service-account-token" => {
+            let key = "kubernetes.io/service-account.name";
+            let annotations = meta::get(secret, "annotations").unwrap_or(&Value::Null);
+            if !text(annotations, key).is_empty() {
+                return Vec::new();
+            }
+            let path = format_args!("metadata.annotations[{key}]");
+            return vec![FieldError::required(path, "")];
+        }
+        _ => return Vec::new(),
+    };
+    let unreadable = members(secret, "data")
+        .filter(|(key, _)| *key == json_key)
+        .filter_map(|(_, value)| STANDARD.decode(value.as_str()?).ok())
+        .find_map(|bytes| serde_json::from_slice::<Value>(&bytes).err());
+    unreadable
+        .map(|error| {
+            let path = format_args!("data[{json_key}]");
+            // The value is a secret: it is not repeated.
+            let hidden = json!("<secret contents redacted>");
+            FieldError::invalid(path, &hidden, error)
+        })
+        .into_iter()
         .collect()
 }
 

@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Strategy;
+use super::{Context, Strategy, text};
+use crate::schema::FieldError;
 
 /// Names in `events.k8s.io/v1` and in `core/v1`.
 const RENAMED: [(&str, &str); 7] = [
@@ -18,10 +19,36 @@ const RENAMED: [(&str, &str); 7] = [
     ("deprecatedCount", "count"),
 ];
 
+/// Core Events.
+#[derive(Debug)]
+pub(super) struct CoreEvent;
+
+impl Strategy for CoreEvent {
+    fn validate(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        misplaced(ctx, new, "involvedObject").into_iter().collect()
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Event;
 
+/// An event belongs into the namespace of what it is about, or into the default one when that has none.
+fn misplaced(ctx: &Context<'_>, event: &Value, subject: &str) -> Option<FieldError> {
+    let about = event
+        .get(subject)
+        .map_or("", |about| text(about, "namespace"));
+    let expected = if about.is_empty() { "default" } else { about };
+    (ctx.namespace != expected).then(|| {
+        let path = format!("{subject}.namespace");
+        FieldError::invalid(path, &about.into(), "does not match event.namespace")
+    })
+}
+
 impl Strategy for Event {
+    fn validate(&self, ctx: &Context<'_>, new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+        misplaced(ctx, new, "regarding").into_iter().collect()
+    }
+
     fn stored_form(&self, object: Value) -> Value {
         let mut core = rename(object, |name| {
             RENAMED

@@ -178,6 +178,7 @@ pub fn strategy_for(group: &str, plural: &str) -> Arc<dyn Strategy> {
         ("batch", "jobs") => Arc::new(workload::Job),
         ("batch", "cronjobs") => Arc::new(workload::CronJob),
         ("apiextensions.k8s.io", "customresourcedefinitions") => Arc::new(definition::Definition),
+        ("", "events") => Arc::new(event::CoreEvent),
         ("events.k8s.io", "events") => Arc::new(event::Event),
         ("rbac.authorization.k8s.io", "roles") => Arc::new(access::Role { namespaced: true }),
         ("rbac.authorization.k8s.io", "clusterroles") => {

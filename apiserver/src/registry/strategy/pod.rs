@@ -18,10 +18,23 @@ impl Strategy for Pod {
             default(spec, "priority", 0);
             default(spec, "preemptionPolicy", "PreemptLowerPriority");
             tolerate_unready_nodes(spec);
+            // A negative period stands for the shortest.
+            let grace = spec.get_mut("terminationGracePeriodSeconds");
+            if let Some(grace) = grace.filter(|grace| grace.as_i64().is_some_and(|n| n < 0)) {
+                *grace = 1.into();
+            }
         }
         let class = object.get("spec").map_or("BestEffort", pod_spec::qos_class);
         let status = json!({ "phase": "Pending", "qosClass": class });
         meta::put(object, &["status".to_owned()], Some(status));
+    }
+
+    fn prepare_update(&self, ctx: &Context<'_>, new: &mut Value, _old: &Value) {
+        if ctx.subresource.is_empty()
+            && let Some(spec) = child(new, "spec")
+        {
+            tolerate_unready_nodes(spec);
+        }
     }
 
     fn admit(&self, ctx: &Context<'_>, object: &Value) -> Result<(), String> {
@@ -42,8 +55,14 @@ impl Strategy for Pod {
         let mut errors = rules::pod(new);
         let specs = (new.get("spec"), old.and_then(|old| old.get("spec")));
         let (Some(new), Some(old)) = specs else {
+            let created = new.get("spec").unwrap_or(&Value::Null);
+            if items(created, "ephemeralContainers").next().is_some() {
+                let path = "spec.ephemeralContainers";
+                errors.push(FieldError::forbidden(path, "cannot be set on create"));
+            }
             return errors;
         };
+        errors.extend(extended_deadline(new, old));
         let gated = is_gated(old);
         if comparable(new, gated, ctx) != comparable(old, gated, ctx) {
             errors.push(FieldError::forbidden(
@@ -116,6 +135,19 @@ fn tolerate_unready_nodes(spec: &mut Value) {
             list.push(toleration);
         }
     }
+}
+
+/// The deadline of a running pod may be set or brought forward, nothing else.
+fn extended_deadline(new: &Value, old: &Value) -> Option<FieldError> {
+    let deadline = |spec: &Value| spec.get("activeDeadlineSeconds").and_then(Value::as_i64);
+    let before = deadline(old)?;
+    let problem = match deadline(new) {
+        None => "must not update from a positive integer to nil value",
+        Some(after) if after > before => "must be less than or equal to previous value",
+        Some(_) => return None,
+    };
+    let path = "spec.activeDeadlineSeconds";
+    Some(FieldError::invalid(path, &json!(deadline(new)), problem))
 }
 
 /// Whether a pod is held back from scheduling.

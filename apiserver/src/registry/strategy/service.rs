@@ -1,8 +1,10 @@
 //! Services: defaults, and a cluster address that is allocated once.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use serde_json::{Value, json};
 
-use super::{Context, NameRule, Strategy, default, items, text};
+use super::{Context, NameRule, Strategy, default, items, items_mut, text};
 use crate::registry::rules;
 use crate::schema::FieldError;
 
@@ -24,6 +26,7 @@ impl Strategy for Service {
         if !ctx.subresource.is_empty() {
             return;
         }
+        forget_former_type(new, old);
         keep_address(new, old);
         allocate(ctx, new);
     }
@@ -47,11 +50,20 @@ impl Strategy for Service {
             ));
         }
         if was != address && !matches!(address, "" | "None") {
-            if address.parse::<std::net::IpAddr>().is_err() {
-                let problem = "must be empty, 'None', or a valid IP address";
+            if address.parse::<IpAddr>().is_err() {
                 errors.push(FieldError::invalid(
-                    "spec.clusterIP",
+                    "spec.clusterIPs[0]",
                     &json!(address),
+                    rules::NOT_AN_ADDRESS,
+                ));
+            } else if !is_of_network(address) {
+                let problem = format!(
+                    "failed to allocate IP {address}: the provided network does not match the \
+                     current range"
+                );
+                errors.push(FieldError::invalid(
+                    "spec.clusterIPs",
+                    &json!([address]),
                     problem,
                 ));
             } else if is_taken(ctx, address) {
@@ -64,12 +76,70 @@ impl Strategy for Service {
                 ));
             }
         }
+        // Where nothing is selected nobody knows the family, so that is not a wish for both.
+        let selects = spec.get("selector").is_some_and(|s| *s != json!({}));
+        let both = text(spec, "ipFamilyPolicy") == "RequireDualStack";
+        if both && (selects || address != "None") {
+            errors.push(FieldError::invalid(
+                "spec.ipFamilyPolicy",
+                &json!("RequireDualStack"),
+                "this cluster is not configured for dual-stack services",
+            ));
+        }
         errors.extend(rules::service(new));
         errors
     }
 
     fn name_rule(&self) -> NameRule {
         NameRule::Label
+    }
+}
+
+/// Takes away what only the former type of a service needed, unless the client changed it as well.
+fn forget_former_type(new: &mut Value, old: &Value) {
+    let (Some(new), Some(old)) = (new.get_mut("spec"), old.get("spec")) else {
+        return;
+    };
+    let is = |spec: &Value, kind: &str| text(spec, "type") == kind;
+    let external = |spec: &Value| {
+        is(spec, "NodePort")
+            || is(spec, "LoadBalancer")
+            || items(spec, "externalIPs").next().is_some()
+    };
+    let mut former: Vec<&str> = Vec::new();
+    if is(new, "ExternalName") && !is(old, "ExternalName") {
+        former.extend([
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ]);
+    }
+    if external(old) && !external(new) {
+        former.push("externalTrafficPolicy");
+    }
+    if is(old, "LoadBalancer") && !is(new, "LoadBalancer") {
+        former.push("allocateLoadBalancerNodePorts");
+    }
+    let without_node_ports = !is(new, "NodePort") && !is(new, "LoadBalancer");
+    if let Some(new) = new.as_object_mut() {
+        for field in former {
+            if new.get(field) == old.get(field) {
+                new.shift_remove(field);
+            }
+        }
+    }
+    if without_node_ports {
+        for port in items_mut(new, "ports") {
+            let unchanged = items(old, "ports").any(|before| {
+                before.get("port") == port.get("port")
+                    && before.get("nodePort") == port.get("nodePort")
+            });
+            if unchanged && let Some(port) = port.as_object_mut() {
+                port.shift_remove("nodePort");
+            }
+        }
     }
 }
 
@@ -145,9 +215,15 @@ fn free_address(ctx: &Context<'_>) -> String {
         .map(|step| (start.wrapping_add(step)) & HOSTS)
         // The first addresses are for the API server and DNS.
         .filter(|host| (11..HOSTS).contains(host))
-        .map(|host| std::net::Ipv4Addr::from(NETWORK | host).to_string())
+        .map(|host| Ipv4Addr::from(NETWORK | host).to_string())
         .find(|address| !is_taken(ctx, address))
         .unwrap_or_default()
+}
+
+fn is_of_network(address: &str) -> bool {
+    address
+        .parse::<Ipv4Addr>()
+        .is_ok_and(|address| u32::from(address) & !HOSTS == NETWORK)
 }
 
 fn is_taken(ctx: &Context<'_>, address: &str) -> bool {

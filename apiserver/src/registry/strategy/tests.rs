@@ -205,6 +205,22 @@ fn string_data_becomes_data_and_frozen_objects_stay() {
 }
 
 #[test]
+fn secrets_hold_what_their_type_promises() {
+    let secret = |kind: &str, data: Value| {
+        let object = json!({"type": kind, "data": data});
+        refused("", "secrets", &typed("", "secrets", object), None)
+    };
+    let config = "kubernetes.io/dockerconfigjson";
+    assert!(secret(config, json!({".dockerconfigjson": "e30="})).is_empty());
+    assert_eq!(
+        secret(config, json!({".dockerconfigjson": "eA=="})),
+        ["data[.dockerconfigjson]"]
+    );
+    assert!(secret("kubernetes.io/basic-auth", json!({"password": "eA=="})).is_empty());
+    assert_eq!(secret("kubernetes.io/basic-auth", json!({})).len(), 2);
+}
+
+#[test]
 fn a_namespace_is_held_by_its_own_finalizers() {
     let namespaces = strategy_for("", "namespaces");
     let namespace = created("", "namespaces", json!({"metadata": {"name": "x"}}));

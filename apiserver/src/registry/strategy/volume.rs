@@ -22,19 +22,24 @@ impl Strategy for Claim {
 
     fn validate(&self, _ctx: &Context<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let errors = rules::claim(new);
+        let bound = old
+            .and_then(|old| old.pointer("/status/phase"))
+            .is_some_and(|phase| phase == "Bound");
         let Some(old) = old.and_then(|old| old.get("spec")) else {
             return errors;
         };
         let Some(new) = new.get("spec") else {
             return errors;
         };
-        // The volume's name is filled in once; requests may grow, which is the provisioner's to
-        // judge.
+        // The volume's name is filled in once; requests for a volume that is there may grow, which is
+        // the provisioner's to judge.
         let comparable = |spec: &Value, volume: &Value| {
             let mut spec = spec.clone();
             if let Some(map) = spec.as_object_mut() {
-                map.shift_remove("resources");
-                map.shift_remove("volumeAttributesClassName");
+                if bound {
+                    map.shift_remove("resources");
+                    map.shift_remove("volumeAttributesClassName");
+                }
                 if volume.is_null() || *volume == json!("") {
                     map.shift_remove("volumeName");
                 }
