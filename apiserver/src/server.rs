@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use crate::background::{self, Settings, definitions};
 use crate::http::metrics::RequestMetrics;
-use crate::http::{Api, Limits, router};
+use crate::http::{Api, Limits, Unattended, router};
 use crate::ops::{Engine, Ids, Target, TokenIssuer, WriteOptions};
 use crate::registry::{Descriptor, Registry, builtin, custom};
 use crate::status::ApiError;
@@ -58,6 +58,7 @@ pub struct Builder {
     journal: Option<PathBuf>,
     metrics: Option<Metrics>,
     nodes: Option<Arc<dyn NodeConnector>>,
+    unattended: Unattended,
 }
 
 impl Builder {
@@ -125,6 +126,13 @@ impl Builder {
         self
     }
 
+    /// Adds a kind that nobody in this cluster acts on: who creates such an object is warned.
+    #[must_use]
+    pub fn unattended(mut self, group: impl Into<String>, kind: impl Into<String>) -> Self {
+        self.unattended.add(group, kind);
+        self
+    }
+
     /// Starts the server. It runs until `shutdown`; [`Server::stop`] waits for its end.
     ///
     /// # Errors
@@ -139,6 +147,7 @@ impl Builder {
             journal,
             metrics,
             nodes,
+            unattended,
         } = self;
         let metrics = metrics
             .map(|metrics| RequestMetrics::register(metrics.registry()))
@@ -171,6 +180,7 @@ impl Builder {
             limits,
             metrics,
             nodes,
+            unattended: Arc::new(unattended),
         };
         Ok(Server { api, tasks })
     }

@@ -26,6 +26,20 @@ use tokio::sync::mpsc;
 use crate::kubeconfig;
 use crate::part::{Failure, Part, STOP_DEADLINE};
 
+/// Kinds of the API that neither the controller nor the node acts on.
+const UNATTENDED: &[(&str, &str)] = &[
+    ("apps", "DaemonSet"),
+    ("apps", "Deployment"),
+    ("apps", "ReplicaSet"),
+    ("apps", "StatefulSet"),
+    ("autoscaling", "HorizontalPodAutoscaler"),
+    ("batch", "CronJob"),
+    ("batch", "Job"),
+    ("networking.k8s.io", "Ingress"),
+    ("networking.k8s.io", "NetworkPolicy"),
+    ("policy", "PodDisruptionBudget"),
+];
+
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -65,7 +79,12 @@ impl Api {
         let token = Authenticator::generate_token();
         let (metrics, nodes, background) =
             (Metrics::new(), Arc::<LocalNode>::default(), Shutdown::new());
-        let mut builder = Server::builder()
+        let builder = UNATTENDED
+            .iter()
+            .fold(Server::builder(), |builder, (group, kind)| {
+                builder.unattended(*group, *kind)
+            });
+        let mut builder = builder
             .root_ca(authority.clone())
             .metrics(&metrics)
             .nodes(nodes.clone());

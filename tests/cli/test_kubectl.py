@@ -93,6 +93,14 @@ def test_patching_and_explaining(kubectl):
     assert "warmPoolRef" in out
 
 
+def test_what_nobody_acts_on_is_stored_with_a_warning(running, kubectl):
+    command = ["kubectl", "create", "deployment", "idle", "--image=busybox"]
+    result = subprocess.run(command, env=running.environment, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout == "deployment.apps/idle created\n"
+    assert "Warning: this cluster stores Deployment objects, but nothing in it acts on them" in result.stderr
+    kubectl("delete", "deployment", "idle")
+
+
 def test_mistakes_are_refused_with_the_field(kubectl):
     error = kubectl("patch", "swp", "python-pool", "--type=merge", "-p", '{"spec":{"replicas":-1}}', ok=False)
     assert "spec.replicas" in error and "greater than or equal to 0" in error

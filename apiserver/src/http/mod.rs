@@ -16,6 +16,7 @@ mod respond;
 mod review;
 pub mod router;
 pub mod table;
+mod unattended;
 mod watch;
 mod write;
 
@@ -25,6 +26,7 @@ use std::time::Duration;
 use agent_sandbox_service::shutdown::Shutdown;
 
 use self::metrics::RequestMetrics;
+pub use self::unattended::Unattended;
 use crate::ops::Engine;
 use crate::stream::NodeConnector;
 
@@ -41,6 +43,8 @@ pub struct Api {
     pub metrics: Option<RequestMetrics>,
     /// Finds the nodes that serve logs and streams.
     pub nodes: Option<Arc<dyn NodeConnector>>,
+    /// Kinds that are stored and no more.
+    pub unattended: Arc<Unattended>,
 }
 
 /// Limits and intervals of the HTTP side.

@@ -95,6 +95,12 @@ async fn answer(
     if let Some(deprecation) = &call.target.version.deprecation {
         respond::warn(&mut response, std::slice::from_ref(&deprecation.warning));
     }
+    if response.status() == StatusCode::CREATED
+        && call.subresource.is_empty()
+        && let Some(warning) = api.unattended.warning(&call.target.descriptor)
+    {
+        respond::warn(&mut response, &[warning]);
+    }
     Ok(response)
 }
 

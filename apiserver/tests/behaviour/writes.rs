@@ -1,5 +1,6 @@
 //! Create, update and patch.
 
+use agent_sandbox_apiserver::Server;
 use serde_json::{Value, json};
 
 use crate::harness::*;
@@ -518,4 +519,28 @@ async fn concurrent_patches_all_land() {
         api.get(&path).await.ok()["data"].as_object().unwrap().len(),
         50
     );
+}
+
+#[tokio::test]
+async fn who_creates_what_nobody_acts_on_is_warned() {
+    let api = Api::with(Server::builder().unattended("", "ConfigMap"));
+    let warning =
+        ["299 - \"this cluster stores ConfigMap objects, but nothing in it acts on them\""];
+    assert_eq!(
+        api.post(CONFIG_MAPS, &config_map("a")).await.warnings(),
+        warning
+    );
+    let path = format!("{CONFIG_MAPS}/b");
+    assert_eq!(
+        api.apply(&path, "me", &config_map("b")).await.warnings(),
+        warning
+    );
+    // Told once is enough.
+    assert_eq!(
+        api.apply(&path, "me", &config_map("b")).await.warnings(),
+        [""; 0]
+    );
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}});
+    let secrets = "/api/v1/namespaces/default/secrets";
+    assert_eq!(api.post(secrets, &secret).await.warnings(), [""; 0]);
 }
