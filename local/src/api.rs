@@ -161,3 +161,21 @@ impl std::fmt::Debug for LocalNode {
         f.debug_tuple("LocalNode").field(&name).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_node_is_reached_by_its_name_once_it_is_there() {
+        let server = Server::builder().start(&Shutdown::new()).unwrap();
+        let routes = || NodeService::new(server.router());
+        let nodes = LocalNode::default();
+        assert!(nodes.connect("local").is_none());
+        nodes.connect_once("local", routes());
+        nodes.connect_once("other", routes());
+        assert!(nodes.connect("local").is_some());
+        assert!(nodes.connect("other").is_none());
+        assert_eq!(format!("{nodes:?}"), r#"LocalNode(Some("local"))"#);
+    }
+}

@@ -38,21 +38,39 @@ impl UpError {
     }
 }
 
-/// Runs the platform and returns the status to exit with: the command's, else success.
+/// Runs the platform and returns the status to exit with: the command's, else success. `settled` is
+/// called once, when everything has started.
 ///
 /// # Errors
 /// See [`UpError`]. Whatever was started has been stopped.
-pub async fn run(config: Config) -> Result<ExitCode, UpError> {
+pub async fn run(config: Config, settled: impl FnOnce()) -> Result<ExitCode, UpError> {
     let started = Instant::now();
     if let Some(command) = &config.command {
         command.find()?;
     }
     let interrupted = Shutdown::new();
-    let signals = shutdown::signals(&interrupted);
-    tokio::pin!(signals);
-    // A signal that comes while we start is honoured after the start, when there is something to
-    // stop in order.
-    let mut platform = Platform::start(&config).await?;
+    let mut signals = std::pin::pin!(shutdown::signals(&interrupted));
+    let mut starting = std::pin::pin!(Platform::start(&config));
+    // Signals first, so that they are caught before there is anything to leave behind.
+    let started_first = tokio::select! {
+        biased;
+        signal = &mut signals => Err(signal),
+        platform = &mut starting => Ok(platform),
+    };
+    let mut platform = match started_first {
+        Ok(platform) => platform?,
+        Err(signal) => {
+            // What is half started is stopped in order when it is whole.
+            starting.await?.stop().await;
+            signal.map_err(UpError::Signals)?;
+            return Ok(if config.command.is_some() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            });
+        }
+    };
+    settled();
     let outcome = if let Some(command) = &config.command {
         banner(
             &mut std::io::stderr(),

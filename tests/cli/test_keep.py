@@ -110,3 +110,14 @@ def test_without_the_flag_a_start_is_empty_and_touches_nothing_kept(run):
     platform, kubectl = run("--keep")
     kubectl("get", "configmap", "kept")
     assert "NotFound" in kubectl("get", "configmap", "lost", ok=False)
+
+
+def test_what_is_no_journal_is_left_alone(start, tmp_path):
+    journal = tmp_path / "state" / "kept" / "objects"
+    journal.parent.mkdir(parents=True)
+    journal.write_text("precious")
+    platform = start("--keep")
+    assert platform.process.wait(30) == 1
+    eventually(lambda: platform.errors, 5, "the error is printed")
+    assert str(journal) in platform.errors[0] and "move it away" in platform.errors[0], platform.errors
+    assert journal.read_text() == "precious" and not (tmp_path / "state" / "lock").exists()

@@ -110,6 +110,14 @@ def test_mistakes_are_refused_with_the_field(kubectl):
     assert "NotFound" in kubectl("get", "sandbox", "absent", ok=False)
 
 
+def test_a_missing_template_is_reported(kubectl):
+    pool = (EXAMPLES / "pool.yaml").read_text()
+    pool = pool.replace("name: python-pool", "name: hopeless").replace("name: python-sandbox", "name: absent")
+    kubectl("apply", "-f", "-", input=pool)
+    eventually(lambda: 'SandboxTemplate "absent" not found' in kubectl("describe", "swp", "hopeless"))
+    kubectl("delete", "swp", "hopeless")
+
+
 def test_older_manifests_are_served(kubectl):
     claim = {
         "apiVersion": "extensions.agents.x-k8s.io/v1alpha1",

@@ -51,6 +51,14 @@ def test_a_signal_stops_it_and_nothing_is_left(start, number):
     assert not platform.state_dir.exists(), "a kubeconfig of nothing is a trap"
 
 
+def test_a_signal_during_the_start_leaves_nothing(start):
+    platform = start(*MANIFESTS)
+    eventually((platform.state_dir / "lock").exists, 10, "the start is under way")
+    platform.process.send_signal(signal.SIGTERM)
+    assert platform.process.wait(60) == 0
+    assert not platform.state_dir.exists()
+
+
 def test_kill_9_leaves_no_process_and_the_next_run_works(start):
     platform = start(*MANIFESTS).wait_ready()
     api = objects(platform)
