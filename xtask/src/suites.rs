@@ -189,8 +189,15 @@ impl std::fmt::Display for Count {
 
 /// Adds what runs the Python suite in a directory.
 pub(crate) fn pytest<'a>(command: &'a mut Command, directory: &str) -> Result<&'a mut Command> {
-    command.current_dir(cargo::root()?).stdin(Stdio::null());
-    Ok(command.args(["-m", "pytest", "-p", "no:cacheprovider", "-v", directory]))
+    // Otherwise pytest leaves the directories of its last three runs with the system's temporary files.
+    let scratch = cargo::target_directory()?.join("xtask").join("pytest");
+    command
+        .current_dir(cargo::root()?)
+        .stdin(Stdio::null())
+        .args(["-m", "pytest", "-p", "no:cacheprovider", "-v"])
+        .arg("--basetemp")
+        .arg(scratch);
+    Ok(command.arg(directory))
 }
 
 /// Runs a test runner, passes its output on as it comes, and adds up what it counted.
