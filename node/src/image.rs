@@ -320,8 +320,11 @@ pub enum ImageError {
         known.join(", ")
     )]
     Unknown {
+        /// The reference that was asked for.
         name: String,
+        /// Every name in the table, sorted.
         known: Vec<String>,
+        /// How an entry is added, see [`ImageTable::remedy`].
         remedy: String,
     },
 }

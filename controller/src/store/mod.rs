@@ -298,9 +298,11 @@ impl Store {
         match change(&mut state) {
             Delta::None => {}
             Delta::Set { old, new } => {
-                let by = by.filter(|_| {
-                    old.as_ref()
-                        .is_none_or(|old| new.differs_in_own_status_only(old))
+                let by = by.filter(|by| {
+                    old.as_ref().is_none_or(|old| {
+                        R::is_reconciled_by(&new.head().key, by)
+                            && new.differs_in_own_status_only(old)
+                    })
                 });
                 let routed = routes::route(&mut state, Some(&*new), old.as_deref());
                 drop(state);

@@ -19,6 +19,11 @@ pub trait Stored: Row {
     /// Its table.
     fn table(state: &mut State) -> &mut Table<Self>;
 
+    /// Whether `work` is the one that reconciles the object of this key, and so writes its status.
+    fn is_reconciled_by(_key: &Key, _work: &Work) -> bool {
+        false
+    }
+
     /// Updates indexes and names the consequences of a change.
     fn changed(state: &mut State, new: Option<&Self>, old: Option<&Self>, out: &mut Routed);
 }
@@ -47,6 +52,10 @@ pub(super) fn priority(row: &SandboxRow) -> Priority {
 impl Stored for SandboxRow {
     fn table(state: &mut State) -> &mut Table<Self> {
         &mut state.sandboxes
+    }
+
+    fn is_reconciled_by(key: &Key, work: &Work) -> bool {
+        matches!(work, Work::Sandbox(own, _) if own == key)
     }
 
     fn changed(state: &mut State, new: Option<&Self>, old: Option<&Self>, out: &mut Routed) {
@@ -218,6 +227,10 @@ impl Stored for ClaimRow {
         &mut state.claims
     }
 
+    fn is_reconciled_by(key: &Key, work: &Work) -> bool {
+        matches!(work, Work::Claim(own) if own == key)
+    }
+
     fn changed(state: &mut State, new: Option<&Self>, old: Option<&Self>, out: &mut Routed) {
         let Some(head) = new.or(old).map(|row| &row.head) else {
             return;
@@ -293,6 +306,10 @@ impl Stored for TemplateRow {
 impl Stored for PoolRow {
     fn table(state: &mut State) -> &mut Table<Self> {
         &mut state.pools
+    }
+
+    fn is_reconciled_by(key: &Key, work: &Work) -> bool {
+        matches!(work, Work::Pool(own) if own == key)
     }
 
     fn changed(state: &mut State, new: Option<&Self>, old: Option<&Self>, out: &mut Routed) {

@@ -134,6 +134,16 @@ fn what_somebody_else_wrote_just_before_an_own_write_queues_its_author() {
     fixture.store.assume::<PoolRow>(wire, Some(&by)).unwrap();
     assert_eq!(fixture.queued(), ["pool p"], "somebody scaled the pool");
 
+    // A claim reads its sandbox, whose status its own reconciler has just written.
+    let owned = owner("SandboxClaim", "c", &uid(7));
+    fixture.see::<SandboxRow>(sandbox(owned.clone(), json!({})));
+    fixture.queued();
+    let ready = json!({"conditions": [condition("Ready", "True", "A")]});
+    let wire = fixture.wire::<SandboxRow>(sandbox(owned, ready));
+    let by = Work::Claim(Key::new("n", "c"));
+    fixture.store.assume::<SandboxRow>(wire, Some(&by)).unwrap();
+    assert_eq!(fixture.queued(), ["claim c", "sandbox s"]);
+
     let pod = |phase: &str| {
         json!({
             "metadata": {"name": "s", "uid": uid(4), "ownerReferences": owner("Sandbox", "s", &uid(1))},
