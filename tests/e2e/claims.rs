@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use agent_sandbox_tests::simulated_node::PHASE;
 use agent_sandbox_tests::{Cluster, eventually};
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::objects::*;
@@ -84,10 +85,7 @@ async fn a_hundred_claims_at_once_get_a_sandbox_each() {
         assert_eq!(controllers, 1, "{}", sandbox.name_any());
     }
 
-    pools(&client)
-        .delete("pool", &DeleteParams::default())
-        .await
-        .unwrap();
+    delete(&pools(&client), "pool").await;
     claims(&client)
         .delete_collection(&DeleteParams::default(), &ListParams::default())
         .await
@@ -112,14 +110,8 @@ async fn a_pool_of_none_makes_a_sandbox_of_the_claims_name() {
         sandbox.owner_references().first().unwrap().kind,
         "SandboxClaim"
     );
-    claims(&client)
-        .delete("claim", &DeleteParams::default())
-        .await
-        .unwrap();
-    pools(&client)
-        .delete("pool", &DeleteParams::default())
-        .await
-        .unwrap();
+    delete(&claims(&client), "claim").await;
+    delete(&pools(&client), "pool").await;
     nothing_left(&client).await;
     cluster.stop().await;
 }
@@ -200,28 +192,62 @@ async fn a_claim_with_policy_retain_stays_and_says_why_its_sandbox_went() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_controller_finds_everything_as_it_was_and_writes_nothing() {
-    let mut cluster = Cluster::in_process().await.unwrap();
+async fn more_claims_than_members_share_nothing_and_leave_nothing() {
+    let cluster = Cluster::in_process().await.unwrap();
     let client = cluster.client();
-    template_and_pool(&client, "pool", 3).await;
-    create_claim(&client, "claim", "pool", json!({})).await;
-    let sandbox = bound(&client, "claim").await;
-    pool_ready(&client, "pool", 3).await;
-    cluster.stop_controller().await;
-    cluster.controller_writes().clear();
-    cluster
-        .start_controller(agent_sandbox_controller::Config::default())
+    template_and_pool(&client, "pool", 20).await;
+    let names: Vec<String> = (0..60).map(|number| format!("claim-{number}")).collect();
+    let created = names
+        .iter()
+        .map(|name| create_claim(&client, name, "pool", json!({})));
+    futures::future::join_all(created).await;
+    let mut given = BTreeSet::new();
+    for name in &names {
+        assert!(
+            given.insert(bound(&client, name).await),
+            "{name} shares its sandbox"
+        );
+    }
+    pool_ready(&client, "pool", 20).await;
+    let deleted = names.iter().map(|name| async {
+        claims(&client)
+            .delete(name, &DeleteParams::default())
+            .await
+            .map(|_| ())
+    });
+    for result in futures::future::join_all(deleted).await {
+        result.unwrap();
+    }
+    delete(&pools(&client), "pool").await;
+    nothing_left(&client).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_claim_lives_for_its_time_and_goes_with_everything() {
+    let cluster = Cluster::in_process().await.unwrap();
+    let client = cluster.client();
+    let template = json!({
+        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
+        "kind": "SandboxTemplate",
+        "metadata": {"name": "short"},
+        "spec": {"podTemplate": {
+            "metadata": {"annotations": {PHASE: "Succeeded"}},
+            "spec": {"containers": [{"name": "main", "image": "pause"}], "restartPolicy": "Never"},
+        }},
+    });
+    let parameters = PatchParams::apply("tests").force();
+    Api::<agent_sandbox_crds::SandboxTemplate>::namespaced(client.clone(), NAMESPACE)
+        .patch("short", &parameters, &Patch::Apply(&template))
         .await
         .unwrap();
-    // A claim that comes after proves that the queues have been worked through.
-    create_claim(&client, "probe", "pool", json!({})).await;
-    bound(&client, "probe").await;
-    assert_eq!(bound(&client, "claim").await, sandbox);
-    let writes = cluster.controller_writes().counts();
-    assert_eq!(
-        writes.get("PATCH sandboxclaims/status"),
-        Some(&1),
-        "{writes:?}"
-    );
+    let spec = json!({
+        "warmPoolRef": null,
+        "sandboxTemplateRef": {"name": "short"},
+        "lifecycle": {"ttlSecondsAfterFinished": 1, "shutdownPolicy": "DeleteForeground"},
+    });
+    create_claim(&client, "claim", "none", spec).await;
+    reason(&client, "claim", "PodSucceeded").await;
+    nothing_left(&client).await;
     cluster.stop().await;
 }

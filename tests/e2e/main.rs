@@ -7,9 +7,11 @@
 )]
 
 mod claims;
-mod controller_claims;
-mod controller_sandboxes;
 mod node_pods;
 mod objects;
+mod older_versions;
+mod operators;
+mod policies;
 mod pools;
 mod router;
+mod sandboxes;

@@ -1,10 +1,13 @@
 //! Objects the tests create, and ways to look at them.
 
+use std::fmt::Debug;
+
 use agent_sandbox_crds::{Sandbox, SandboxClaim, SandboxTemplate, SandboxWarmPool};
 use agent_sandbox_tests::eventually;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(crate) const NAMESPACE: &str = "default";
@@ -23,6 +26,14 @@ pub(crate) fn pools(client: &Client) -> Api<SandboxWarmPool> {
 
 pub(crate) fn pods(client: &Client) -> Api<Pod> {
     Api::namespaced(client.clone(), NAMESPACE)
+}
+
+/// Deletes an object, which must exist.
+pub(crate) async fn delete<K>(api: &Api<K>, name: &str)
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    api.delete(name, &DeleteParams::default()).await.unwrap();
 }
 
 /// Creates a template named `template` whose pods do nothing, and a pool of it.

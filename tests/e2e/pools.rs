@@ -2,7 +2,7 @@
 
 use agent_sandbox_tests::{Cluster, eventually};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::objects::*;
@@ -33,10 +33,7 @@ async fn members_carry_the_pools_marks_and_go_with_it() {
             "pods get no token"
         );
     }
-    pools(&client)
-        .delete("pool", &DeleteParams::default())
-        .await
-        .unwrap();
+    delete(&pools(&client), "pool").await;
     nothing_left(&client).await;
     cluster.stop().await;
 }

@@ -199,10 +199,7 @@ async fn suspension_resumption_and_deletion_are_told() {
         .unwrap();
     let second = platform.answers(&sandbox, StatusCode::OK).await;
     assert_ne!(first, second, "another pod, at another address");
-    claims(&client)
-        .delete("claim", &DeleteParams::default())
-        .await
-        .unwrap();
+    delete(&claims(&client), "claim").await;
     platform.answers(&sandbox, StatusCode::GONE).await;
     platform.stop().await;
 }

@@ -1,0 +1,45 @@
+//! The network policy of a template.
+
+use agent_sandbox_tests::{Cluster, eventually};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::objects::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_network_policy_precedes_the_pods_and_outlives_the_template() {
+    let cluster = Cluster::in_process().await.unwrap();
+    let client = cluster.client();
+    template_and_pool(&client, "pool", 1).await;
+    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), NAMESPACE);
+    let policy = policies.get("template-network-policy").await.unwrap();
+    let member = sandbox_names(&client).await.remove(0);
+    let pod = pods(&client).get(&member).await.unwrap();
+    assert!(policy.creation_timestamp() <= pod.creation_timestamp());
+    create_claim(&client, "claim", "pool", json!({})).await;
+    bound(&client, "claim").await;
+    let templates: Api<agent_sandbox_crds::SandboxTemplate> =
+        Api::namespaced(client.clone(), NAMESPACE);
+    delete(&pools(&client), "pool").await;
+    delete(&templates, "template").await;
+    eventually("the pool's member is gone", || async {
+        (sandbox_names(&client).await.len() == 1).then_some(())
+    })
+    .await;
+    assert!(
+        policies
+            .get_opt("template-network-policy")
+            .await
+            .unwrap()
+            .is_some()
+    );
+    delete(&claims(&client), "claim").await;
+    nothing_left(&client).await;
+    eventually("the policy went with the last pod", || async {
+        let left = policies.get_opt("template-network-policy").await.ok()?;
+        left.is_none().then_some(())
+    })
+    .await;
+    cluster.stop().await;
+}
