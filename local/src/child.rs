@@ -115,7 +115,7 @@ impl Command {
         };
         let mut refused = None;
         for path in candidates.filter(|path| path.exists()) {
-            if path.is_file() && access(&path, Access::EXEC_OK).is_ok() {
+            if is_executable(&path) {
                 return Ok(path);
             }
             refused.get_or_insert(path);
@@ -204,6 +204,11 @@ fn shell_status(status: ExitStatus) -> u8 {
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     u8::try_from(number).unwrap_or(u8::MAX)
+}
+
+/// Whether there is a file that this user may execute.
+pub(crate) fn is_executable(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 
 #[cfg(test)]

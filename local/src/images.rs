@@ -1,10 +1,11 @@
 //! Which programs of this machine stand for which images.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use agent_sandbox_node::{Image, ImageError, ImageName, ImageTable, Init, InvalidImageName};
+
+use crate::child::is_executable;
 
 /// The hidden first argument with which this program runs as the in-pod runtime.
 pub const RUNTIME_ARGUMENT: &str = "runtime";
@@ -59,8 +60,7 @@ impl FromStr for Mapping {
         ImageName::parse(name)?;
         let target = if target.starts_with('/') {
             let program = PathBuf::from(target);
-            let metadata = std::fs::metadata(&program).ok();
-            if !metadata.is_some_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0) {
+            if !is_executable(&program) {
                 return Err(MappingError::Program(program));
             }
             Target::Program(program)
