@@ -45,7 +45,9 @@ def test_a_time_limit_ends_the_tree_and_keeps_what_was_said(sandbox):
 def test_a_client_that_hangs_up_gets_an_error(sandbox):
     with pytest.raises(SandboxRequestError) as error:
         sandbox.commands.run("sleep 600", timeout=1)
-    assert error.value.status_code is None
+    # The client tells the router how long it will wait, so both give up after the same second: the
+    # client's own limit has no status, the router's answer is 504. Either may come first.
+    assert error.value.status_code in (None, 504)
 
 
 def test_environment_and_directory_are_refused_by_the_legacy_mode(sandbox):
