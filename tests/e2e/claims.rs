@@ -244,10 +244,17 @@ async fn a_finished_claim_lives_for_its_time_and_goes_with_everything() {
     let spec = json!({
         "warmPoolRef": null,
         "sandboxTemplateRef": {"name": "short"},
-        "lifecycle": {"ttlSecondsAfterFinished": 1, "shutdownPolicy": "DeleteForeground"},
+        "lifecycle": {"ttlSecondsAfterFinished": 3600, "shutdownPolicy": "DeleteForeground"},
     });
     create_claim(&client, "claim", "none", spec).await;
     reason(&client, "claim", "PodSucceeded").await;
+    // Shortened only now: a claim that goes a moment after it finished may be gone before anyone
+    // has read why it finished.
+    let shorter = json!({"spec": {"lifecycle": {"ttlSecondsAfterFinished": 1}}});
+    claims(&client)
+        .patch("claim", &PatchParams::default(), &Patch::Merge(&shorter))
+        .await
+        .unwrap();
     nothing_left(&client).await;
     cluster.stop().await;
 }
