@@ -98,7 +98,8 @@ fn status_line(port: u16) -> std::io::Result<String> {
     Ok(answer.lines().next().unwrap_or_default().to_owned())
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer may take: a busy machine may halt for seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Ten seconds in all.
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(50);

@@ -394,9 +394,13 @@ mod tests {
 
     #[test]
     fn ports_differ_and_are_free() {
-        let [one, two, three] = free_ports().unwrap();
-        assert!(one != two && two != three && one != three);
-        TcpListener::bind(("127.0.0.1", one)).unwrap();
+        // Any other program may take a port between the two looks, but not every time.
+        let free = (0..20).any(|_| {
+            let [one, two, three] = free_ports().unwrap();
+            assert!(one != two && two != three && one != three);
+            TcpListener::bind(("127.0.0.1", one)).is_ok()
+        });
+        assert!(free);
     }
 
     #[test]
