@@ -5,7 +5,10 @@ import subprocess
 
 import pytest
 
-from platform_process import EXAMPLES, Platform
+from platform_process import EXAMPLES, PATIENCE, Platform, eventually
+
+# For `kubectl wait`, which on its own gives up after thirty seconds.
+TIMEOUT = f"--timeout={PATIENCE}s"
 
 
 @pytest.fixture
@@ -33,12 +36,15 @@ def running(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def kubectl(running, tmp_path_factory):
-    """Runs kubectl against the module's platform: its output, or its error with `ok=False`."""
+    """Runs kubectl against the module's platform."""
     return kubectl_for(running, tmp_path_factory.mktemp("home"))
 
 
 def kubectl_for(platform, home):
-    """Runs kubectl against a platform, with a cache of its own."""
+    """Runs kubectl against a platform, with a cache of its own: its output, or its error with `ok=False`.
+
+    With `ok=None` either will do.
+    """
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not on the PATH")
 
@@ -48,11 +54,24 @@ def kubectl_for(platform, home):
             env={**platform.environment, "HOME": str(home)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=2 * PATIENCE,  # `kubectl wait` gives up first, and says on what.
             input=input,
             check=False,
         )
-        assert (result.returncode == 0) == ok, result.stdout + result.stderr
-        return result.stdout if ok else result.stderr
+        worked = result.returncode == 0
+        assert ok in (None, worked), result.stdout + result.stderr
+        return result.stdout if worked else result.stderr
 
     return kubectl
+
+
+def wait_for_pool(kubectl, replicas=2):
+    """Waits until the example's pool is full: only then is a claim certain to get one of its members."""
+    kubectl("wait", f"--for=jsonpath={{.status.readyReplicas}}={replicas}", "swp/python-pool", TIMEOUT)
+
+
+def wait_for_log(kubectl, pod, expected, *arguments):
+    """Waits until a container has said this and nothing else."""
+    # Asking for the log of a container that has not started is an error.
+    said = lambda: kubectl("logs", pod, *arguments, ok=None)
+    eventually(lambda: said() == expected, message=f"{expected!r} in the log of {pod}")

@@ -2,8 +2,8 @@
 
 import subprocess
 
-from conftest import kubectl_for
-from platform_process import BINARY
+from conftest import TIMEOUT, kubectl_for, wait_for_log
+from platform_process import BINARY, PATIENCE
 
 
 def test_mapped_images_run_and_an_unknown_one_says_how_to_map_it(start, tmp_path):
@@ -11,11 +11,11 @@ def test_mapped_images_run_and_an_unknown_one_says_how_to_map_it(start, tmp_path
     kubectl = kubectl_for(platform, tmp_path)
     for name, image in [("one", "greeter"), ("two", "registry.example/team/greeter:2")]:
         kubectl("run", name, f"--image={image}", "--restart=Never", "--", "hello", name)
-        kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=30s")
-        assert kubectl("logs", name) == f"hello {name}\n"
+        kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", TIMEOUT)
+        wait_for_log(kubectl, name, f"hello {name}\n")
     kubectl("run", "three", "--image=nginx", "--restart=Never")
     waiting = "{.status.containerStatuses[0].state.waiting.message}"
-    kubectl("wait", f"--for=jsonpath={waiting}", "pod/three", "--timeout=30s")
+    kubectl("wait", f"--for=jsonpath={waiting}", "pod/three", TIMEOUT)
     message = kubectl("get", "pod", "three", f"-o=jsonpath={waiting}")
     assert "greeter" in message and "`agent-sandbox up` with --image NAME=IMAGE" in message
 
@@ -25,7 +25,7 @@ def refused(*arguments, state):
         [BINARY, "up", "--state-dir", state, "--router-port=0", "--api-port=0", *arguments, "--", "true"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert result.returncode not in (0, None)

@@ -6,12 +6,12 @@ import urllib.request
 
 import pytest
 
-from conftest import kubectl_for
-from platform_process import EXAMPLES, eventually
+from conftest import TIMEOUT, kubectl_for, wait_for_log, wait_for_pool
+from platform_process import EXAMPLES, PATIENCE, eventually
 
 MANIFESTS = ["--apply", EXAMPLES / "template.yaml", EXAMPLES / "pool.yaml"]
 
-# Says what it finds on the claimed volume and in its own files, and leaves something in both.
+# Leaves something on the claimed volume and in its own files, and then says what it had found in both.
 KEEPER = """
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -28,7 +28,10 @@ spec:
   containers:
     - name: main
       image: busybox
-      command: [sh, -c, "echo volume: $(ls /data) own: $(ls /own); touch /data/kept /own/lost; exec sleep 1000"]
+      command:
+        - sh
+        - -c
+        - 'found="volume: $(ls /data) own: $(ls /own)"; touch /data/kept /own/lost; echo $found; exec sleep 1000'
       volumeMounts: [{name: data, mountPath: /data}, {name: own, mountPath: /own}]
   volumes:
     - {name: data, persistentVolumeClaim: {claimName: data}}
@@ -49,7 +52,7 @@ def run(start, tmp_path):
 
 def stop(platform):
     platform.process.terminate()
-    assert platform.process.wait(60) == 0, platform.errors
+    assert platform.process.wait(PATIENCE) == 0, platform.errors
 
 
 def uid(kubectl, *what):
@@ -64,7 +67,7 @@ def execute(platform, sandbox, command):
         headers={"Content-Type": "application/json", "X-Sandbox-ID": sandbox, "X-Sandbox-Namespace": "default"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)["stdout"]
     except urllib.error.HTTPError as refusal:
         return f"{refusal.code} {refusal.read().decode()}"
@@ -74,10 +77,10 @@ def execute(platform, sandbox, command):
 def test_objects_and_volumes_are_kept_and_pods_start_again(run, killed):
     platform, kubectl = run("--keep", *MANIFESTS)
     kubectl("apply", "-f", EXAMPLES / "claim.yaml")
-    kubectl("wait", "--for=condition=Ready", "sandboxclaim/my-sandbox", "--timeout=60s")
+    kubectl("wait", "--for=condition=Ready", "sandboxclaim/my-sandbox", TIMEOUT)
     kubectl("apply", "-f", "-", input=KEEPER)
-    eventually(lambda: kubectl("get", "pod", "keeper", "-o", "jsonpath={.status.phase}") == "Running")
-    eventually(lambda: kubectl("logs", "keeper") == "volume: own:\n")
+    kubectl("wait", "--for=jsonpath={.status.phase}=Running", "pod/keeper", TIMEOUT)
+    wait_for_log(kubectl, "keeper", "volume: own:\n")
     claim = uid(kubectl, "sandboxclaim", "my-sandbox")
     sandbox = kubectl("get", "sandboxclaim", "my-sandbox", "-o", "jsonpath={.status.sandbox.name}")
     if killed:
@@ -88,12 +91,12 @@ def test_objects_and_volumes_are_kept_and_pods_start_again(run, killed):
 
     platform, kubectl = run("--keep")
     assert uid(kubectl, "sandboxclaim", "my-sandbox") == claim
-    eventually(lambda: kubectl("logs", "keeper") == "volume: kept own:\n")
-    kubectl("wait", "--for=condition=Ready", "sandboxclaim/my-sandbox", "--timeout=60s")
-    kubectl("wait", "--for=condition=Ready", f"pod/{sandbox}", "--timeout=60s")
+    wait_for_log(kubectl, "keeper", "volume: kept own:\n")
+    kubectl("wait", "--for=condition=Ready", "sandboxclaim/my-sandbox", TIMEOUT)
+    kubectl("wait", "--for=condition=Ready", f"pod/{sandbox}", TIMEOUT)
     # What the journal says of the pod may be older than its new start.
     eventually(lambda: execute(platform, sandbox, "echo again") == "again\n")
-    kubectl("wait", "--for=jsonpath={.status.readyReplicas}=2", "swp/python-pool", "--timeout=60s")
+    wait_for_pool(kubectl)
 
 
 def test_without_the_flag_a_start_is_empty_and_touches_nothing_kept(run):
@@ -117,7 +120,7 @@ def test_what_is_no_journal_is_left_alone(start, tmp_path):
     journal.parent.mkdir(parents=True)
     journal.write_text("precious")
     platform = start("--keep")
-    assert platform.process.wait(30) == 1
-    eventually(lambda: platform.errors, 5, "the error is printed")
+    assert platform.process.wait(PATIENCE) == 1
+    eventually(lambda: platform.errors, message="the error is printed")
     assert str(journal) in platform.errors[0] and "move it away" in platform.errors[0], platform.errors
     assert journal.read_text() == "precious" and not (tmp_path / "state" / "lock").exists()

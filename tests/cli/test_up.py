@@ -13,7 +13,7 @@ import urllib3
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
-from platform_process import BINARY, EXAMPLES, Platform, assert_all_gone, eventually
+from platform_process import BINARY, EXAMPLES, PATIENCE, Platform, assert_all_gone, eventually
 
 MANIFESTS = ["--apply", EXAMPLES / "template.yaml", EXAMPLES / "pool.yaml"]
 
@@ -43,8 +43,8 @@ def test_a_signal_stops_it_and_nothing_is_left(start, number):
     assert len(ports) == 2
 
     platform.process.send_signal(number)
-    assert platform.process.wait(60) == 0
-    assert_all_gone(processes, deadline=5)
+    assert platform.process.wait(PATIENCE) == 0
+    assert_all_gone(processes)
     for port in ports:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0, f"port {port} still answers"
@@ -53,9 +53,9 @@ def test_a_signal_stops_it_and_nothing_is_left(start, number):
 
 def test_a_signal_during_the_start_leaves_nothing(start):
     platform = start(*MANIFESTS)
-    eventually((platform.state_dir / "lock").exists, 10, "the start is under way")
+    eventually((platform.state_dir / "lock").exists, message="the start is under way")
     platform.process.send_signal(signal.SIGTERM)
-    assert platform.process.wait(60) == 0
+    assert platform.process.wait(PATIENCE) == 0
     assert not platform.state_dir.exists()
 
 
@@ -102,7 +102,7 @@ def test_two_platforms_run_side_by_side(start):
 def test_one_state_directory_has_one_holder(start):
     first = start().wait_ready()
     second = start()
-    assert second.process.wait(30) == 1
+    assert second.process.wait(PATIENCE) == 1
     holder = f"in use by process {first.process.pid}"
     eventually(lambda: any(holder in line for line in second.errors), message="the holder is named")
     assert "--state-dir" in "\n".join(second.errors)
@@ -113,7 +113,7 @@ def run(*arguments, **options):
         [BINARY, *[str(argument) for argument in arguments]],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         stdin=subprocess.DEVNULL,
         check=False,
         **options,
@@ -147,7 +147,7 @@ def test_signals_reach_the_command(tmp_path):
     with Platform(tmp_path, "--", "sh", "-c", "trap 'exit 9' TERM; echo waiting; while :; do sleep 0.1; done") as platform:
         eventually(lambda: "waiting" in platform.lines, message="the command runs")
         platform.process.send_signal(signal.SIGTERM)
-        assert platform.process.wait(60) == 9
+        assert platform.process.wait(PATIENCE) == 9
 
 
 def test_a_command_that_cannot_run_is_named_before_anything_starts(tmp_path):
@@ -193,7 +193,7 @@ def test_bad_flags_are_named(arguments, expected):
 def test_a_state_directory_one_may_not_write_to_is_named():
     drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     command = [*drop, BINARY, "up", "--state-dir", "/usr/agent-sandbox", "--router-port=0", "--api-port=0"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 1
     assert "--state-dir: cannot use /usr/agent-sandbox; choose a directory" in result.stderr, result.stderr
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from kubernetes import client as kubernetes_client
@@ -14,6 +15,10 @@ from k8s_agent_sandbox.models import SandboxDirectConnectionConfig
 EXTENSIONS = "extensions.agents.x-k8s.io"
 AGENTS = "agents.x-k8s.io"
 NAMESPACE = "default"
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+# Seconds after which a command is ended, tried in turn until the command had time to say something: on
+# a busy machine the first may be over before it ran.
+TIME_LIMITS = (1, 5, 30)
 
 
 def connection() -> SandboxDirectConnectionConfig:
@@ -59,7 +64,7 @@ def core():
     return kubernetes_client.CoreV1Api()
 
 
-def eventually(what, deadline=60.0):
+def eventually(what, deadline=180.0):
     """Waits until `what()` is truthy and returns it; fails after `deadline` seconds."""
     end = time.monotonic() + deadline
     while True:
@@ -68,6 +73,31 @@ def eventually(what, deadline=60.0):
             return value
         assert time.monotonic() < end, f"did not happen within {deadline:.0f} s"
         time.sleep(0.02)
+
+
+def wait_for_pool(objects, name="warm"):
+    """Waits until a pool is full: only then is a claim certain to get one of its members."""
+
+    def full():
+        pool = _get(objects, EXTENSIONS, "sandboxwarmpools", name)
+        return pool.get("status", {}).get("readyReplicas") == pool["spec"]["replicas"]
+
+    eventually(full)
+
+
+def advance_shutdown(objects, name, asked):
+    """Moves a claim's shutdown time from an hour after `asked` to a second from now.
+
+    A claim that is made with a second to live may be gone before it is ready.
+    """
+    lifecycle = claim(objects, name)["spec"]["lifecycle"]
+    assert lifecycle["shutdownPolicy"] == "Delete"
+    shutdown = datetime.strptime(lifecycle["shutdownTime"], TIME_FORMAT).replace(tzinfo=UTC)
+    hour = timedelta(hours=1)
+    assert asked.replace(microsecond=0) + hour <= shutdown <= datetime.now(UTC) + hour
+    soon = (datetime.now(UTC) + timedelta(seconds=1)).strftime(TIME_FORMAT)
+    body = {"spec": {"lifecycle": {"shutdownTime": soon}}}
+    objects.patch_namespaced_custom_object(EXTENSIONS, "v1beta1", NAMESPACE, "sandboxclaims", name, body)
 
 
 def claim(objects, name):

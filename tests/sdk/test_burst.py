@@ -25,7 +25,7 @@ def pool_of_a_hundred(objects):
         status = objects.get_namespaced_custom_object(*where, "hundred").get("status", {})
         return status.get("readyReplicas") == SIZE
 
-    eventually(ready, deadline=180)
+    eventually(ready, deadline=600)
     yield "hundred"
     try:
         objects.delete_namespaced_custom_object(*where, "hundred")
@@ -35,13 +35,13 @@ def pool_of_a_hundred(objects):
 
 async def test_every_claim_gets_its_own_sandbox_and_nothing_remains(async_client, pool_of_a_hundred, objects, core):
     sandboxes = await asyncio.gather(
-        *(async_client.create_sandbox(warmpool=pool_of_a_hundred) for _ in range(SIZE))
+        *(async_client.create_sandbox(pool_of_a_hundred, sandbox_ready_timeout=600) for _ in range(SIZE))
     )
     assert len({sandbox.sandbox_id for sandbox in sandboxes}) == SIZE, "none is shared"
     claims = set(await async_client.list_all_sandboxes())
     assert {sandbox.claim_name for sandbox in sandboxes} <= claims, "none is lost"
     answers = await asyncio.gather(
-        *(sandbox.commands.run(f"echo {sandbox.sandbox_id}") for sandbox in sandboxes)
+        *(sandbox.commands.run(f"echo {sandbox.sandbox_id}", timeout=180) for sandbox in sandboxes)
     )
     assert [answer.stdout.strip() for answer in answers] == [sandbox.sandbox_id for sandbox in sandboxes]
 
@@ -59,4 +59,4 @@ async def test_every_claim_gets_its_own_sandbox_and_nothing_remains(async_client
         return not {name for name in held if name in names or name.startswith("hundred-")}
 
     # The pool refilled meanwhile: two hundred pods go, and a busy node takes a second for each.
-    await asyncio.to_thread(eventually, gone, 400.0)
+    await asyncio.to_thread(eventually, gone, 600.0)

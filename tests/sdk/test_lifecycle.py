@@ -1,9 +1,11 @@
 """Creating, finding and giving back sandboxes with the synchronous client."""
 
+from datetime import UTC, datetime
+
 import pytest
 from kubernetes.client import ApiException
 
-from conftest import claim, connection, eventually, sandbox_object
+from conftest import advance_shutdown, claim, connection, eventually, sandbox_object, wait_for_pool
 from k8s_agent_sandbox import SandboxClient
 from k8s_agent_sandbox.exceptions import (
     SandboxClaimFailedError,
@@ -14,6 +16,7 @@ from k8s_agent_sandbox.exceptions import (
 
 
 def test_a_sandbox_comes_from_the_pool_and_goes_with_its_claim(client, objects, core):
+    wait_for_pool(objects)
     sandbox = client.create_sandbox(warmpool="warm")
     bound = claim(objects, sandbox.claim_name)
     assert bound["status"]["sandbox"]["name"] == sandbox.sandbox_id
@@ -99,9 +102,9 @@ def test_a_context_manager_deletes_what_it_made(objects):
 
 
 def test_shutdown_after_seconds_deletes_the_claim(client, objects):
-    sandbox = client.create_sandbox(warmpool="warm", shutdown_after_seconds=2)
-    lifecycle = claim(objects, sandbox.claim_name)["spec"]["lifecycle"]
-    assert lifecycle["shutdownPolicy"] == "Delete" and lifecycle["shutdownTime"].endswith("Z")
+    asked = datetime.now(UTC)
+    sandbox = client.create_sandbox(warmpool="warm", shutdown_after_seconds=3600)
+    advance_shutdown(objects, sandbox.claim_name, asked)
     eventually(lambda: claim(objects, sandbox.claim_name) is None)
     eventually(lambda: sandbox_object(objects, sandbox.sandbox_id) is None)
 
@@ -144,22 +147,20 @@ def test_an_explicit_name_is_kept_and_adopted(client):
 
 
 def test_an_absent_pool_is_named_at_once(client, objects):
-    before = client.list_all_sandboxes()
+    before = set(client.list_all_sandboxes())
     with pytest.raises(SandboxWarmPoolNotFoundError):
-        client.create_sandbox(warmpool="no-such-pool", sandbox_ready_timeout=30)
-    assert client.list_all_sandboxes() == before, "the failed claim is rolled back"
+        client.create_sandbox(warmpool="no-such-pool")
+    eventually(lambda: set(client.list_all_sandboxes()) <= before)  # the failed claim is rolled back
 
 
 def test_an_absent_template_is_named_at_once(client):
     with pytest.raises(SandboxTemplateNotFoundError):
-        client.create_sandbox(warmpool="orphaned", sandbox_ready_timeout=30)
+        client.create_sandbox(warmpool="orphaned")
 
 
 def test_a_terminal_failure_is_raised_without_waiting(client):
     with pytest.raises(SandboxClaimFailedError):
-        client.create_sandbox(
-            warmpool="warm", pod_labels={"not-allowed.example/x": "y"}, sandbox_ready_timeout=30
-        )
+        client.create_sandbox(warmpool="warm", pod_labels={"not-allowed.example/x": "y"})
 
 
 def test_an_empty_pool_name_is_refused(client):
@@ -199,4 +200,4 @@ def test_a_sandbox_that_cannot_start_times_out_and_is_rolled_back(client, object
     before = set(client.list_all_sandboxes())
     with pytest.raises(TimeoutError):
         client.create_sandbox(warmpool="unknown-image", sandbox_ready_timeout=2)
-    eventually(lambda: set(client.list_all_sandboxes()) == before)
+    eventually(lambda: set(client.list_all_sandboxes()) <= before)
