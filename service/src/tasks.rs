@@ -129,7 +129,7 @@ mod tests {
     async fn a_panic_stays_inside_its_task() {
         let tasks = Tasks::new("test");
         tasks.spawn("broken", async { panic!("on purpose") });
-        assert_eq!(tasks.shutdown(Duration::from_secs(5)).await, 0);
+        assert_eq!(tasks.shutdown(Duration::from_secs(60)).await, 0);
     }
 
     #[tokio::test]

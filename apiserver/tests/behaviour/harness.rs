@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 /// The longest that anything may take.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where objects of [`definition`] live.
 pub(crate) const THINGS: &str = "/apis/example.org/v1/namespaces/default/things";

@@ -226,7 +226,7 @@ async fn tables_and_metadata_can_be_watched() {
     let api = Api::with_things().await;
     api.post(THINGS, &thing("a", 7)).await.ok();
     let read = |accept: &'static str| {
-        let request = Request::get(format!("{THINGS}?watch=true&timeoutSeconds=1"))
+        let request = Request::get(format!("{THINGS}?watch=true&timeoutSeconds=600"))
             .header("accept", accept)
             .body(axum::body::Body::empty())
             .unwrap();

@@ -9,6 +9,11 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::listen;
 
+/// Far longer than anything here takes; reached only by a failure.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// A drain that nobody waits for.
+const ENDLESS: Duration = Duration::from_secs(3600);
+
 struct Running {
     address: SocketAddr,
     shutdown: Shutdown,
@@ -50,11 +55,11 @@ fn hello() -> Router {
 
 #[tokio::test]
 async fn serves_and_drains_idle_connections_at_once() {
-    let running = start(Server::new(hello()), Duration::from_secs(60));
+    let running = start(Server::new(hello()), ENDLESS);
     let mut client = TcpStream::connect(running.address).await.unwrap();
     assert!(exchange(&mut client, GET).await.starts_with("HTTP/1.1 200"));
     running.shutdown.trigger();
-    tokio::time::timeout(Duration::from_secs(10), running.finished)
+    tokio::time::timeout(DEADLINE, running.finished)
         .await
         .unwrap()
         .unwrap();
@@ -79,7 +84,7 @@ async fn a_request_in_flight_is_finished_within_the_drain() {
             }
         }),
     );
-    let running = start(Server::new(router), Duration::from_secs(60));
+    let running = start(Server::new(router), ENDLESS);
     let mut client = TcpStream::connect(running.address).await.unwrap();
     client.write_all(GET.as_bytes()).await.unwrap();
     inside.recv().await.unwrap();
@@ -91,7 +96,7 @@ async fn a_request_in_flight_is_finished_within_the_drain() {
         answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"),
         "{answer}"
     );
-    tokio::time::timeout(Duration::from_secs(10), running.finished)
+    tokio::time::timeout(DEADLINE, running.finished)
         .await
         .unwrap()
         .unwrap();
@@ -104,7 +109,7 @@ async fn what_outlives_the_drain_is_cut() {
     let mut client = TcpStream::connect(running.address).await.unwrap();
     client.write_all(GET.as_bytes()).await.unwrap();
     running.shutdown.trigger();
-    tokio::time::timeout(Duration::from_secs(10), running.finished)
+    tokio::time::timeout(DEADLINE, running.finished)
         .await
         .unwrap()
         .unwrap();
@@ -122,7 +127,7 @@ async fn a_slow_head_is_dropped() {
         let mut client = TcpStream::connect(running.address).await.unwrap();
         client.write_all(beginning.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer));
+        let ended = tokio::time::timeout(DEADLINE, client.read_to_end(&mut answer));
         assert!(
             ended.await.is_ok(),
             "the server hangs up by itself after {beginning:?}"

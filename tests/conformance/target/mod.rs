@@ -20,7 +20,7 @@ use tokio::sync::MutexGuard;
 pub(crate) use answer::Answer;
 
 /// How long anything may take before a test gives up.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Names the kubeconfig of a cluster to test instead of our server.
 const KUBECONFIG: &str = "AGENT_SANDBOX_TEST_KUBECONFIG";
