@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::rig::{self, Rig};
+use crate::rig::{self, LONG, Rig, StoppedClock};
 use crate::sandbox::{Sandbox, ok};
 
 #[tokio::test]
 async fn readiness_ends_first_and_the_listener_after_the_delay() {
     let mut config = rig::config();
-    config.drain.delay = Duration::from_millis(500);
+    config.drain.delay = LONG;
     let rig = Rig::start(config);
     let stub = Sandbox::answering(ok(b"still here"));
     rig::eventually("the router is ready", || rig.readiness.check().is_ok()).await;
@@ -18,6 +18,7 @@ async fn readiness_ends_first_and_the_listener_after_the_delay() {
     rig::eventually("the router is not ready", || rig.readiness.check().is_err()).await;
     assert_eq!(rig.readiness.check().unwrap_err(), ["serving: draining"]);
     assert_eq!(rig.send(&stub.get("/")).await.text(), "still here");
+    StoppedClock::skip(LONG).await;
     let address = rig.address;
     rig.stop().await;
     assert!(TcpStream::connect(address).await.is_err());
@@ -25,7 +26,9 @@ async fn readiness_ends_first_and_the_listener_after_the_delay() {
 
 #[tokio::test]
 async fn a_request_in_flight_is_finished_and_idle_connections_are_closed_at_once() {
-    let rig = Rig::start(rig::config());
+    let mut config = rig::config();
+    config.drain.timeout = LONG;
+    let rig = Rig::start(config);
     let (go, wait) = tokio::sync::watch::channel(false);
     let stub = Sandbox::start(move |mut wire| {
         let mut wait = wait.clone();
@@ -71,7 +74,7 @@ async fn what_outlives_the_drain_is_cut() {
 #[tokio::test]
 async fn a_websocket_lives_through_the_drain_and_is_closed_properly_at_its_end() {
     let mut config = rig::config();
-    config.drain.timeout = Duration::from_millis(400);
+    config.drain.timeout = LONG;
     let rig = Rig::start(config);
     let stub = Sandbox::start(|mut wire| async move {
         wire.head().await.unwrap();
@@ -99,6 +102,7 @@ async fn a_websocket_lives_through_the_drain_and_is_closed_properly_at_its_end()
         *b"pong",
         "tunnels go on while draining"
     );
+    StoppedClock::skip(LONG).await;
     let goodbye = wire.rest().await;
     assert_eq!(goodbye[..4], [0x88, 25, 0x03, 0xe9], "{goodbye:?}");
     assert_eq!(&goodbye[4..], b"router is shutting down");

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::rig::{self, LOOPBACK, Rig};
-use crate::sandbox::{Sandbox, ok};
+use crate::sandbox::{Sandbox, ok, reserved};
 
 type Frames = StreamBody<futures::stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
@@ -165,10 +165,7 @@ async fn grpc_calls_share_connections_on_both_sides() {
 async fn errors_reach_grpc_clients_as_a_status() {
     let rig = Rig::start(rig::config());
     let mut client = connect::<Full<Bytes>>(rig.address).await;
-    let unused = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let (_socket, unused) = reserved();
     for (id, code, message) in [
         (
             "nobody",

@@ -11,8 +11,8 @@ use agent_sandbox_router::resolve::table::{
 };
 use agent_sandbox_service::listen;
 
-use crate::rig::{self, LOOPBACK, Rig};
-use crate::sandbox::{Sandbox, ok};
+use crate::rig::{self, LONG, LOOPBACK, Rig};
+use crate::sandbox::{Sandbox, ok, reserved};
 
 fn sandbox(name: &str, phase: Phase) -> SandboxFacts {
     SandboxFacts {
@@ -213,6 +213,7 @@ async fn ipv6_targets_are_bracketed() {
 async fn without_a_table_and_on_a_miss_names_are_made_for_dns() {
     let mut config = rig::config();
     config.resolution.dns = Some("cluster.invalid".into());
+    config.time.connect = Duration::from_secs(5);
     config.retry.max = 0;
     let only_dns = Rig::build(Router::builder(config.clone()));
     let fallback = Rig::start(config);
@@ -431,7 +432,7 @@ async fn an_address_that_does_not_answer_is_left_alone_for_a_while() {
     let mut config = rig::config();
     config.time.connect = Duration::from_millis(50);
     config.retry.max = 1;
-    config.resolution.quarantine = rig::DEADLINE;
+    config.resolution.quarantine = LONG;
     let rig = Rig::build(Router::builder(config).resolver(table.clone()));
     let invalidations = r#"sandbox_router_cache_invalidations_total{sandbox_namespace="ns"}"#;
     let to_silent = request(silent.address.port(), "X-Sandbox-ID: box\r\n");
@@ -458,10 +459,7 @@ async fn an_address_that_does_not_answer_is_left_alone_for_a_while() {
 #[tokio::test]
 async fn a_refused_connection_proves_a_live_pod() {
     let stub = Sandbox::answering(ok(b"right port"));
-    let closed = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let (_socket, closed) = reserved();
     let rig = Rig::start(rig::config());
     let reply = rig.send(&request(closed, "X-Sandbox-ID: box\r\n")).await;
     assert_eq!(reply.status, 502);

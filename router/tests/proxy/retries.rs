@@ -5,19 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use agent_sandbox_service::listen;
-use tokio::net::TcpSocket;
 
 use crate::rig::{self, LOOPBACK, Rig};
-use crate::sandbox::{Sandbox, ok};
-
-/// A port that is taken, so that nobody else gets it, and refuses connections until it listens.
-fn reserved() -> (TcpSocket, u16) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind((LOOPBACK, 0).into()).unwrap();
-    let port = socket.local_addr().unwrap().port();
-    (socket, port)
-}
+use crate::sandbox::{Sandbox, ok, reserved};
 
 fn route(port: u16) -> String {
     format!("Host: r\r\nX-Sandbox-ID: box\r\nX-Sandbox-Namespace: ns\r\nX-Sandbox-Port: {port}\r\n")
@@ -161,7 +151,6 @@ async fn idle_connections_are_closed_before_the_sandbox_does() {
 async fn only_so_many_idle_connections_are_kept() {
     let mut config = rig::config();
     config.pool.idle_per_target = 2;
-    config.pool.idle_timeout = rig::DEADLINE;
     let rig = Rig::start(config);
     let all_here = Arc::new(tokio::sync::Barrier::new(5));
     let stub = Sandbox::on(

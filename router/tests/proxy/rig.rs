@@ -20,7 +20,9 @@ use tokio::task::JoinHandle;
 use crate::wire::Wire;
 
 /// Longest a test waits for anything.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// Longer than any test takes: what is bounded by this ends only when a [`StoppedClock`] says so.
+pub(crate) const LONG: Duration = Duration::from_secs(600);
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A running router.
@@ -33,7 +35,7 @@ pub(crate) struct Rig {
     log: Log,
 }
 
-/// Everybody passes, and a drain takes no time.
+/// Everybody passes, a drain takes no time, and connections are kept however slow the machine is.
 pub(crate) fn config() -> Config {
     with(Authorizer::AllowAll)
 }
@@ -44,6 +46,9 @@ pub(crate) fn with(authorizer: Authorizer) -> Config {
     config.resolution.wait = Duration::from_millis(50);
     config.retry.initial_delay = Duration::from_millis(5);
     config.retry.max_delay = Duration::from_millis(20);
+    config.pool.idle_timeout = LONG;
+    config.time.request_header = LONG;
+    config.time.connect = DEADLINE;
     config
 }
 
@@ -173,6 +178,11 @@ impl StoppedClock {
         tokio::task::spawn_blocking(move || release.recv_timeout(DEADLINE));
         tokio::time::pause();
         Self { _hold: hold }
+    }
+
+    /// Lets time pass in a moment, for whoever waits for it.
+    pub(crate) async fn skip(time: Duration) {
+        Self::now().pass(time).await;
     }
 
     /// Lets time pass, and the timers that are due fire.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent_sandbox_service::listen;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::rig::LOOPBACK;
 use crate::wire::{Head, Wire};
@@ -40,7 +40,7 @@ impl Sandbox {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 counted.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(script(Wire::over(stream)));
+                tokio::spawn(script(Wire::over(stream).patient()));
             }
         });
         Self {
@@ -109,6 +109,15 @@ impl Sandbox {
             body.len()
         )
     }
+}
+
+/// A port that is taken, so that nobody else gets it, and refuses connections until it listens.
+pub(crate) fn reserved() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind((LOOPBACK, 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
 }
 
 /// A head as text, names in lower case.

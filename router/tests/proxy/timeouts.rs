@@ -2,29 +2,52 @@
 
 use std::time::Duration;
 
-use crate::rig::{self, Rig, StoppedClock};
-use crate::sandbox::{Sandbox, ok};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// Short enough to wait for, long enough for a loaded machine to answer within.
+use crate::rig::{self, LONG, Rig, StoppedClock};
+use crate::sandbox::{Sandbox, ok};
+use crate::wire::Reply;
+
+/// Short enough to wait for, where nothing has to happen within it.
 const SHORT: Duration = Duration::from_millis(200);
 
-/// A sandbox that reads requests and never answers.
-fn silent() -> Sandbox {
-    Sandbox::start(|mut wire| async move {
-        while let Some(head) = wire.head().await {
-            wire.body(&head).await;
+/// A sandbox that reads requests, tells of each, and never answers.
+fn silent() -> (Sandbox, UnboundedReceiver<()>) {
+    let (asked, questions) = unbounded_channel();
+    let sandbox = Sandbox::start(move |mut wire| {
+        let asked = asked.clone();
+        async move {
+            while let Some(head) = wire.head().await {
+                wire.body(&head).await;
+                asked.send(()).unwrap();
+            }
         }
-    })
+    });
+    (sandbox, questions)
+}
+
+/// Sends a request to a silent sandbox, lets `time` pass once it has it, and returns the answer.
+async fn answer_after(
+    time: Duration,
+    rig: &Rig,
+    questions: &mut UnboundedReceiver<()>,
+    request: &str,
+) -> Reply {
+    let mut wire = rig.connect().await;
+    wire.write(request).await;
+    questions.recv().await.unwrap();
+    StoppedClock::skip(time).await;
+    wire.reply().await
 }
 
 #[tokio::test]
 async fn a_slow_answer_is_a_504() {
     let mut config = rig::config();
-    config.time.request = SHORT;
+    config.time.request = LONG;
     let rig = Rig::start(config);
-    let stub = silent();
+    let (stub, mut questions) = silent();
     for request in [stub.get("/"), stub.post("/", "body")] {
-        let reply = rig.send(&request).await;
+        let reply = answer_after(LONG, &rig, &mut questions, &request).await;
         assert_eq!(
             (reply.status, reply.detail().as_str()),
             (504, "Timed out waiting for the backend sandbox: box")
@@ -39,28 +62,27 @@ async fn a_slow_answer_is_a_504() {
 #[tokio::test]
 async fn a_client_may_wait_shorter() {
     let rig = Rig::start(rig::config());
-    let stub = silent();
+    let (stub, mut questions) = silent();
     let request = stub
         .get("/")
-        .replace("Host:", "X-Sandbox-Timeout: 0.2\r\nHost:");
-    assert_eq!(rig.send(&request).await.status, 504);
+        .replace("Host:", "X-Sandbox-Timeout: 99.5\r\nHost:");
+    let patience = Duration::from_millis(99_500);
+    let reply = answer_after(patience, &rig, &mut questions, &request).await;
+    assert_eq!(reply.status, 504);
     rig.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_may_not_wait_longer() {
     let mut config = rig::config();
-    config.time.request = SHORT;
+    config.time.request = LONG;
     let rig = Rig::start(config);
-    let stub = silent();
+    let (stub, mut questions) = silent();
     for wish in ["9999", "abc", "nan", "0", "-1"] {
-        let wish = format!("X-Sandbox-Timeout: {wish}\r\nHost:");
-        assert_eq!(
-            rig.send(&stub.get("/").replace("Host:", &wish))
-                .await
-                .status,
-            504
-        );
+        let header = format!("X-Sandbox-Timeout: {wish}\r\nHost:");
+        let request = stub.get("/").replace("Host:", &header);
+        let reply = answer_after(LONG, &rig, &mut questions, &request).await;
+        assert_eq!(reply.status, 504, "{wish}");
     }
     rig.stop().await;
 }
@@ -68,24 +90,37 @@ async fn a_client_may_not_wait_longer() {
 #[tokio::test]
 async fn a_tighter_bound_for_the_head_is_possible() {
     let mut config = rig::config();
-    config.time.response_header = Some(SHORT);
+    let bound = config.time.request / 2;
+    config.time.response_header = Some(bound);
     let rig = Rig::start(config);
-    assert_eq!(rig.send(&silent().get("/")).await.status, 504);
+    let (stub, mut questions) = silent();
+    let reply = answer_after(bound, &rig, &mut questions, &stub.get("/")).await;
+    assert_eq!(reply.status, 504);
     rig.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_that_stops_sending_is_told_so() {
     let mut config = rig::config();
-    config.time.request = SHORT;
+    config.time.request = LONG;
     let rig = Rig::start(config);
-    let stub = silent();
+    let (report, mut arrived) = unbounded_channel();
+    let stub = Sandbox::start(move |mut wire| {
+        let report = report.clone();
+        async move {
+            wire.head().await.unwrap();
+            report.send(wire.bytes(3).await).unwrap();
+            wire.rest().await;
+        }
+    });
     let mut wire = rig.connect().await;
     wire.write(format!(
         "POST / HTTP/1.1\r\n{}Content-Length: 10\r\n\r\nabc",
         stub.route()
     ))
     .await;
+    assert_eq!(arrived.recv().await.unwrap(), b"abc");
+    StoppedClock::skip(LONG).await;
     let reply = wire.reply().await;
     assert_eq!(
         (reply.status, reply.detail().as_str()),
@@ -97,9 +132,9 @@ async fn a_client_that_stops_sending_is_told_so() {
 #[tokio::test]
 async fn an_upload_that_makes_progress_may_take_longer_than_an_answer() {
     let mut config = rig::config();
-    config.time.request = SHORT;
+    config.time.request = LONG;
     let rig = Rig::start(config);
-    let (report, mut arrived) = tokio::sync::mpsc::unbounded_channel();
+    let (report, mut arrived) = unbounded_channel();
     let stub = Sandbox::start(move |mut wire| {
         let report = report.clone();
         async move {
@@ -121,7 +156,7 @@ async fn an_upload_that_makes_progress_may_take_longer_than_an_answer() {
     // Each byte comes within the bound, all of them together do not.
     let clock = StoppedClock::now();
     for byte in "progress".chars() {
-        clock.pass(SHORT * 3 / 4).await;
+        clock.pass(LONG * 3 / 4).await;
         wire.write(byte.to_string()).await;
         assert_eq!(arrived.recv().await.unwrap(), [byte as u8]);
     }
@@ -133,7 +168,7 @@ async fn an_upload_that_makes_progress_may_take_longer_than_an_answer() {
 #[tokio::test]
 async fn a_stream_outlives_the_bound_for_its_head() {
     let mut config = rig::config();
-    config.time.request = SHORT;
+    config.time.request = LONG;
     let rig = Rig::start(config);
     let (go, gone) = tokio::sync::watch::channel(false);
     let stub = Sandbox::start(move |mut wire| {
@@ -150,18 +185,16 @@ async fn a_stream_outlives_the_bound_for_its_head() {
     wire.write(stub.get("/")).await;
     wire.head().await.unwrap();
     assert_eq!(wire.bytes(1).await, b"a");
-    let clock = StoppedClock::now();
-    clock.pass(SHORT * 3).await;
+    StoppedClock::skip(LONG * 3).await;
     go.send(true).unwrap();
     assert_eq!(wire.bytes(2).await, b"bc");
-    drop(clock);
     rig.stop().await;
 }
 
 #[tokio::test]
 async fn a_stream_in_which_nothing_moves_is_ended() {
     let mut config = rig::config();
-    config.time.idle = SHORT;
+    config.time.idle = LONG;
     let rig = Rig::start(config);
     let stub = Sandbox::start(|mut wire| async move {
         wire.head().await;
@@ -172,7 +205,9 @@ async fn a_stream_in_which_nothing_moves_is_ended() {
     let mut wire = rig.connect().await;
     wire.write(stub.get("/idle")).await;
     wire.head().await.unwrap();
-    assert_eq!(wire.rest().await, b"a");
+    assert_eq!(wire.bytes(1).await, b"a");
+    StoppedClock::skip(LONG).await;
+    assert_eq!(wire.rest().await, b"");
     assert_eq!(rig.logged("/idle").await["outcome"], "timed-out");
     rig.stop().await;
 }
@@ -180,7 +215,7 @@ async fn a_stream_in_which_nothing_moves_is_ended() {
 #[tokio::test]
 async fn a_stream_that_lives_too_long_is_ended() {
     let mut config = rig::config();
-    config.time.stream = Some(SHORT);
+    config.time.stream = Some(LONG);
     let rig = Rig::start(config);
     let (go, beats) = tokio::sync::watch::channel(0);
     let stub = Sandbox::start(move |mut wire| {
@@ -200,11 +235,11 @@ async fn a_stream_that_lives_too_long_is_ended() {
     wire.head().await.unwrap();
     // It moves all the time, and ends nevertheless.
     for beat in 1..4 {
-        clock.pass(SHORT / 4).await;
+        clock.pass(LONG / 4).await;
         go.send(beat).unwrap();
         assert_eq!(wire.chunk().await.as_deref(), Some(b"x".as_slice()));
     }
-    clock.pass(SHORT / 2).await;
+    clock.pass(LONG / 2).await;
     assert_eq!(wire.rest().await, b"");
     drop(clock);
     assert_eq!(rig.logged("/long").await["outcome"], "timed-out");
@@ -227,8 +262,8 @@ async fn a_slow_request_head_is_given_up() {
 #[tokio::test]
 async fn an_idle_connection_is_parked_and_then_closed() {
     let mut config = rig::config();
-    config.time.request_header = SHORT;
-    config.time.keep_alive = SHORT * 4;
+    config.time.request_header = LONG / 10;
+    config.time.keep_alive = LONG;
     let rig = Rig::start(config);
     let stub = Sandbox::answering(ok(b"x"));
     let mut wire = rig.connect().await;
@@ -237,7 +272,10 @@ async fn an_idle_connection_is_parked_and_then_closed() {
         assert_eq!(wire.reply().await.text(), "x");
         rig.metric_is("sandbox_router_parked_connections", 1.0)
             .await;
+        // Longer than a head may take: nobody is sending one.
+        StoppedClock::skip(LONG / 2).await;
     }
+    StoppedClock::skip(LONG).await;
     assert!(wire.is_closed().await);
     rig.metric_is("sandbox_router_client_connections", 0.0)
         .await;
@@ -247,7 +285,7 @@ async fn an_idle_connection_is_parked_and_then_closed() {
 #[tokio::test]
 async fn half_a_request_that_came_early_survives_parking() {
     let mut config = rig::config();
-    config.time.request_header = SHORT * 5;
+    config.time.request_header = LONG;
     let rig = Rig::start(config);
     let stub = Sandbox::answering(ok(b"x"));
     let mut wire = rig.connect().await;
@@ -255,11 +293,9 @@ async fn half_a_request_that_came_early_survives_parking() {
     let (early, late) = request.split_at(20);
     wire.write([request.as_str(), early].concat()).await;
     assert_eq!(wire.reply().await.text(), "x");
-    let clock = StoppedClock::now();
-    clock.pass(SHORT * 4).await;
+    StoppedClock::skip(LONG * 4 / 5).await;
     wire.write(late).await;
     assert_eq!(wire.reply().await.text(), "x");
-    drop(clock);
     rig.stop().await;
 }
 

@@ -170,11 +170,12 @@ async fn what_is_there_at_the_start_is_routed_once_both_lists_are_in() {
     cluster.pods(|pods| pods.objects.push(pod("box", "p1", "127.0.0.1", true)));
     cluster.sandboxes(|sandboxes| {
         sandboxes.objects.push(sandbox("box", &json!({})));
-        sandboxes.refusals.extend([500]);
+        sandboxes.refusals.extend([500; 1000]);
     });
     let rig = start(&cluster);
     assert!(rig.readiness.check().is_err());
     assert_eq!(rig.send(&stub.get("/")).await.reason(), "loading");
+    cluster.sandboxes(|sandboxes| sandboxes.refusals.clear());
     rig::eventually("ready", || rig.readiness.check().is_ok()).await;
     assert_eq!(rig.send(&stub.get("/")).await.text(), "found");
     let requests = cluster.0.lock().requests.clone();
@@ -326,13 +327,14 @@ async fn a_lost_history_is_listed_again() {
 #[tokio::test]
 async fn missing_permissions_are_named_by_readiness() {
     let cluster = Cluster::default();
-    cluster.sandboxes(|sandboxes| sandboxes.refusals.extend([403; 3]));
+    cluster.sandboxes(|sandboxes| sandboxes.refusals.extend([403; 1000]));
     let rig = start(&cluster);
     let reason = || rig.readiness.check().err().unwrap_or_default().join("\n");
     rig::eventually("the remedy is told", || {
         reason().contains("grant get, list and watch on sandboxes.agents.x-k8s.io")
     })
     .await;
+    cluster.sandboxes(|sandboxes| sandboxes.refusals.clear());
     rig::eventually("ready once granted", || rig.readiness.check().is_ok()).await;
     rig.stop().await;
 }

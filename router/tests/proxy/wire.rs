@@ -1,6 +1,7 @@
 //! A client, and the reading half of a sandbox, that see every byte.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -13,6 +14,7 @@ use crate::rig::DEADLINE;
 pub(crate) struct Wire<S = TcpStream> {
     pub(crate) stream: S,
     buffer: Vec<u8>,
+    patience: Duration,
 }
 
 /// The head of a message as it came.
@@ -80,7 +82,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self {
             stream,
             buffer: Vec::new(),
+            patience: DEADLINE,
         }
+    }
+
+    /// For the side that a test does not watch: it waits however far a test moves its clock.
+    pub(crate) fn patient(mut self) -> Self {
+        self.patience = Duration::MAX;
+        self
     }
 
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
@@ -90,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// More bytes, or `None` at the end of the stream. A reset counts as an end.
     async fn fill(&mut self) -> Option<()> {
-        let read = tokio::time::timeout(DEADLINE, self.stream.read_buf(&mut self.buffer));
+        let read = tokio::time::timeout(self.patience, self.stream.read_buf(&mut self.buffer));
         let n = read.await.expect("bytes in time").unwrap_or(0);
         (n > 0).then_some(())
     }
