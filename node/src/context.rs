@@ -43,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) claims: PathBuf,
     /// How long containers may take to end when the node stops.
     pub(crate) stop_grace: Duration,
+    /// How long a pod that is starting may keep its first status back.
+    pub(crate) settle: Duration,
     /// Given when the node stops.
     pub(crate) stopping: Shutdown,
 }

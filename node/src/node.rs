@@ -27,6 +27,9 @@ use crate::roster::Roster;
 use crate::state_dir::{ClaimData, StateDir, StateDirError};
 use crate::{claims, kubelet, scheduler, server};
 
+/// How long a pod that is starting may keep its first status back.
+const SETTLE: Duration = Duration::from_millis(250);
+
 /// How long everything but pods may take to stop.
 const STOP_TASKS: Duration = Duration::from_secs(2);
 
@@ -47,6 +50,7 @@ pub struct NodeBuilder {
     id_base: u32,
     max_pods: usize,
     stop_grace: Duration,
+    settle: Duration,
     claim_data: ClaimData,
     labels: BTreeMap<String, String>,
     gate: Option<Gate>,
@@ -151,6 +155,14 @@ impl NodeBuilder {
         self
     }
 
+    /// How long a pod that is starting may keep its first status back.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn settle(mut self, time: Duration) -> Self {
+        self.settle = time;
+        self
+    }
+
     /// What happens to the data of claims when the node stops ([`ClaimData::Remove`]).
     #[must_use]
     pub fn claim_data(mut self, claim_data: ClaimData) -> Self {
@@ -218,6 +230,7 @@ impl NodeBuilder {
             roster: Roster::default(),
             clock: self.clock.clone(),
             stop_grace: self.stop_grace,
+            settle: self.settle,
             stopping: Shutdown::new(),
         };
         let hostname = rustix::system::uname()
@@ -274,6 +287,7 @@ impl Node {
             id_base: DEFAULT_ID_BASE,
             max_pods: 1000,
             stop_grace: Duration::from_secs(2),
+            settle: SETTLE,
             claim_data: ClaimData::default(),
             labels: BTreeMap::new(),
             gate: None,

@@ -230,7 +230,8 @@ impl Worker {
                 }));
             }
         }
-        self.publisher.touch_and_settle(tokio::time::Instant::now());
+        let settled = tokio::time::Instant::now() + self.context.settle;
+        self.publisher.touch_and_settle(settled);
     }
 
     fn not_launched(&mut self, index: usize, error: &StartError, now: Timestamp) {

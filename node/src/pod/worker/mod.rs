@@ -144,7 +144,7 @@ impl Worker {
             finished: false,
             verdict: None,
             started: known.map_or(now, |time| time.0),
-            publisher: Publisher::new(pod.status.as_ref(), Instant::now()),
+            publisher: Publisher::new(pod.status.as_ref(), Instant::now() + context.settle),
             wake: None,
             context,
             id,

@@ -16,9 +16,6 @@ use super::super::phase::Current;
 use super::super::status;
 use super::{Done, Ending, Worker};
 
-/// How long a pod that is starting may keep its first status back.
-const SETTLE: Duration = Duration::from_millis(250);
-
 /// Pause after a write that failed.
 const RETRY: (SignedDuration, SignedDuration) = (
     SignedDuration::from_millis(250),
@@ -50,13 +47,13 @@ enum Deletion {
 }
 
 impl Publisher {
-    /// A publisher for a pod whose status in the API is `found`.
-    pub(super) fn new(found: Option<&PodStatus>, now: Instant) -> Self {
+    /// A publisher for a pod whose status in the API is `found` and that is settled at `settled`.
+    pub(super) fn new(found: Option<&PodStatus>, settled: Instant) -> Self {
         Self {
             written: status::own(found),
             sending: None,
             touched: true,
-            settle_until: now + SETTLE,
+            settle_until: settled,
             not_before: None,
             pause: RETRY.0,
             deletion: Deletion::NotAsked,
@@ -68,10 +65,10 @@ impl Publisher {
         self.touched = true;
     }
 
-    /// Something has changed, and more will follow in a moment.
-    pub(super) fn touch_and_settle(&mut self, now: Instant) {
+    /// Something has changed, and more will follow until `settled`.
+    pub(super) fn touch_and_settle(&mut self, settled: Instant) {
         self.touched = true;
-        self.settle_until = now + SETTLE;
+        self.settle_until = settled;
     }
 
     fn failed(&mut self, now: Timestamp) {

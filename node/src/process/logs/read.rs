@@ -408,7 +408,7 @@ mod tests {
             drop(chunks);
         };
         let both = async { tokio::join!(send(fixture.log.clone(), options, out), leave) };
-        tokio::time::timeout(Duration::from_secs(30), both)
+        tokio::time::timeout(Duration::from_secs(60), both)
             .await
             .expect("the follower ends");
     }

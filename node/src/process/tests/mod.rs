@@ -24,7 +24,7 @@ use super::isolation::{self, DEFAULT_ID_BASE};
 use super::leftovers::Records;
 use super::spawn::{InitProgram, Spawner};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Bench {
     spawner: Spawner,

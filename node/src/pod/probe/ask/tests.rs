@@ -6,7 +6,7 @@ use axum::Router;
 use axum::response::Redirect;
 use axum::routing::{any, get};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 
@@ -169,7 +169,11 @@ async fn tcp_needs_a_listener() {
     let listener = TcpListener::bind((IP, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tcp("127.0.0.1", port).await.unwrap();
-    drop(listener);
+    // Taken without listening, so that nobody else does.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.set_reuseaddr(true).unwrap();
+    taken.bind((IP, 0).into()).unwrap();
+    let port = taken.local_addr().unwrap().port();
     let error = tcp("127.0.0.1", port).await.unwrap_err();
     assert!(
         error.starts_with(&format!("dial tcp 127.0.0.1:{port}: ")),

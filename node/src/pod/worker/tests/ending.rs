@@ -77,9 +77,11 @@ async fn a_pod_that_vanishes_is_ended_at_once() {
 #[tokio::test]
 async fn an_active_deadline_ends_a_pod() {
     let cluster = Cluster::start().await;
-    let mut spec = shell("exec sleep 1000");
-    spec["activeDeadlineSeconds"] = json!(1);
-    cluster.pod("p", spec);
+    cluster.pod("p", shell("exec sleep 1000"));
+    // Set once the program runs, however long its start took.
+    let mut pod = cluster.until_ready("p").await;
+    pod["spec"]["activeDeadlineSeconds"] = json!(1);
+    cluster.api.put(&format!("{PODS}/p"), pod);
     let pod = cluster.until_phase("p", "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
     assert_eq!(container(&pod)["state"]["terminated"]["exitCode"], 143);
@@ -141,7 +143,7 @@ async fn an_end_that_is_hastened_keeps_its_signal() {
         found_below(&told, "told").then_some(())
     })
     .await;
-    cluster.delete("p", 20);
+    cluster.delete("p", 500);
     cluster.until_gone("p").await;
     let last = cluster.status_writes("p").pop().unwrap();
     let ended = &last["status"]["containerStatuses"][0]["state"]["terminated"];
@@ -155,7 +157,7 @@ async fn a_sidecar_keeps_its_moment_after_others_used_up_the_grace() {
     let mut spec = shell("trap '' TERM; touch /tmp/up; while :; do sleep 0.02; done");
     spec["containers"][0]["readinessProbe"] =
         json!({"exec": {"command": ["test", "-f", "/tmp/up"]}});
-    let script = "trap 'sleep 0.7; exit 0' TERM; touch /tmp/up; while :; do sleep 0.02; done";
+    let script = "trap 'exit 0' TERM; touch /tmp/up; while :; do sleep 0.02; done";
     spec["initContainers"] = json!([{
         "name": "side", "command": ["sh", "-c", script], "restartPolicy": "Always",
         "startupProbe": {"exec": {"command": ["test", "-f", "/tmp/up"]}},

@@ -4,7 +4,10 @@ use super::*;
 
 #[tokio::test]
 async fn a_pod_runs_is_ready_with_one_write_and_logs() {
-    let cluster = Cluster::start().await;
+    // A start that takes longer than it may settle is told in between, so a slow machine gets time.
+    let (api, directory) = (TestApi::new(), tempfile::tempdir().unwrap());
+    let patient = |node: NodeBuilder| node.settle(Duration::from_secs(60));
+    let cluster = Cluster::start_with(api, directory, patient).await;
     cluster.pod(
         "p",
         shell("echo \"$0 in $HOSTNAME\"; echo err >&2; exec sleep 1000"),
@@ -231,6 +234,7 @@ async fn readiness_follows_its_probe() {
     let script = "echo x >> /tmp/asked; test $(wc -l < /tmp/asked) -ne 3";
     spec["containers"][0]["readinessProbe"] = json!({
         "exec": {"command": ["sh", "-c", script]}, "periodSeconds": 1, "failureThreshold": 1,
+        "timeoutSeconds": 60,
     });
     cluster.pod("p", spec);
     let pod = cluster.until_ready("p").await;
@@ -254,10 +258,14 @@ async fn readiness_follows_its_probe() {
 async fn liveness_and_startup_probes_restart_what_fails_them() {
     let cluster = Cluster::start().await;
     let probe = json!({"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1});
+    // Probing begins after this, so no signal comes before the program expects it.
+    let started = json!({"postStart": {"exec": {
+        "command": ["sh", "-c", "until [ -f /tmp/up ]; do sleep 0.02; done"]}}});
     for kind in ["livenessProbe", "startupProbe"] {
         let name = kind.to_lowercase();
-        let mut spec = shell("trap 'exit 0' TERM; while :; do sleep 0.02; done");
+        let mut spec = shell("trap 'exit 0' TERM; touch /tmp/up; while :; do sleep 0.02; done");
         spec["containers"][0][kind] = probe.clone();
+        spec["containers"][0]["lifecycle"] = started.clone();
         cluster.pod(&name, spec);
         let pod = cluster
             .until(&name, |pod| {
