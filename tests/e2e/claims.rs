@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use agent_sandbox_crds::Sandbox;
 use agent_sandbox_tests::simulated_node::PHASE;
 use agent_sandbox_tests::{Cluster, eventually};
 use jiff::{SignedDuration, Timestamp};
@@ -53,7 +54,19 @@ async fn a_hundred_claims_at_once_get_a_sandbox_each() {
     let cluster = Cluster::in_process().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 100).await;
-    let members: BTreeSet<String> = sandbox_names(&client).await.into_iter().collect();
+    let listed = sandboxes(&client)
+        .list(&ListParams::default())
+        .await
+        .unwrap();
+    let members: BTreeSet<String> = listed.iter().map(ResourceExt::name_any).collect();
+    // The oldest are given out first, and ages are counted in seconds: what refills the pool behind
+    // the claims must be younger than every member.
+    let youngest = listed.iter().filter_map(Sandbox::creation_timestamp).max();
+    let youngest = youngest.unwrap().0;
+    eventually("the second of the youngest member is over", || async {
+        (Timestamp::now().duration_since(youngest) >= SignedDuration::from_secs(1)).then_some(())
+    })
+    .await;
     let names: Vec<String> = (0..100).map(|number| format!("claim-{number}")).collect();
     let created = names
         .iter()
@@ -151,13 +164,23 @@ async fn a_claim_with_policy_delete_is_gone_at_its_time() {
     let cluster = Cluster::in_process().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
-    let at = Timestamp::now() + SignedDuration::from_secs(2);
-    let lifecycle = json!({"lifecycle": {
-        "shutdownTime": at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        "shutdownPolicy": "Delete",
-    }});
-    create_claim(&client, "claim", "pool", lifecycle).await;
+    let lifecycle = |at: Timestamp| {
+        json!({"lifecycle": {
+            "shutdownTime": at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "shutdownPolicy": "Delete",
+        }})
+    };
+    let far = lifecycle(Timestamp::now() + SignedDuration::from_hours(1));
+    create_claim(&client, "claim", "pool", far).await;
     let sandbox = bound(&client, "claim").await;
+    // Brought near only now: a claim that is due in a moment may be gone before anyone has seen it
+    // bound.
+    let at = Timestamp::now() + SignedDuration::from_secs(2);
+    let near = json!({"spec": lifecycle(at)});
+    claims(&client)
+        .patch("claim", &PatchParams::default(), &Patch::Merge(&near))
+        .await
+        .unwrap();
     eventually("the claim is gone", || async {
         claims(&client)
             .get_opt("claim")
@@ -167,6 +190,8 @@ async fn a_claim_with_policy_delete_is_gone_at_its_time() {
             .then_some(())
     })
     .await;
+    // Published times have whole seconds.
+    assert!(Timestamp::now().as_second() >= at.as_second());
     eventually("its sandbox is gone", || async {
         sandboxes(&client)
             .get_opt(&sandbox)
