@@ -29,7 +29,8 @@ async fn every_port_answers_and_shares_one_table() {
 async fn a_pod_address_of_its_own_is_the_only_one_listened_on() {
     let server = start_with(|config| config.address = [127, 3, 0, 7].into()).await;
     assert_eq!(server.execute("true").await["exit_code"], 0);
-    let elsewhere = format!("127.0.0.1:{}", server.address.port());
+    // On which no other test listens.
+    let elsewhere = format!("127.3.0.8:{}", server.address.port());
     assert!(tokio::net::TcpStream::connect(elsewhere).await.is_err());
 }
 

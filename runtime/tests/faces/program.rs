@@ -124,7 +124,12 @@ async fn the_environment_configures_root_and_timeout() {
         .await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(std::fs::read(root.path().join("x")).unwrap(), b"y");
-    let environment = running.execute("env").await["stdout"].to_string();
+    // With time of its own: this one is to end.
+    let body = json!({"command": "env", "timeout_seconds": PATIENCE.as_secs()}).to_string();
+    let (_, answer) = running
+        .call("/execute", "application/json", body.as_bytes())
+        .await;
+    let environment = answer["stdout"].to_string();
     assert!(environment.contains("SANDBOX_BASE_DIR="), "{environment}");
     assert!(
         !environment.contains("AGENT_SANDBOX_RUNTIME_"),
