@@ -29,10 +29,30 @@ pub struct ClaimLane {
     inner: Arc<Inner>,
 }
 
-/// Permission for one background write.
+/// Permission for one background write at a time.
 #[derive(Debug)]
 pub struct BackgroundLane {
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What one pass holds of the background lane: nothing until its first background write, then one
+/// permission to its end.
+///
+/// A pass that held one permission and waited for another would, beside enough passes that do the
+/// same, wait for ever.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    lanes: &'a Lanes,
+    lane: Option<BackgroundLane>,
+}
+
+impl Turn<'_> {
+    /// Waits for the permission unless the pass has it.
+    pub async fn take(&mut self) {
+        if self.lane.is_none() {
+            self.lane = Some(self.lanes.background().await);
+        }
+    }
 }
 
 impl Lanes {
@@ -66,7 +86,15 @@ impl Lanes {
         self.inner.patience
     }
 
-    /// Waits for a turn in the background lane.
+    /// What a pass with several writes takes its permission through.
+    pub fn turn(&self) -> Turn<'_> {
+        Turn {
+            lanes: self,
+            lane: None,
+        }
+    }
+
+    /// Waits for a permission of the background lane; for one write, see [`Lanes::turn`] for more.
     pub async fn background(&self) -> BackgroundLane {
         let deadline = Instant::now() + self.inner.patience;
         loop {
@@ -132,6 +160,18 @@ mod tests {
         let second = tokio::time::timeout(Duration::from_secs(1), lanes.background()).await;
         assert!(second.is_err());
         drop(held);
+        lanes.background().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_takes_its_turn_once() {
+        let lanes = Lanes::new(1, Duration::ZERO);
+        let mut turn = lanes.turn();
+        turn.take().await;
+        turn.take().await;
+        let other = tokio::time::timeout(Duration::from_secs(1), lanes.background()).await;
+        assert!(other.is_err());
+        drop(turn);
         lanes.background().await;
     }
 }

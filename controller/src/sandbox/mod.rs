@@ -29,6 +29,7 @@ use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Uid};
+use crate::lanes::Turn;
 use crate::objects::{OwnerKind, SandboxRow, SandboxStatus};
 use crate::queue::{Next, Priority};
 use crate::store::Work;
@@ -117,11 +118,10 @@ impl Sandboxes {
         let mut outcome = Outcome::default();
         let mut wait = None;
         let mut revealed = false;
-        let _lane = if is_unclaimed_member(row) {
-            Some(cx.lanes.background().await)
-        } else {
-            None
-        };
+        let mut turn = cx.lanes.turn();
+        if is_unclaimed_member(row) && !steps.is_empty() {
+            turn.take().await;
+        }
 
         for step in steps.volumes {
             let done = match step {
@@ -147,7 +147,7 @@ impl Sandboxes {
             }
         }
 
-        match self.pod_step(by, row, steps.pod, learned).await {
+        match self.pod_step(by, row, steps.pod, learned, &mut turn).await {
             Ok(PodDone::Settled { wait: longer }) => wait = longer,
             Ok(PodDone::Revealed) => revealed = true,
             Ok(PodDone::TooMany(count)) => outcome.too_many_pods = Some(count),
@@ -198,6 +198,7 @@ impl Sandboxes {
         row: &SandboxRow,
         step: PodStep,
         learned: &mut Learned,
+        turn: &mut Turn<'_>,
     ) -> Result<PodDone, Fault> {
         let cx = &*self.cx;
         let key = &row.head.key;
@@ -253,11 +254,9 @@ impl Sandboxes {
                 if !adopts && let Some(left) = self.write_behind(row) {
                     return Ok(PodDone::Settled { wait: Some(left) });
                 }
-                let _lane = if adopts {
-                    None
-                } else {
-                    Some(cx.lanes.background().await)
-                };
+                if !adopts {
+                    turn.take().await;
+                }
                 act::patch_pod(cx, by, &name, &patch).await?;
                 self.remember(row, |memory| memory.metadata_waits = None);
                 Ok(settled)

@@ -118,6 +118,13 @@ pub struct Converge {
     pub forget_pod_name: bool,
 }
 
+impl Converge {
+    /// Whether everything is as it should be.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What to do about the pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum PodStep {

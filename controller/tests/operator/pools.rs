@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use agent_sandbox_controller::Config;
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, claim, is_ready, ready, said, template, warm_pool};
 use crate::model::{Mischief, Model};
+
+/// The label by which a Service finds the pod of one sandbox and no other.
+const SANDBOX_UID: &str = "agents.x-k8s.io/sandbox-uid";
 
 fn images(model: &Model) -> BTreeSet<String> {
     model
@@ -328,7 +332,7 @@ async fn a_member_on_a_cordoned_node_is_the_last_choice() {
 #[tokio::test(start_paused = true)]
 async fn the_replica_limit_holds_and_is_reported() {
     let mut harness = Harness::new();
-    let mut config = agent_sandbox_controller::Config::default();
+    let mut config = Config::default();
     config.pools.replica_cap = 3;
     harness.run(config);
     harness.declare_pool("p", 2_000_000_000);
@@ -357,4 +361,32 @@ async fn a_template_that_the_watch_has_not_told_of_is_not_missing() {
     let progressing = ("True".to_owned(), "WarmPoolProgressing".to_owned());
     assert_eq!(said(&pool, "Progressing"), progressing);
     assert_eq!(harness.model.list("events"), [] as [Value; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_an_older_operator_get_their_labels_however_many_they_are() {
+    const MEMBERS: usize = 40;
+    let mut harness = Harness::start();
+    harness.pool("p", MEMBERS).await;
+    harness.stop().await;
+    let names = |model: &Model| -> Vec<String> {
+        let pods = model.list("pods");
+        let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
+        pods.iter().map(name).collect()
+    };
+    for name in names(&harness.model) {
+        let unlabelled = json!({"metadata": {"labels": {SANDBOX_UID: null}}});
+        harness.model.patch("pods", &name, unlabelled);
+    }
+    harness.run(Config::default());
+    harness
+        .eventually("every pod has its label again", |model| {
+            let pods = model.list("pods");
+            pods.len() == MEMBERS
+                && pods
+                    .iter()
+                    .all(|pod| pod["metadata"]["labels"][SANDBOX_UID].is_string())
+        })
+        .await;
+    harness.assert_at_rest().await;
 }
