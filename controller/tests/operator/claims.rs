@@ -262,16 +262,15 @@ async fn a_missing_pool_or_template_is_reported_and_healed_by_its_creation() {
 async fn a_pool_the_watch_has_not_delivered_yet_is_not_reported_missing() {
     let harness = Harness::start();
     harness.settle().await;
-    harness.model.create("sandboxclaims", claim("c", "p"));
-    harness.model.hold_watches(true);
-    // The claim's event is already on its way; pool and template are not.
+    harness.model.hold_watches_of("sandboxwarmpools");
+    harness.model.hold_watches_of("sandboxtemplates");
     harness.declare_pool("p", 0);
-    harness.settle().await;
-    harness.model.hold_watches(false);
+    harness.model.create("sandboxclaims", claim("c", "p"));
     harness
         .eventually("the claim is Ready", |model| {
             let claim = model.get("sandboxclaims", "c").unwrap();
             assert_ne!(said(&claim, "Ready").1, "WarmPoolNotFound");
+            assert_ne!(said(&claim, "Ready").1, "TemplateNotFound");
             is_ready(&claim)
         })
         .await;

@@ -103,6 +103,14 @@ async fn foreground_deletion_is_asked_for() {
                 && model.list("pods").is_empty()
         })
         .await;
+    let asked: Vec<_> = harness
+        .model
+        .take_writes()
+        .into_iter()
+        .filter(|call| call.verb == "delete" && call.resource == "sandboxclaims")
+        .map(|call| call.propagation)
+        .collect();
+    assert_eq!(asked, [Some("Foreground".to_owned())]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,7 +73,7 @@ async fn scaling_between_a_look_and_the_status_written_after_it_is_not_missed() 
         let scale = json!({"spec": {"replicas": 4}});
         (publishes && !std::mem::replace(&mut scaled, true)).then_some(Mischief::Precede(
             "sandboxwarmpools",
-            "p",
+            "p".to_owned(),
             scale,
         ))
     });

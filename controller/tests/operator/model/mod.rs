@@ -34,6 +34,8 @@ pub(crate) struct Call {
     pub(crate) resource: String,
     pub(crate) name: String,
     pub(crate) status: bool,
+    /// How a deletion is to reach what the object owns.
+    pub(crate) propagation: Option<String>,
 }
 
 /// What happens to a call instead of, or after, being served.
@@ -45,7 +47,7 @@ pub(crate) enum Mischief {
     LoseAnswer,
     /// Somebody else merge-patches this resource, by name, just before it takes effect, and the
     /// watches are held, so that the answer is the first to tell.
-    Precede(&'static str, &'static str, Value),
+    Precede(&'static str, String, Value),
 }
 
 type Rule = Box<dyn FnMut(&Call) -> Option<Mischief> + Send>;
@@ -98,9 +100,15 @@ impl Model {
         });
     }
 
-    /// Stops delivering watch events of one resource for good.
+    /// Stops delivering watch events of one resource until released.
     pub(crate) fn hold_watches_of(&self, resource: &'static str) {
         self.state.lock().held_kinds.insert(resource);
+    }
+
+    /// Delivers the watch events of all resources again.
+    pub(crate) fn release_watches(&self) {
+        self.state.lock().held_kinds.clear();
+        self.hold_watches(false);
     }
 
     /// Ends watches as soon as they have begun, as a proxy in between might.
@@ -228,6 +236,9 @@ impl Model {
             resource: path.resource.clone(),
             name: path.name.clone(),
             status: path.status,
+            propagation: serde_json::from_slice::<Value>(&body)
+                .ok()
+                .and_then(|body| body["propagationPolicy"].as_str().map(str::to_owned)),
         };
         let mischief = {
             let mut state = self.state.lock();

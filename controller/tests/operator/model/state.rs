@@ -147,6 +147,9 @@ impl State {
 
     fn commit(&mut self, id: &Id, mut new: Option<Value>) -> Value {
         self.revision += 1;
+        if let Some(policy) = new.as_mut().filter(|_| id.0 == "networkpolicies") {
+            default_protocols(policy);
+        }
         if let Some(object) = &mut new {
             object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
         }
@@ -309,6 +312,22 @@ impl State {
             .collect();
         for orphan in orphans {
             drop(self.delete(&orphan, &json!({})));
+        }
+    }
+}
+
+/// What the server fills in where a NetworkPolicy names a port alone.
+fn default_protocols(policy: &mut Value) {
+    for direction in ["ingress", "egress"] {
+        let rules = policy.pointer_mut(&format!("/spec/{direction}"));
+        let ports = rules
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+            .filter_map(|rule| rule.get_mut("ports")?.as_array_mut());
+        for port in ports.flatten() {
+            let port = port.as_object_mut().expect("a port");
+            port.entry("protocol").or_insert(json!("TCP"));
         }
     }
 }
