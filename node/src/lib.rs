@@ -37,6 +37,8 @@ mod server;
 mod state_dir;
 #[cfg(test)]
 mod test_api;
+#[cfg(test)]
+mod test_wait;
 mod volume;
 
 pub use address::{AddressRange, InvalidRange, RESERVATION_PORT};

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use crate::test_wait::DEADLINE;
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -32,7 +35,41 @@ struct State {
     requests: Vec<(Method, String, Value)>,
     /// Paths under which the next POST fails.
     refusals: Vec<String>,
+    /// Where in the history the last wait for a path ended.
+    seen: BTreeMap<String, usize>,
     revision: u64,
+}
+
+impl State {
+    /// The first version of an object that passes the check, from the one that was found last.
+    fn find(
+        &mut self,
+        path: &str,
+        check: impl Fn(Option<&Value>) -> bool,
+    ) -> ControlFlow<Option<Value>> {
+        let mut versions = self
+            .history
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, _, changed, _))| changed == path)
+            .map(|(at, (_, kind, _, object))| (at, (*kind != "DELETED").then_some(object)))
+            .peekable();
+        if versions.peek().is_none() {
+            return if check(None) {
+                ControlFlow::Break(None)
+            } else {
+                ControlFlow::Continue(())
+            };
+        }
+        let from = self.seen.get(path).copied().unwrap_or_default();
+        let found = versions.find(|(at, version)| *at >= from && check(*version));
+        let Some((at, version)) = found else {
+            return ControlFlow::Continue(());
+        };
+        let version = version.cloned();
+        self.seen.insert(path.to_owned(), at);
+        ControlFlow::Break(version)
+    }
 }
 
 impl TestApi {
@@ -108,7 +145,9 @@ impl TestApi {
         writes.cloned().collect()
     }
 
-    /// Waits until `check` holds for the object at `path`.
+    /// Waits until `check` holds for the object at `path`, `None` when it is absent, and returns the
+    /// first version for which it does, from the one on that the last such wait returned. So what was
+    /// true only for a moment is not missed.
     pub(crate) async fn until(
         &self,
         path: &str,
@@ -118,14 +157,13 @@ impl TestApi {
         let wait = async {
             loop {
                 revision.mark_unchanged();
-                let object = self.get(path);
-                if check(object.as_ref()) {
-                    return object;
+                if let ControlFlow::Break(found) = self.state.lock().find(path, &check) {
+                    return found;
                 }
                 revision.changed().await.unwrap();
             }
         };
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(30), wait).await;
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
         waited.unwrap_or_else(|_| panic!("{path} did not get there: {:#?}", self.get(path)))
     }
 

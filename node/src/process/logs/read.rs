@@ -243,8 +243,6 @@ fn read_line(reader: &mut BufReader<File>, line: &mut Vec<u8>) -> io::Result<boo
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use agent_sandbox_service::clock::{Clock, ManualClock};
     use jiff::SignedDuration;
 
@@ -408,9 +406,7 @@ mod tests {
             drop(chunks);
         };
         let both = async { tokio::join!(send(fixture.log.clone(), options, out), leave) };
-        tokio::time::timeout(Duration::from_secs(60), both)
-            .await
-            .expect("the follower ends");
+        crate::test_wait::within(both).await;
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -23,8 +22,7 @@ use super::init::message::{
 use super::isolation::{self, DEFAULT_ID_BASE};
 use super::leftovers::Records;
 use super::spawn::{InitProgram, Spawner};
-
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::test_wait::{eventually, within};
 
 struct Bench {
     spawner: Spawner,
@@ -145,12 +143,6 @@ impl Bench {
     }
 }
 
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, future)
-        .await
-        .expect("the deadline passed")
-}
-
 /// Processes whose command line holds `marker`.
 fn processes(marker: &str) -> Vec<i32> {
     let own = i32::try_from(std::process::id()).unwrap();
@@ -175,10 +167,8 @@ fn marker(sleep: &str) -> String {
 
 /// Waits until this many processes, or what else is asked, have the marker.
 async fn until_processes(marker: &str, enough: impl Fn(usize) -> bool) {
-    within(async {
-        while !enough(processes(marker).len()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    eventually("processes", async || {
+        enough(processes(marker).len()).then_some(())
     })
     .await;
 }

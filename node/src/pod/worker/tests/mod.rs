@@ -15,6 +15,7 @@ mod running;
 mod volumes;
 
 use crate::test_api::TestApi;
+use crate::test_wait::eventually;
 use crate::{ClaimData, Node, NodeBuilder, StateDirError};
 
 const PODS: &str = "/api/v1/namespaces/ns/pods";
@@ -144,21 +145,6 @@ impl Cluster {
             .map(|write| write.2)
             .collect()
     }
-}
-
-/// Waits until there is something to return.
-async fn eventually<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
-    let waiting = async {
-        loop {
-            if let Some(found) = poll().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
 fn shell(script: &str) -> Value {
