@@ -27,9 +27,6 @@ use crate::roster::Roster;
 use crate::state_dir::{ClaimData, StateDir, StateDirError};
 use crate::{claims, kubelet, scheduler, server};
 
-/// How long a pod that is starting may keep its first status back.
-const SETTLE: Duration = Duration::from_millis(250);
-
 /// How long everything but pods may take to stop.
 const STOP_TASKS: Duration = Duration::from_secs(2);
 
@@ -155,11 +152,11 @@ impl NodeBuilder {
         self
     }
 
-    /// How long a pod that is starting may keep its first status back.
-    #[cfg(test)]
+    /// How long a pod that starts may keep its status back, so that running and ready become one
+    /// write (250 ms). A pod that is ready is told at once; one that takes longer is told twice.
     #[must_use]
-    pub(crate) fn settle(mut self, time: Duration) -> Self {
-        self.settle = time;
+    pub fn settle(mut self, longest: Duration) -> Self {
+        self.settle = longest;
         self
     }
 
@@ -287,7 +284,7 @@ impl Node {
             id_base: DEFAULT_ID_BASE,
             max_pods: 1000,
             stop_grace: Duration::from_secs(2),
-            settle: SETTLE,
+            settle: Duration::from_millis(250),
             claim_data: ClaimData::default(),
             labels: BTreeMap::new(),
             gate: None,

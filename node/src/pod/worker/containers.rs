@@ -230,8 +230,7 @@ impl Worker {
                 }));
             }
         }
-        let settled = tokio::time::Instant::now() + self.context.settle;
-        self.publisher.touch_and_settle(settled);
+        self.publisher.touch_and_settle();
     }
 
     fn not_launched(&mut self, index: usize, error: &StartError, now: Timestamp) {

@@ -27,7 +27,6 @@ use futures::stream::FuturesUnordered;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodSpec};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use self::containers::{Launched, Live};
 use self::prepare::{Material, Preparation};
@@ -144,7 +143,7 @@ impl Worker {
             finished: false,
             verdict: None,
             started: known.map_or(now, |time| time.0),
-            publisher: Publisher::new(pod.status.as_ref(), Instant::now() + context.settle),
+            publisher: Publisher::new(pod.status.as_ref(), context.settle),
             wake: None,
             context,
             id,

@@ -33,6 +33,8 @@ pub(super) struct Publisher {
     sending: Option<PodStatus>,
     /// Something may differ from what was written.
     touched: bool,
+    /// How long a start may keep its first status back.
+    settle: Duration,
     settle_until: Instant,
     not_before: Option<Timestamp>,
     pause: SignedDuration,
@@ -47,13 +49,15 @@ enum Deletion {
 }
 
 impl Publisher {
-    /// A publisher for a pod whose status in the API is `found` and that is settled at `settled`.
-    pub(super) fn new(found: Option<&PodStatus>, settled: Instant) -> Self {
+    /// A publisher for a pod whose status in the API is `found` and whose starts may take `settle`
+    /// to be told at once.
+    pub(super) fn new(found: Option<&PodStatus>, settle: Duration) -> Self {
         Self {
             written: status::own(found),
             sending: None,
             touched: true,
-            settle_until: settled,
+            settle,
+            settle_until: Instant::now() + settle,
             not_before: None,
             pause: RETRY.0,
             deletion: Deletion::NotAsked,
@@ -65,10 +69,10 @@ impl Publisher {
         self.touched = true;
     }
 
-    /// Something has changed, and more will follow until `settled`.
-    pub(super) fn touch_and_settle(&mut self, settled: Instant) {
+    /// Something has changed, and more will follow in a moment.
+    pub(super) fn touch_and_settle(&mut self) {
         self.touched = true;
-        self.settle_until = settled;
+        self.settle_until = Instant::now() + self.settle;
     }
 
     fn failed(&mut self, now: Timestamp) {
