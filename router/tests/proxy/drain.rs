@@ -13,9 +13,15 @@ async fn readiness_ends_first_and_the_listener_after_the_delay() {
     config.drain.delay = LONG;
     let rig = Rig::start(config);
     let stub = Sandbox::answering(ok(b"still here"));
-    rig::eventually("the router is ready", || rig.readiness.check().is_ok()).await;
+    rig::eventually("the router is ready", async || {
+        rig.readiness.check().is_ok()
+    })
+    .await;
     rig.trigger();
-    rig::eventually("the router is not ready", || rig.readiness.check().is_err()).await;
+    rig::eventually("the router is not ready", async || {
+        rig.readiness.check().is_err()
+    })
+    .await;
     assert_eq!(rig.readiness.check().unwrap_err(), ["serving: draining"]);
     assert_eq!(rig.send(&stub.get("/")).await.text(), "still here");
     StoppedClock::skip(LONG).await;
@@ -44,7 +50,7 @@ async fn a_request_in_flight_is_finished_and_idle_connections_are_closed_at_once
     assert_eq!(kept.reply().await.status, 200);
     let mut busy = rig.connect().await;
     busy.write(stub.get("/")).await;
-    rig::eventually("the request is under way", || stub.connections() == 1).await;
+    rig::eventually("the request is under way", async || stub.connections() == 1).await;
     rig.trigger();
     assert!(idle.is_closed().await);
     assert!(kept.is_closed().await);
@@ -66,7 +72,7 @@ async fn what_outlives_the_drain_is_cut() {
     });
     let mut wire = rig.connect().await;
     wire.write(stub.get("/cut")).await;
-    rig::eventually("the request is under way", || stub.connections() == 1).await;
+    rig::eventually("the request is under way", async || stub.connections() == 1).await;
     rig.stop().await;
     assert!(wire.rest().await.is_empty());
 }
@@ -95,7 +101,7 @@ async fn a_websocket_lives_through_the_drain_and_is_closed_properly_at_its_end()
     rig.metric_is("sandbox_router_upgraded_connections", 1.0)
         .await;
     rig.trigger();
-    rig::eventually("draining", || rig.readiness.check().is_err()).await;
+    rig::eventually("draining", async || rig.readiness.check().is_err()).await;
     wire.write("ping").await;
     assert_eq!(
         wire.bytes(6).await[2..],

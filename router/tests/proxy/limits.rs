@@ -86,7 +86,10 @@ async fn requests_in_flight_are_bounded_in_all_and_per_sandbox() {
         });
         let mut first = rig.connect().await;
         first.write(stub.get("/")).await;
-        rig::eventually("the first request is under way", || stub.connections() == 1).await;
+        rig::eventually("the first request is under way", async || {
+            stub.connections() == 1
+        })
+        .await;
         let reply = rig.send(&stub.get("/")).await;
         assert_eq!((reply.status, reply.reason()), (503, "overloaded"));
         assert_eq!(reply.head.get("retry-after"), Some("1"));

@@ -31,7 +31,7 @@ async fn a_sandbox_that_listens_late_is_reached_also_with_a_body() {
         if request_line.starts_with("POST") {
             wire.write("body").await;
         }
-        rig::eventually("the first repetition", || rig.metric(RETRIES) >= 1.0).await;
+        rig::eventually("the first repetition", async || rig.metric(RETRIES) >= 1.0).await;
         let _stub = Sandbox::on(socket.listen(16).unwrap(), |mut wire| async move {
             let head = wire.head().await.unwrap();
             let (body, _) = wire.body(&head).await;

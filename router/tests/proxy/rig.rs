@@ -129,7 +129,7 @@ impl Rig {
 
     /// Waits until a series has a value.
     pub(crate) async fn metric_is(&self, series: &str, value: f64) {
-        eventually(&format!("{series} = {value}"), || {
+        eventually(&format!("{series} = {value}"), async || {
             (self.metric(series) - value).abs() < f64::EPSILON
         })
         .await;
@@ -143,7 +143,7 @@ impl Rig {
                 .into_iter()
                 .find(|line| line["path"] == path)
         };
-        eventually(&format!("an access log line for {path}"), || {
+        eventually(&format!("an access log line for {path}"), async || {
             find().is_some()
         })
         .await;
@@ -152,9 +152,9 @@ impl Rig {
 }
 
 /// Waits until something holds.
-pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     let waiting = async {
-        while !holds() {
+        while !holds().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

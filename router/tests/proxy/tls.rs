@@ -172,7 +172,10 @@ async fn a_new_certificate_is_served_and_a_broken_one_is_not() {
         directory.path(),
         &("garbage".to_owned(), "garbage".to_owned()),
     );
-    rig::eventually("the broken pair is noticed", || reloads("failure") >= 1.0).await;
+    rig::eventually("the broken pair is noticed", async || {
+        reloads("failure") >= 1.0
+    })
+    .await;
     assert!(
         status(&rig, &old, &stub.get("/")).await.is_some(),
         "the pair before serves on"
@@ -180,7 +183,10 @@ async fn a_new_certificate_is_served_and_a_broken_one_is_not() {
 
     let before = reloads("success");
     install(directory.path(), &issue(&second, "router"));
-    rig::eventually("the new pair is loaded", || reloads("success") > before).await;
+    rig::eventually("the new pair is loaded", async || {
+        reloads("success") > before
+    })
+    .await;
     assert!(status(&rig, &new, &stub.get("/")).await.is_some());
     assert!(status(&rig, &old, &stub.get("/")).await.is_none());
     rig.stop().await;

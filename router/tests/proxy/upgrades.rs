@@ -256,7 +256,7 @@ async fn upgrades_are_dialled_again_like_requests() {
     ))
     .await;
     let retries = r#"sandbox_router_upstream_retries_total{sandbox_namespace="ns"}"#;
-    rig::eventually("a repetition", || rig.metric(retries) >= 1.0).await;
+    rig::eventually("a repetition", async || rig.metric(retries) >= 1.0).await;
     let _stub = Sandbox::on(socket.listen(4).unwrap(), |mut wire| async move {
         wire.head().await.unwrap();
         wire.write(SWITCH).await;

@@ -110,7 +110,7 @@ impl Cluster {
     }
 
     async fn watched(&self) {
-        rig::eventually("both watches are open", || {
+        rig::eventually("both watches are open", async || {
             let state = self.0.lock();
             !state.pods.watchers.is_empty() && !state.sandboxes.watchers.is_empty()
         })
@@ -151,16 +151,12 @@ fn start(cluster: &Cluster) -> Rig {
     Rig::build(Router::builder(rig::config()).client(cluster.client()))
 }
 
+/// Waits until a request is answered with this status.
 async fn until(rig: &Rig, request: &str, status: u16) {
-    let deadline = tokio::time::Instant::now() + rig::DEADLINE;
-    loop {
-        let reply = rig.send(request).await;
-        if reply.status == status {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "still {reply:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    rig::eventually(&format!("an answer {status}"), async || {
+        rig.send(request).await.status == status
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -176,7 +172,7 @@ async fn what_is_there_at_the_start_is_routed_once_both_lists_are_in() {
     assert!(rig.readiness.check().is_err());
     assert_eq!(rig.send(&stub.get("/")).await.reason(), "loading");
     cluster.sandboxes(|sandboxes| sandboxes.refusals.clear());
-    rig::eventually("ready", || rig.readiness.check().is_ok()).await;
+    rig::eventually("ready", async || rig.readiness.check().is_ok()).await;
     assert_eq!(rig.send(&stub.get("/")).await.text(), "found");
     let requests = cluster.0.lock().requests.clone();
     let pods = requests.iter().find(|uri| uri.contains("/pods?")).unwrap();
@@ -258,7 +254,7 @@ async fn a_pod_that_merely_claims_to_be_a_sandboxs_is_not_routed_to() {
     });
     cluster.sandboxes(|sandboxes| sandboxes.objects.push(sandbox("box", &json!({}))));
     let rig = start(&cluster);
-    rig::eventually("ready", || rig.readiness.check().is_ok()).await;
+    rig::eventually("ready", async || rig.readiness.check().is_ok()).await;
     assert_eq!(
         rig.send(&stub.get("/").replace("ID: box", "ID: nobody"))
             .await
@@ -279,7 +275,7 @@ async fn pods_alone_are_enough_where_sandboxes_are_not_watched() {
     config.resolution.sandboxes = false;
     config.resolution.namespace = Some("ns".to_owned());
     let rig = Rig::build(Router::builder(config).client(cluster.client()));
-    rig::eventually("ready", || rig.readiness.check().is_ok()).await;
+    rig::eventually("ready", async || rig.readiness.check().is_ok()).await;
     assert_eq!(rig.send(&stub.get("/")).await.text(), "by pod");
     let requests = cluster.0.lock().requests.clone();
     assert!(
@@ -330,11 +326,11 @@ async fn missing_permissions_are_named_by_readiness() {
     cluster.sandboxes(|sandboxes| sandboxes.refusals.extend([403; 1000]));
     let rig = start(&cluster);
     let reason = || rig.readiness.check().err().unwrap_or_default().join("\n");
-    rig::eventually("the remedy is told", || {
+    rig::eventually("the remedy is told", async || {
         reason().contains("grant get, list and watch on sandboxes.agents.x-k8s.io")
     })
     .await;
     cluster.sandboxes(|sandboxes| sandboxes.refusals.clear());
-    rig::eventually("ready once granted", || rig.readiness.check().is_ok()).await;
+    rig::eventually("ready once granted", async || rig.readiness.check().is_ok()).await;
     rig.stop().await;
 }
