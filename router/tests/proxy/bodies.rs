@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::rig::{self, Rig};
 use crate::sandbox::{Sandbox, ok};
+use crate::wire::Reply;
 
 #[tokio::test]
 async fn bodies_with_and_without_a_length_arrive_whole() {
@@ -131,97 +133,107 @@ async fn an_upload_and_its_response_overlap() {
 /// More than all buffers between two sockets and a router hold together.
 const PLENTY: usize = 64 * 1024 * 1024;
 
-#[tokio::test]
-async fn a_slow_reader_slows_the_sandbox_down() {
+/// Writes [`PLENTY`] and counts what the socket took.
+async fn pour(stream: &mut (impl AsyncWrite + Unpin), sent: &AtomicUsize) {
+    let block = vec![b'x'; 64 * 1024];
+    while sent.load(Ordering::SeqCst) < PLENTY {
+        stream.write_all(&block).await.unwrap();
+        sent.fetch_add(block.len(), Ordering::SeqCst);
+    }
+}
+
+/// A sandbox that answers with [`PLENTY`], and how much of it was sent.
+fn pouring() -> (Sandbox, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));
     let counted = sent.clone();
     let stub = Sandbox::start(move |mut wire| {
         let counted = counted.clone();
         async move {
-            wire.head().await;
+            wire.head().await.unwrap();
             wire.write(format!(
                 "HTTP/1.1 200 OK\r\nContent-Length: {PLENTY}\r\n\r\n"
             ))
             .await;
-            let block = vec![b'x'; 64 * 1024];
-            while counted.load(Ordering::SeqCst) < PLENTY
-                && wire.stream.write_all(&block).await.is_ok()
-            {
-                counted.fetch_add(block.len(), Ordering::SeqCst);
-            }
+            pour(&mut wire.stream, &counted).await;
         }
     });
-    let rig = Rig::start(rig::config());
-    let mut wire = rig.connect().await;
-    wire.write(stub.get("/")).await;
-    wire.head().await.unwrap();
-    let stuck = stuck_at(&sent).await;
-    assert!(stuck < PLENTY, "back-pressure reaches the sandbox");
-    assert_eq!(wire.rest_of(PLENTY).await, PLENTY);
-    rig.stop().await;
+    (stub, sent)
 }
 
-#[tokio::test]
-async fn a_slow_sandbox_slows_the_client_down() {
-    let (go, wait) = tokio::sync::watch::channel(false);
-    let stub = Sandbox::start(move |mut wire| {
-        let mut wait = wait.clone();
+/// A sandbox that takes [`PLENTY`] once it may.
+fn swallowing(may: watch::Receiver<bool>) -> Sandbox {
+    Sandbox::start(move |mut wire| {
+        let mut may = may.clone();
         async move {
             let head = wire.head().await.unwrap();
-            wait.wait_for(|go| *go).await.unwrap();
+            may.wait_for(|may| *may).await.unwrap();
             let length = head.get("content-length").unwrap().parse().unwrap();
             assert_eq!(wire.rest_of(length).await, PLENTY);
             wire.write(&ok(b"got it")).await;
         }
-    });
-    let rig = Rig::start(rig::config());
+    })
+}
+
+/// A client that uploads [`PLENTY`] and reads the answer, and how much of it was sent.
+async fn upload(rig: &Rig, stub: &Sandbox) -> (JoinHandle<Reply>, Arc<AtomicUsize>) {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = sent.clone();
     let mut wire = rig.connect().await;
     wire.write(format!(
         "POST / HTTP/1.1\r\n{}Content-Length: {PLENTY}\r\n\r\n",
         stub.route()
     ))
     .await;
-    let (mut reader, mut writer) = wire.stream.into_split();
-    let sent = Arc::new(AtomicUsize::new(0));
-    let counted = sent.clone();
     let upload = tokio::spawn(async move {
-        let block = vec![b'x'; 64 * 1024];
-        while counted.load(Ordering::SeqCst) < PLENTY {
-            writer.write_all(&block).await.unwrap();
-            counted.fetch_add(block.len(), Ordering::SeqCst);
-        }
-        writer
+        pour(&mut wire.stream, &counted).await;
+        wire.reply().await
     });
-    let stuck = stuck_at(&sent).await;
-    assert!(stuck < PLENTY, "back-pressure reaches the client");
-    go.send(true).unwrap();
-    let _writer = upload.await.unwrap();
-    let mut answer = vec![0; 15];
-    reader.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    (upload, sent)
+}
+
+/// Waits until the first bytes of a body were sent.
+async fn under_way(sent: &AtomicUsize) {
+    rig::eventually("the body is under way", async || {
+        sent.load(Ordering::SeqCst) > 0
+    })
+    .await;
+}
+
+// In both, a body as long passes through the same router from beginning to end, which began later:
+// that is time enough for the one that nobody reads, were it collected on its way.
+
+#[tokio::test]
+async fn a_slow_reader_slows_the_sandbox_down() {
+    let ((slow, sent), (fast, _)) = (pouring(), pouring());
+    let rig = Rig::start(rig::config());
+    let mut unread = rig.connect().await;
+    unread.write(slow.get("/")).await;
+    unread.head().await.unwrap();
+    under_way(&sent).await;
+    let mut read = rig.connect().await;
+    read.write(fast.get("/")).await;
+    read.head().await.unwrap();
+    assert_eq!(read.rest_of(PLENTY).await, PLENTY);
+    let ahead = sent.load(Ordering::SeqCst);
+    assert!(ahead < PLENTY, "back-pressure reaches the sandbox");
+    assert_eq!(unread.rest_of(PLENTY).await, PLENTY);
     rig.stop().await;
 }
 
-/// The count at which a counter stays for a while.
-async fn stuck_at(count: &AtomicUsize) -> usize {
-    let mut before = usize::MAX;
-    let mut same = 0;
-    let watch = async {
-        while same < 20 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let now = count.load(Ordering::SeqCst);
-            same = if now == before && now > 0 {
-                same + 1
-            } else {
-                0
-            };
-            before = now;
-        }
-    };
-    tokio::time::timeout(rig::DEADLINE, watch)
-        .await
-        .expect("the counter stops");
-    before
+#[tokio::test]
+async fn a_slow_sandbox_slows_the_client_down() {
+    let (go, wait) = watch::channel(false);
+    let (_, at_once) = watch::channel(true);
+    let rig = Rig::start(rig::config());
+    let (held, sent) = upload(&rig, &swallowing(wait)).await;
+    under_way(&sent).await;
+    let (passing, _) = upload(&rig, &swallowing(at_once)).await;
+    assert_eq!(passing.await.unwrap().text(), "got it");
+    let ahead = sent.load(Ordering::SeqCst);
+    assert!(ahead < PLENTY, "back-pressure reaches the client");
+    go.send(true).unwrap();
+    assert_eq!(held.await.unwrap().text(), "got it");
+    rig.stop().await;
 }
 
 #[tokio::test]
