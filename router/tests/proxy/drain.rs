@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_sandbox_router::{Listener, Router};
 use tokio::net::TcpStream;
 
 use crate::rig::{self, LONG, Rig, StoppedClock};
@@ -11,7 +12,10 @@ use crate::sandbox::{Sandbox, ok};
 async fn readiness_ends_first_and_the_listener_after_the_delay() {
     let mut config = rig::config();
     config.drain.delay = LONG;
-    let rig = Rig::start(config);
+    // Nobody else listens on this address, so nobody takes the port over.
+    let alone = [127, 3, 0, 9].into();
+    let builder = Router::builder(config).resolver(rig::one_box());
+    let rig = Rig::listen_on(alone, builder, Listener::plain);
     let stub = Sandbox::answering(ok(b"still here"));
     rig::eventually("the router is ready", async || {
         rig.readiness.check().is_ok()

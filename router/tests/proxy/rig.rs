@@ -71,6 +71,14 @@ impl Rig {
         builder: RouterBuilder,
         listener: impl FnOnce(tokio::net::TcpListener) -> Listener,
     ) -> Self {
+        Self::listen_on(LOOPBACK, builder, listener)
+    }
+
+    pub(crate) fn listen_on(
+        ip: IpAddr,
+        builder: RouterBuilder,
+        listener: impl FnOnce(tokio::net::TcpListener) -> Listener,
+    ) -> Self {
         let (metrics, readiness, log) = (Metrics::new(), Readiness::new(), Log::default());
         let router = builder
             .metrics(&metrics)
@@ -78,7 +86,7 @@ impl Rig {
             .access_log_to(log.clone())
             .build()
             .unwrap();
-        let socket = listen::bind((LOOPBACK, 0).into()).unwrap();
+        let socket = listen::bind((ip, 0).into()).unwrap();
         let address = socket.local_addr().unwrap();
         let shutdown = Shutdown::new();
         let served = tokio::spawn(router.serve_all(vec![listener(socket)], shutdown.clone()));

@@ -24,8 +24,8 @@ struct Running {
     clippy::disallowed_methods,
     reason = "the test joins the handle itself"
 )]
-fn start(server: Server, drain: Duration) -> Running {
-    let listener = listen::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+fn start_on(ip: [u8; 4], server: Server, drain: Duration) -> Running {
+    let listener = listen::bind((ip, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
     let finished = tokio::spawn(server.serve(listener, shutdown.clone(), drain));
@@ -34,6 +34,10 @@ fn start(server: Server, drain: Duration) -> Running {
         shutdown,
         finished,
     }
+}
+
+fn start(server: Server, drain: Duration) -> Running {
+    start_on([127, 0, 0, 1], server, drain)
 }
 
 async fn exchange(stream: &mut TcpStream, request: &str) -> String {
@@ -55,7 +59,8 @@ fn hello() -> Router {
 
 #[tokio::test]
 async fn serves_and_drains_idle_connections_at_once() {
-    let running = start(Server::new(hello()), ENDLESS);
+    // Nobody else listens on this address, so nobody takes the port over.
+    let running = start_on([127, 3, 0, 10], Server::new(hello()), ENDLESS);
     let mut client = TcpStream::connect(running.address).await.unwrap();
     assert!(exchange(&mut client, GET).await.starts_with("HTTP/1.1 200"));
     running.shutdown.trigger();
