@@ -220,6 +220,17 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     }
 }
 
+/// Tries what must come to a certain point before its time is over with ever more seconds, as a slow
+/// machine needs. An attempt that did not come so far returns `None`.
+pub(crate) async fn with_enough_time(what: &str, attempt: impl AsyncFn(f64) -> Option<()>) {
+    for seconds in [0.5, 5.5, 50.5] {
+        if attempt(seconds).await.is_some() {
+            return;
+        }
+    }
+    panic!("never in time: {what}");
+}
+
 /// The pid a command wrote to a file, once it is there.
 pub(crate) async fn written_pid(file: &Path) -> i32 {
     let mut pid = None;

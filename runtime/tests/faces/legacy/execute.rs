@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, eventually, post, runs, sh, start, start_with, written_pid};
+use crate::harness::{
+    PATIENCE, eventually, post, runs, sh, start, start_with, with_enough_time, written_pid,
+};
 
 fn succeeded(stdout: &str) -> Value {
     json!({"stdout": stdout, "stderr": "", "exit_code": 0})
@@ -163,14 +165,14 @@ async fn too_long_an_argument_list_is_the_commands_failure() {
 
 #[tokio::test]
 async fn a_timed_out_command_keeps_its_output_and_says_so() {
-    // The command says when it has written; on a slow machine it is given more time to come so far.
-    for seconds in [0.5, 5.5, 50.5] {
+    // The command says when it has written.
+    with_enough_time("the command writes", async |seconds| {
         let server = start().await;
         let script = "echo out; printf err >&2; touch written; sleep 1000";
         let answer = server.execute_within(&sh(script), seconds).await;
         assert_eq!(answer["timed_out"], true, "{answer}");
         if !server.root().join("written").exists() {
-            continue;
+            return None;
         }
         let stderr = format!(
             "err\nFailed to execute command: Command '['sh', '-c', '{script}']' timed out after \
@@ -179,9 +181,9 @@ async fn a_timed_out_command_keeps_its_output_and_says_so() {
         let expected =
             json!({"stdout": "out\n", "stderr": stderr, "exit_code": 124, "timed_out": true});
         assert_eq!(answer, expected);
-        return;
-    }
-    panic!("the command never wrote anything");
+        Some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -204,8 +206,7 @@ async fn the_whole_tree_ends_with_the_time() {
         setsid sh -c 'setsid sh -c \"echo \\$\\$ > daemon.pid; exec sleep 1000\" & exit' &
         wait";
     let command = sh(script);
-    // Until the tree has grown before its time was over: a slow machine is given more of it.
-    for seconds in [2.0, 10.0, 50.0] {
+    with_enough_time("the whole tree runs", async |seconds| {
         let server = start().await;
         let root = server.root();
         let mut grown = None;
@@ -225,14 +226,12 @@ async fn the_whole_tree_ends_with_the_time() {
             }
         };
         assert_eq!(answer["timed_out"], true, "{answer}");
-        if let Some(pids) = grown {
-            for pid in pids {
-                assert!(!runs(pid), "{pid} survived");
-            }
-            return;
+        for pid in grown? {
+            assert!(!runs(pid), "{pid} survived");
         }
-    }
-    panic!("the tree never grew");
+        Some(())
+    })
+    .await;
 }
 
 #[tokio::test]
