@@ -1,7 +1,9 @@
 //! The router beside the operator: whatever happens to claims and pods, a request reaches the
 //! sandbox it names or none.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_sandbox_router::authz::Authorizer;
@@ -11,12 +13,15 @@ use agent_sandbox_service::readiness::Readiness;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use agent_sandbox_tests::{Cluster, eventually};
+use futures::StreamExt as _;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpStream;
 
@@ -131,6 +136,27 @@ impl Platform {
         let pod = pods(&self.client).get_opt(sandbox).await.unwrap()?;
         pod.status?.pod_ip
     }
+
+    /// The pod that each address belongs to, of all that there are from now on: the simulated node
+    /// gives no address twice.
+    fn record_holders(&self) -> Arc<Mutex<BTreeMap<String, String>>> {
+        let holders = Arc::new(Mutex::new(BTreeMap::new()));
+        let recorded = Arc::clone(&holders);
+        let recording = watcher(pods(&self.client), watcher::Config::default())
+            .default_backoff()
+            .applied_objects()
+            .take_until(self.order.token().cancelled_owned())
+            .filter_map(|pod| std::future::ready(pod.ok()))
+            .for_each(move |pod| {
+                let name = pod.name_any();
+                if let Some(address) = pod.status.and_then(|status| status.pod_ip) {
+                    recorded.lock().insert(address, name);
+                }
+                std::future::ready(())
+            });
+        self.tasks.spawn("addresses", recording);
+        holders
+    }
 }
 
 /// Answers at every address with that address.
@@ -230,6 +256,7 @@ async fn suspension_resumption_and_deletion_are_told() {
 async fn no_request_goes_astray_while_pods_are_replaced() {
     let platform = Platform::start().await;
     let client = platform.client.clone();
+    let holders = platform.record_holders();
     template_and_pool(&client, "pool", 5).await;
     let mut names = Vec::new();
     for number in 0..5 {
@@ -237,6 +264,8 @@ async fn no_request_goes_astray_while_pods_are_replaced() {
         create_claim(&client, &claim, "pool", json!({})).await;
         names.push(bound(&client, &claim).await);
     }
+    // Every (sandbox, address) that answered.
+    let answers = Mutex::new(BTreeSet::new());
     let done = Shutdown::new();
     let replacing = async {
         for round in 0..10_usize {
@@ -248,51 +277,39 @@ async fn no_request_goes_astray_while_pods_are_replaced() {
                 ..DeleteParams::default()
             };
             pods(&client).delete(name, &at_once).await.unwrap();
-            eventually("the pod is replaced", || async {
+            eventually("the pod is replaced and the new one answers", || async {
                 let now = platform.address_of(name).await;
-                (now.is_some() && now != before).then_some(())
+                let answered = answers.lock().contains(&(name.clone(), now.clone()?));
+                (answered && now != before).then_some(())
             })
             .await;
         }
         done.trigger();
     };
     let asking = names.iter().map(|name| {
-        let (platform, done, client) = (&platform, &done, &client);
+        let (platform, done, answers) = (&platform, &done, &answers);
         async move {
-            let mut answered = 0;
             while !done.is_triggered() {
                 let (status, reached) = platform.ask(name).await;
-                if status != StatusCode::OK {
-                    // The pod was away: told as such, never a wrong answer.
-                    assert!(
-                        [StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY]
-                            .contains(&status),
-                        "{name}: {status} {reached}"
-                    );
+                if status == StatusCode::OK {
+                    answers.lock().insert((name.clone(), reached));
                     continue;
                 }
-                answered += 1;
-                // Whoever has the address now is this sandbox's pod, or nobody has it any more.
-                let holders = pods(client).list(&ListParams::default()).await.unwrap();
-                for pod in holders {
-                    let holds = pod
-                        .status
-                        .as_ref()
-                        .and_then(|status| status.pod_ip.as_deref())
-                        == Some(reached.as_str());
-                    assert!(
-                        !holds || pod.name_any() == *name,
-                        "{name} reached {reached}"
-                    );
-                }
+                // The pod was away: told as such, never a wrong answer.
+                assert!(
+                    [StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY].contains(&status),
+                    "{name}: {status} {reached}"
+                );
             }
-            answered
         }
     });
-    let (answered, ()) = tokio::join!(futures::future::join_all(asking), replacing);
-    assert!(answered.iter().any(|count| *count > 0), "{answered:?}");
-    for name in &names {
-        platform.answers(name, StatusCode::OK).await;
+    tokio::join!(futures::future::join_all(asking), replacing);
+    for (name, reached) in answers.into_inner() {
+        let holder = eventually(&format!("{reached} is some pod's address"), || async {
+            holders.lock().get(&reached).cloned()
+        })
+        .await;
+        assert_eq!(holder, name, "whose address {reached} is");
     }
     platform.stop().await;
 }
