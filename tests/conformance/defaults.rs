@@ -67,7 +67,7 @@ async fn create(target: &Target, manifest: &Value) -> Result<Value> {
         manifest["metadata"]["name"] = name.into();
         format!("{root}/{plural}")
     };
-    let created = target.post(&path, &manifest).await?.created()?;
+    let created = target.create(&path, &manifest).await?;
     // Some defaults only show when an object is read again.
     target
         .get(&format!("{path}/{}", text(&created, "/metadata/name")))

@@ -10,10 +10,7 @@ use crate::target::{Patch, Target, config_map, names, pod, text};
 async fn deleting_answers_with_what_became_of_the_object() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
-    let created = target
-        .post(&maps, &config_map("a", json!({})))
-        .await?
-        .created()?;
+    let created = target.create(&maps, &config_map("a", json!({}))).await?;
     let path = target.config_maps("a");
     let answer = target.delete(&path).await?.ok()?;
     assert_eq!(
@@ -24,15 +21,16 @@ async fn deleting_answers_with_what_became_of_the_object() -> Result<()> {
         answer["details"],
         json!({"name": "a", "kind": "configmaps", "uid": created["metadata"]["uid"]})
     );
-    let status = target.delete(&path).await?.error(404, "NotFound");
-    assert_eq!(text(&status, "/message"), "configmaps \"a\" not found");
+    target
+        .delete(&path)
+        .await?
+        .error_saying(404, "NotFound", "configmaps \"a\" not found");
 
     // Some kinds answer with the object.
     let accounts = target.path("/api/v1", "serviceaccounts");
     target
-        .post(&accounts, &json!({"metadata": {"name": "robot"}}))
-        .await?
-        .created()?;
+        .create(&accounts, &json!({"metadata": {"name": "robot"}}))
+        .await?;
     let answer = target.delete(&format!("{accounts}/robot")).await?.ok()?;
     assert_eq!(text(&answer, "/kind"), "ServiceAccount");
     Ok(())
@@ -42,23 +40,20 @@ async fn deleting_answers_with_what_became_of_the_object() -> Result<()> {
 async fn preconditions_protect_what_was_not_meant() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
-    let created = target
-        .post(&maps, &config_map("a", json!({})))
-        .await?
-        .created()?;
+    let created = target.create(&maps, &config_map("a", json!({}))).await?;
     let path = target.config_maps("a");
     let uid = text(&created, "/metadata/uid");
     let other = target
         .delete_with(&path, json!({"preconditions": {"uid": "other"}}))
         .await?;
-    let status = other.error(409, "Conflict");
-    assert_eq!(
-        text(&status, "/message"),
-        format!(
+    other.error_saying(
+        409,
+        "Conflict",
+        &format!(
             "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (other) \
              does not match the UID in record ({uid}). The object might have been deleted and then \
              recreated"
-        )
+        ),
     );
     let old = created["metadata"]["resourceVersion"].clone();
     let changed = target
@@ -81,7 +76,7 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() -> Result<()> {
     let maps = target.config_maps("");
     let mut map = config_map("a", json!({}));
     map["metadata"]["finalizers"] = json!(["example.com/one", "example.com/two"]);
-    target.post(&maps, &map).await?.created()?;
+    target.create(&maps, &map).await?;
     let path = target.config_maps("a");
     let answer = target.delete(&path).await?;
     assert_eq!(answer.status, StatusCode::OK);
@@ -112,7 +107,7 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() -> Result<()> {
 async fn pods_end_gracefully_once_somebody_runs_them() -> Result<()> {
     let target = Target::new().await?;
     let pods = target.path("/api/v1", "pods");
-    target.post(&pods, &pod("idle")).await?.created()?;
+    target.create(&pods, &pod("idle")).await?;
     target.delete(&format!("{pods}/idle")).await?.ok()?;
     target
         .get(&format!("{pods}/idle"))
@@ -122,7 +117,7 @@ async fn pods_end_gracefully_once_somebody_runs_them() -> Result<()> {
     let mut busy = pod("busy");
     busy["spec"]["nodeName"] = "somewhere".into();
     busy["spec"]["terminationGracePeriodSeconds"] = 600.into();
-    target.post(&pods, &busy).await?.created()?;
+    target.create(&pods, &busy).await?;
     let path = format!("{pods}/busy");
     let answer = target.delete(&path).await?.ok()?;
     assert_eq!(text(&answer, "/kind"), "Pod");
@@ -148,7 +143,7 @@ async fn collections_can_be_deleted_by_selector() -> Result<()> {
     for (name, group) in [("a", "x"), ("b", "x"), ("c", "y")] {
         let mut map = config_map(name, json!({}));
         map["metadata"]["labels"] = json!({"group": group});
-        target.post(&maps, &map).await?.created()?;
+        target.create(&maps, &map).await?;
     }
     let deleted = target
         .delete(&format!("{maps}?labelSelector=group%3Dx"))
@@ -179,28 +174,28 @@ async fn what_is_owned_goes_with_its_owner() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     let owner = target
-        .post(&maps, &config_map("owner", json!({})))
-        .await?
-        .created()?;
-    target
-        .post(&maps, &owned("child", &owner, false))
-        .await?
-        .created()?;
+        .create(&maps, &config_map("owner", json!({})))
+        .await?;
+    target.create(&maps, &owned("child", &owner, false)).await?;
     let background = json!({"propagationPolicy": "Background"});
     target
         .delete_with(&target.config_maps("owner"), background)
         .await?
         .ok()?;
-    gone(&target, "child").await?;
+    target
+        .answers(&target.config_maps("child"), StatusCode::NOT_FOUND)
+        .await?;
 
     // An owner that never was, or was another, owns nothing.
     let mut stranger = owner.clone();
     stranger["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111".into();
     target
-        .post(&maps, &owned("orphan", &stranger, false))
-        .await?
-        .created()?;
-    gone(&target, "orphan").await
+        .create(&maps, &owned("orphan", &stranger, false))
+        .await?;
+    target
+        .answers(&target.config_maps("orphan"), StatusCode::NOT_FOUND)
+        .await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,12 +203,11 @@ async fn foreground_deletion_ends_with_the_owner() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     let owner = target
-        .post(&maps, &config_map("owner", json!({})))
-        .await?
-        .created()?;
+        .create(&maps, &config_map("owner", json!({})))
+        .await?;
     let mut child = owned("child", &owner, true);
     child["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    target.post(&maps, &child).await?.created()?;
+    target.create(&maps, &child).await?;
     let path = target.config_maps("owner");
     target
         .delete_with(&path, json!({"propagationPolicy": "Foreground"}))
@@ -226,16 +220,12 @@ async fn foreground_deletion_ends_with_the_owner() -> Result<()> {
     );
 
     let child = target.config_maps("child");
-    target
-        .eventually("the child to be deleted first", async || {
-            let child = target.get(&child).await?.ok()?;
-            Ok((!text(&child, "/metadata/deletionTimestamp").is_empty()).then_some(()))
-        })
-        .await?;
+    target.terminating(&child).await?;
     target.get(&path).await?.ok()?;
     let release = json!({"metadata": {"finalizers": null}});
     target.patch(Patch::Merge, &child, &release).await?.ok()?;
-    gone(&target, "owner").await
+    target.answers(&path, StatusCode::NOT_FOUND).await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,19 +233,15 @@ async fn orphans_stay_and_forget_their_owner() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     let owner = target
-        .post(&maps, &config_map("owner", json!({})))
-        .await?
-        .created()?;
-    target
-        .post(&maps, &owned("child", &owner, false))
-        .await?
-        .created()?;
+        .create(&maps, &config_map("owner", json!({})))
+        .await?;
+    target.create(&maps, &owned("child", &owner, false)).await?;
     let path = target.config_maps("owner");
     target
         .delete_with(&path, json!({"propagationPolicy": "Orphan"}))
         .await?
         .ok()?;
-    gone(&target, "owner").await?;
+    target.answers(&path, StatusCode::NOT_FOUND).await?;
     let child = target.get(&target.config_maps("child")).await?.ok()?;
     assert!(
         child["metadata"].get("ownerReferences").is_none(),
@@ -264,24 +250,12 @@ async fn orphans_stay_and_forget_their_owner() -> Result<()> {
     Ok(())
 }
 
-async fn gone(target: &Target, name: &str) -> Result<()> {
-    let path = target.config_maps(name);
-    target
-        .eventually(&format!("{name} to be gone"), async || {
-            Ok((target.get(&path).await?.status == StatusCode::NOT_FOUND).then_some(()))
-        })
-        .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_takes_its_content_with_it() -> Result<()> {
     let target = Target::new().await?;
     let name = target.unique("doomed");
     let namespace = json!({"metadata": {"name": name}});
-    let created = target
-        .post("/api/v1/namespaces", &namespace)
-        .await?
-        .created()?;
+    let created = target.create("/api/v1/namespaces", &namespace).await?;
     assert_eq!(created["spec"]["finalizers"], json!(["kubernetes"]));
     assert_eq!(created["status"]["phase"], "Active");
     assert_eq!(
@@ -291,7 +265,7 @@ async fn a_namespace_takes_its_content_with_it() -> Result<()> {
     let maps = format!("/api/v1/namespaces/{name}/configmaps");
     let mut held = config_map("held", json!({}));
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    target.post(&maps, &held).await?.created()?;
+    target.create(&maps, &held).await?;
 
     let path = format!("/api/v1/namespaces/{name}");
     target.delete(&path).await?.ok()?;
@@ -300,26 +274,21 @@ async fn a_namespace_takes_its_content_with_it() -> Result<()> {
     let status = target
         .post(&maps, &config_map("late", json!({})))
         .await?
-        .error(403, "Forbidden");
-    assert_eq!(
-        text(&status, "/message"),
-        format!(
-            "configmaps \"late\" is forbidden: unable to create new content in namespace {name} \
-             because it is being terminated"
-        )
-    );
+        .error_saying(
+            403,
+            "Forbidden",
+            &format!(
+                "configmaps \"late\" is forbidden: unable to create new content in namespace {name} \
+                 because it is being terminated"
+            ),
+        );
     assert_eq!(
         status["details"]["causes"][0]["reason"],
         "NamespaceTerminating"
     );
 
     let held = format!("{maps}/held");
-    target
-        .eventually("the content to be deleted", async || {
-            let held = target.get(&held).await?.ok()?;
-            Ok((!text(&held, "/metadata/deletionTimestamp").is_empty()).then_some(()))
-        })
-        .await?;
+    target.terminating(&held).await?;
     target
         .patch(
             Patch::Merge,
@@ -328,25 +297,22 @@ async fn a_namespace_takes_its_content_with_it() -> Result<()> {
         )
         .await?
         .ok()?;
-    target
-        .eventually("the namespace to be gone", async || {
-            Ok((target.get(&path).await?.status == StatusCode::NOT_FOUND).then_some(()))
-        })
-        .await
+    target.answers(&path, StatusCode::NOT_FOUND).await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_created_where_there_is_no_namespace() -> Result<()> {
     let target = Target::new().await?;
     let maps = "/api/v1/namespaces/no-such-namespace/configmaps";
-    let status = target
+    target
         .post(maps, &config_map("a", json!({})))
         .await?
-        .error(404, "NotFound");
-    assert_eq!(
-        text(&status, "/message"),
-        "namespaces \"no-such-namespace\" not found"
-    );
+        .error_saying(
+            404,
+            "NotFound",
+            "namespaces \"no-such-namespace\" not found",
+        );
     assert_eq!(names(&target.get(maps).await?.ok()?), Vec::<String>::new());
     Ok(())
 }

@@ -22,10 +22,10 @@ async fn what_does_not_exist() -> Result<()> {
         })
     );
     let deployment = target.path("/apis/apps/v1", "deployments/none");
-    let status = target.get(&deployment).await?.error(404, "NotFound");
-    assert_eq!(
-        text(&status, "/message"),
-        "deployments.apps \"none\" not found"
+    let status = target.get(&deployment).await?.error_saying(
+        404,
+        "NotFound",
+        "deployments.apps \"none\" not found",
     );
     assert_eq!(
         status["details"],
@@ -48,10 +48,10 @@ async fn what_is_not_allowed_on_a_path() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     let answer = target.put(&maps, &config_map("a", json!({}))).await?;
-    let status = answer.error(405, "MethodNotAllowed");
-    assert_eq!(
-        text(&status, "/message"),
-        "the server does not allow this method on the requested resource"
+    answer.error_saying(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
     );
     let namespaces = target.delete("/api/v1/namespaces").await?;
     namespaces.error(405, "MethodNotAllowed");
@@ -79,8 +79,10 @@ async fn bodies_that_do_not_fit() -> Result<()> {
              bool into Go struct field ObjectMeta.metadata.labels of type string",
         ),
     ] {
-        let status = target.post(&maps, &body).await?.error(400, "BadRequest");
-        assert_eq!(text(&status, "/message"), message);
+        target
+            .post(&maps, &body)
+            .await?
+            .error_saying(400, "BadRequest", message);
     }
     for (api_version, kind) in [
         ("v2", "ConfigMap"),
@@ -115,11 +117,11 @@ async fn invalid_objects_list_their_causes() -> Result<()> {
     let status = target
         .post(&target.path("/api/v1", "pods"), &wrong)
         .await?
-        .error(422, "Invalid");
-    assert_eq!(
-        text(&status, "/message"),
-        "Pod \"p\" is invalid: spec.containers[0].image: Required value"
-    );
+        .error_saying(
+            422,
+            "Invalid",
+            "Pod \"p\" is invalid: spec.containers[0].image: Required value",
+        );
     assert_eq!(
         status["details"],
         json!({"name": "p", "kind": "Pod", "causes": [{
@@ -127,15 +129,15 @@ async fn invalid_objects_list_their_causes() -> Result<()> {
             "field": "spec.containers[0].image"}]})
     );
     wrong["spec"]["containers"] = json!([{"name": "a", "image": "b", "ports": [{"containerPort": 0}]}, {"name": "a", "image": "b"}]);
-    let status = target
+    target
         .post(&target.path("/api/v1", "pods"), &wrong)
         .await?
-        .error(422, "Invalid");
-    assert_eq!(
-        text(&status, "/message"),
-        "Pod \"p\" is invalid: [spec.containers[0].ports[0].containerPort: Required value, \
-         spec.containers[1].name: Duplicate value: \"a\"]"
-    );
+        .error_saying(
+            422,
+            "Invalid",
+            "Pod \"p\" is invalid: [spec.containers[0].ports[0].containerPort: Required value, \
+             spec.containers[1].name: Duplicate value: \"a\"]",
+        );
     let status = target
         .post(
             &target.path("/apis/apps/v1", "deployments"),
@@ -174,9 +176,8 @@ async fn health_and_version_need_no_object() -> Result<()> {
 async fn options_that_make_no_sense() -> Result<()> {
     let target = Target::new().await?;
     target
-        .post(&target.config_maps(""), &config_map("a", json!({})))
-        .await?
-        .created()?;
+        .create(&target.config_maps(""), &config_map("a", json!({})))
+        .await?;
     let path = target.config_maps("a");
     let wrong = target
         .delete_with(&path, json!({"propagationPolicy": "Sideways"}))

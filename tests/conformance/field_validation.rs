@@ -4,7 +4,7 @@ use anyhow::Result;
 use http::Method;
 use serde_json::json;
 
-use crate::target::{Answer, Patch, Target, text};
+use crate::target::{Answer, Patch, Target, only_v1, text};
 
 async fn post(target: &Target, query: &str, body: &str) -> Result<Answer> {
     let path = format!("{}{query}", target.config_maps(""));
@@ -20,22 +20,22 @@ const TWICE: &str = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"n
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_refuses() -> Result<()> {
     let target = Target::new().await?;
-    let status = post(&target, "?fieldValidation=Strict", TYPO)
+    post(&target, "?fieldValidation=Strict", TYPO)
         .await?
-        .error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
-        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: \
-         unknown field \"metadata.lables\", unknown field \"dta\""
-    );
-    let status = post(&target, "?fieldValidation=Strict", TWICE)
+        .error_saying(
+            400,
+            "BadRequest",
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: \
+             unknown field \"metadata.lables\", unknown field \"dta\"",
+        );
+    post(&target, "?fieldValidation=Strict", TWICE)
         .await?
-        .error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
-        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: \
-         duplicate field \"data.k\", duplicate field \"immutable\""
-    );
+        .error_saying(
+            400,
+            "BadRequest",
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: \
+             duplicate field \"data.k\", duplicate field \"immutable\"",
+        );
     Ok(())
 }
 
@@ -81,12 +81,12 @@ async fn nested_fields_are_named_by_path() -> Result<()> {
         "containers": [{"name": "a", "image": "b", "imagePolicy": "Always", "ports": [{"containerPort": 1, "protcol": "TCP"}]}],
         "volumes": [{"name": "v", "emptydir": {}}]}});
     let path = target.path("/api/v1", "pods?fieldValidation=Strict");
-    let status = target.post(&path, &pod).await?.error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
+    target.post(&path, &pod).await?.error_saying(
+        400,
+        "BadRequest",
         "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \
-         \"spec.containers[0].imagePolicy\", unknown field \"spec.containers[0].ports[0].protcol\", \
-         unknown field \"spec.volumes[0].emptydir\""
+         \"spec.containers[0].imagePolicy\", unknown field \
+         \"spec.containers[0].ports[0].protcol\", unknown field \"spec.volumes[0].emptydir\"",
     );
     Ok(())
 }
@@ -119,13 +119,14 @@ async fn patches_are_checked_by_their_result() -> Result<()> {
 async fn custom_resources_are_pruned_to_their_schema() -> Result<()> {
     let target = Target::new().await?;
     let custom = target
-        .define("Strict", json!({"scope": "Namespaced", "versions": [{"name": "v1", "served": true, "storage": true,
-            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
-                "spec": {"type": "object", "properties": {"a": {"type": "string"}, "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}}}]}))
+        .define("Strict", only_v1(json!({"schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"a": {"type": "string"}, "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}}})))
         .await?;
     let object = |name: &str| {
-        json!({"apiVersion": custom.api_version("v1"), "kind": "Strict", "metadata": {"name": name},
-            "spec": {"a": "1", "b": "2", "free": {"c": {"d": 1}}}})
+        custom.object(
+            name,
+            json!({"spec": {"a": "1", "b": "2", "free": {"c": {"d": 1}}}}),
+        )
     };
     let path = custom.path(&target, "v1", "");
     let answer = target.post(&path, &object("x")).await?;

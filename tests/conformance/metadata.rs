@@ -3,12 +3,10 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::target::{Patch, Target, config_map, text};
+use crate::target::{Patch, Target, any_fields, config_map, only_v1, text};
 
 fn definition(subresources: Value) -> Value {
-    json!({"scope": "Namespaced", "versions": [{"name": "v1", "served": true, "storage": true,
-        "subresources": subresources,
-        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]})
+    only_v1(json!({"subresources": subresources, "schema": any_fields()}))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,10 +17,7 @@ async fn the_server_fills_in_identity_and_ignores_what_clients_say() -> Result<(
     map["metadata"]["creationTimestamp"] = "2001-01-01T00:00:00Z".into();
     map["metadata"]["deletionTimestamp"] = "2001-01-01T00:00:00Z".into();
     map["metadata"]["selfLink"] = "/x".into();
-    let created = target
-        .post(&target.config_maps(""), &map)
-        .await?
-        .created()?;
+    let created = target.create(&target.config_maps(""), &map).await?;
     let metadata = &created["metadata"];
     assert_ne!(metadata["uid"], "mine");
     assert_ne!(metadata["creationTimestamp"], "2001-01-01T00:00:00Z");
@@ -39,14 +34,15 @@ async fn the_server_fills_in_identity_and_ignores_what_clients_say() -> Result<(
         metadata["creationTimestamp"]
     );
     let change = json!({"metadata": {"uid": "other"}});
-    let status = target
+    target
         .patch(Patch::Merge, &path, &change)
         .await?
-        .error(422, "Invalid");
-    assert_eq!(
-        text(&status, "/message"),
-        "ConfigMap \"a\" is invalid: metadata.uid: Invalid value: \"other\": field is immutable"
-    );
+        .error_saying(
+            422,
+            "Invalid",
+            "ConfigMap \"a\" is invalid: metadata.uid: Invalid value: \"other\": field is \
+             immutable",
+        );
     let mut other = created.clone();
     other["metadata"]["uid"] = "other".into();
     let status = target.put(&path, &other).await?.error(409, "Conflict");
@@ -70,12 +66,8 @@ async fn the_generation_counts_changes_of_the_spec() -> Result<()> {
         .define("Counter", definition(json!({"status": {}})))
         .await?;
     let path = custom.path(&target, "v1", "c");
-    let object = json!({"apiVersion": custom.api_version("v1"), "kind": "Counter", "metadata": {"name": "c"},
-        "spec": {"n": 1}, "status": {"seen": 1}});
-    let created = target
-        .post(&custom.path(&target, "v1", ""), &object)
-        .await?
-        .created()?;
+    let fields = json!({"spec": {"n": 1}, "status": {"seen": 1}});
+    let created = custom.create(&target, "c", fields).await?;
     assert_eq!(created["metadata"]["generation"], 1);
     assert!(
         created.get("status").is_none(),
@@ -110,11 +102,8 @@ async fn without_a_status_subresource_everything_counts() -> Result<()> {
     let target = Target::new().await?;
     let custom = target.define("Plain", definition(json!({}))).await?;
     let path = custom.path(&target, "v1", "p");
-    let object = json!({"apiVersion": custom.api_version("v1"), "kind": "Plain", "metadata": {"name": "p"}, "status": {"n": 1}});
-    let created = target
-        .post(&custom.path(&target, "v1", ""), &object)
-        .await?
-        .created()?;
+    let fields = json!({"status": {"n": 1}});
+    let created = custom.create(&target, "p", fields).await?;
     assert_eq!(
         (&created["metadata"]["generation"], &created["status"]["n"]),
         (&json!(1), &json!(1))
@@ -186,8 +175,7 @@ async fn metadata_is_validated() -> Result<()> {
              be empty",
         ),
     ] {
-        let status = post(metadata).await?.error(422, "Invalid");
-        assert_eq!(text(&status, "/message"), message);
+        post(metadata).await?.error_saying(422, "Invalid", message);
     }
     let owned = json!({"name": "a", "ownerReferences": [{"apiVersion": "v1", "kind": "Event", "name": "e", "uid": "u"}]});
     let status = post(owned).await?.error(422, "Invalid");
@@ -201,13 +189,13 @@ async fn metadata_is_validated() -> Result<()> {
     let fields = status["details"]["causes"].as_array().into_iter().flatten();
     let fields: Vec<&str> = fields.map(|cause| text(cause, "/field")).collect();
     assert_eq!(fields, ["metadata.generateName", "metadata.name"]);
-    let status = post(json!({"name": "a", "namespace": "elsewhere"}))
+    post(json!({"name": "a", "namespace": "elsewhere"}))
         .await?
-        .error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
-        "the namespace of the provided object does not match the namespace sent on the request"
-    );
+        .error_saying(
+            400,
+            "BadRequest",
+            "the namespace of the provided object does not match the namespace sent on the request",
+        );
     Ok(())
 }
 
@@ -217,15 +205,16 @@ async fn namespaces_and_services_have_names_of_their_own_rules() -> Result<()> {
     let status = target
         .post("/api/v1/namespaces", &json!({"metadata": {"name": "a.b"}}))
         .await?;
-    let status = status.error(422, "Invalid");
-    assert_eq!(
-        text(&status, "/message"),
-        "Namespace \"a.b\" is invalid: metadata.name: Invalid value: \"a.b\": must not contain dots"
+    status.error_saying(
+        422,
+        "Invalid",
+        "Namespace \"a.b\" is invalid: metadata.name: Invalid value: \"a.b\": must not contain \
+         dots",
     );
     let service =
         |name: &str| json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 1}]}});
     let services = target.path("/api/v1", "services");
-    target.post(&services, &service("1a")).await?.created()?;
+    target.create(&services, &service("1a")).await?;
     let status = target
         .post(&services, &service("a.b"))
         .await?
@@ -236,6 +225,6 @@ async fn namespaces_and_services_have_names_of_their_own_rules() -> Result<()> {
     );
     let role = json!({"metadata": {"name": "system:thing"}, "rules": []});
     let roles = target.path("/apis/rbac.authorization.k8s.io/v1", "roles");
-    target.post(&roles, &role).await?.created()?;
+    target.create(&roles, &role).await?;
     Ok(())
 }

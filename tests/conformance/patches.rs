@@ -3,17 +3,14 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::target::{Patch, Target, config_map, text};
+use crate::target::{Patch, Target, any_fields, config_map, only_v1, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn json_patches() -> Result<()> {
     let target = Target::new().await?;
     let mut map = config_map("a", json!({"one": "1", "two": "2"}));
     map["metadata"]["annotations"] = json!({"example.com/k": "v"});
-    target
-        .post(&target.config_maps(""), &map)
-        .await?
-        .created()?;
+    target.create(&target.config_maps(""), &map).await?;
     let path = target.config_maps("a");
     let patch = json!([
         {"op": "test", "path": "/data/one", "value": "1"},
@@ -84,10 +81,7 @@ async fn merge_patches() -> Result<()> {
     let target = Target::new().await?;
     let mut map = config_map("a", json!({"one": "1", "two": "2"}));
     map["metadata"]["labels"] = json!({"l": "1", "m": "2"});
-    target
-        .post(&target.config_maps(""), &map)
-        .await?
-        .created()?;
+    target.create(&target.config_maps(""), &map).await?;
     let path = target.config_maps("a");
     let patch = json!({"metadata": {"labels": {"l": null}}, "data": {"one": null, "three": "3"}});
     let patched = target.patch(Patch::Merge, &path, &patch).await?.ok()?;
@@ -129,7 +123,7 @@ async fn strategic_patches_merge_lists_by_key() -> Result<()> {
             ]},
         }},
     });
-    target.post(&sets, &set).await?.created()?;
+    target.create(&sets, &set).await?;
     let path = format!("{sets}/s");
     let patch = async |containers: Value| {
         let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
@@ -186,24 +180,18 @@ async fn strategic_patches_merge_lists_by_key() -> Result<()> {
 async fn strategic_patches_are_for_built_in_kinds() -> Result<()> {
     let target = Target::new().await?;
     let custom = target
-        .define("Free", json!({"scope": "Namespaced", "versions": [{"name": "v1", "served": true, "storage": true,
-            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}))
+        .define("Free", only_v1(json!({"schema": any_fields()})))
         .await?;
-    let object =
-        json!({"apiVersion": custom.api_version("v1"), "kind": "Free", "metadata": {"name": "f"}});
-    target
-        .post(&custom.path(&target, "v1", ""), &object)
-        .await?
-        .created()?;
+    custom.create(&target, "f", json!({})).await?;
     let path = custom.path(&target, "v1", "f");
     let status = target
         .patch(Patch::Strategic, &path, &json!({"spec": {}}))
         .await?;
-    let status = status.error(415, "UnsupportedMediaType");
-    assert_eq!(
-        text(&status, "/message"),
+    status.error_saying(
+        415,
+        "UnsupportedMediaType",
         "the body of the request was in an unknown format - accepted media types include: \
-         application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+         application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
     );
     Ok(())
 }
@@ -212,17 +200,16 @@ async fn strategic_patches_are_for_built_in_kinds() -> Result<()> {
 async fn a_patch_cannot_rename_or_retype() -> Result<()> {
     let target = Target::new().await?;
     target
-        .post(&target.config_maps(""), &config_map("a", json!({})))
-        .await?
-        .created()?;
+        .create(&target.config_maps(""), &config_map("a", json!({})))
+        .await?;
     let path = target.config_maps("a");
     let status = target
         .patch(Patch::Merge, &path, &json!({"metadata": {"name": "b"}}))
         .await?;
-    let status = status.error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
-        "the name of the object (b) does not match the name on the URL (a)"
+    status.error_saying(
+        400,
+        "BadRequest",
+        "the name of the object (b) does not match the name on the URL (a)",
     );
     let status = target
         .patch(

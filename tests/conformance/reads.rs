@@ -3,23 +3,17 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::target::{Target, config_map, names, pod, text};
+use crate::target::{Target, config_map, names, only_v1, pod, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_carries_the_revision_of_what_it_shows() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
-    let first = target
-        .post(&maps, &config_map("a", json!({})))
-        .await?
-        .created()?;
+    let first = target.create(&maps, &config_map("a", json!({}))).await?;
     let before = target.get(&maps).await?.ok()?;
     assert_eq!(text(&before, "/kind"), "ConfigMapList");
     assert_eq!(text(&before, "/apiVersion"), "v1");
-    let second = target
-        .post(&maps, &config_map("b", json!({})))
-        .await?
-        .created()?;
+    let second = target.create(&maps, &config_map("b", json!({}))).await?;
     let after = target.get(&maps).await?.ok()?;
 
     let revision = |object| text(object, "/metadata/resourceVersion").parse::<u64>();
@@ -41,7 +35,7 @@ async fn pages_show_one_moment() -> Result<()> {
     for name in ["a", "b", "c", "d", "e"] {
         let mut map = config_map(name, json!({}));
         map["metadata"]["labels"] = json!({"paged": "yes"});
-        target.post(&maps, &map).await?.created()?;
+        target.create(&maps, &map).await?;
     }
     let query = "labelSelector=paged%3Dyes&limit=2";
     let first = target.get(&format!("{maps}?{query}")).await?.ok()?;
@@ -84,10 +78,7 @@ async fn without_a_selector_the_first_page_counts_the_rest() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     for name in ["a", "b", "c"] {
-        target
-            .post(&maps, &config_map(name, json!({})))
-            .await?
-            .created()?;
+        target.create(&maps, &config_map(name, json!({}))).await?;
     }
     let all = names(&target.get(&maps).await?.ok()?).len();
     let page = target.get(&format!("{maps}?limit=1")).await?.ok()?;
@@ -99,15 +90,9 @@ async fn without_a_selector_the_first_page_counts_the_rest() -> Result<()> {
 async fn revisions_can_be_asked_for() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
-    let created = target
-        .post(&maps, &config_map("a", json!({})))
-        .await?
-        .created()?;
+    let created = target.create(&maps, &config_map("a", json!({}))).await?;
     let revision = text(&created, "/metadata/resourceVersion").to_owned();
-    target
-        .post(&maps, &config_map("b", json!({})))
-        .await?
-        .created()?;
+    target.create(&maps, &config_map("b", json!({}))).await?;
 
     let any = target
         .get(&format!("{maps}?resourceVersion=0"))
@@ -144,7 +129,7 @@ async fn label_selectors() -> Result<()> {
     ] {
         let mut map = config_map(name, json!({}));
         map["metadata"]["labels"] = labels;
-        target.post(&maps, &map).await?.created()?;
+        target.create(&maps, &map).await?;
     }
     for (selector, expected) in [
         ("app%3Dweb", vec!["a", "b"]),
@@ -197,7 +182,7 @@ async fn field_selectors() -> Result<()> {
     let target = Target::new().await?;
     let pods = target.path("/api/v1", "pods");
     for name in ["a", "b"] {
-        target.post(&pods, &pod(name)).await?.created()?;
+        target.create(&pods, &pod(name)).await?;
     }
     for (selector, expected) in [
         ("metadata.name%3Da", vec!["a"]),
@@ -244,9 +229,8 @@ async fn fields_that_belong_to_a_kind() -> Result<()> {
     let target = Target::new().await?;
     let secret = json!({"metadata": {"name": "s"}, "type": "example.com/x"});
     target
-        .post(&target.path("/api/v1", "secrets"), &secret)
-        .await?
-        .created()?;
+        .create(&target.path("/api/v1", "secrets"), &secret)
+        .await?;
     let secrets = target.path("/api/v1", "secrets?fieldSelector=type%3Dexample.com%2Fx");
     assert_eq!(names(&target.get(&secrets).await?.ok()?), ["s"]);
 
@@ -256,9 +240,8 @@ async fn fields_that_belong_to_a_kind() -> Result<()> {
         "source": {"component": "tester"},
     });
     target
-        .post(&target.path("/api/v1", "events"), &event)
-        .await?
-        .created()?;
+        .create(&target.path("/api/v1", "events"), &event)
+        .await?;
     for selector in [
         "involvedObject.name%3Dp,involvedObject.kind%3DPod",
         "reason%3DBecause,type%3DNormal",
@@ -281,7 +264,7 @@ async fn fields_that_belong_to_a_kind() -> Result<()> {
 
     let services = target.path("/api/v1", "services");
     let service = json!({"metadata": {"name": "svc"}, "spec": {"clusterIP": "None", "selector": {"a": "b"}, "ports": [{"port": 1}]}});
-    target.post(&services, &service).await?.created()?;
+    target.create(&services, &service).await?;
     let headless = format!("{services}?fieldSelector=spec.clusterIP%3DNone,spec.type%3DClusterIP");
     assert_eq!(names(&target.get(&headless).await?.ok()?), ["svc"]);
     Ok(())
@@ -293,16 +276,11 @@ async fn selectable_fields_of_custom_resources() -> Result<()> {
     let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {
         "spec": {"type": "object", "properties": {"color": {"type": "string"}, "size": {"type": "integer"}}}}}});
     let custom = target
-        .define("Shirt", json!({"scope": "Namespaced", "versions": [{"name": "v1", "served": true, "storage": true,
-            "schema": schema, "selectableFields": [{"jsonPath": ".spec.color"}, {"jsonPath": ".spec.size"}]}]}))
+        .define("Shirt", only_v1(json!({"schema": schema, "selectableFields": [{"jsonPath": ".spec.color"}, {"jsonPath": ".spec.size"}]})))
         .await?;
     for (name, color, size) in [("a", "red", 1), ("b", "blue", 1)] {
-        let shirt = json!({"apiVersion": custom.api_version("v1"), "kind": "Shirt", "metadata": {"name": name},
-            "spec": {"color": color, "size": size}});
-        target
-            .post(&custom.path(&target, "v1", ""), &shirt)
-            .await?
-            .created()?;
+        let fields = json!({"spec": {"color": color, "size": size}});
+        custom.create(&target, name, fields).await?;
     }
     let list = async |selector: &str| {
         let path = format!(
@@ -316,10 +294,10 @@ async fn selectable_fields_of_custom_resources() -> Result<()> {
         names(&list("spec.size%3D1,spec.color!%3Dred").await?.ok()?),
         ["b"]
     );
-    let status = list("spec.shape%3Dx").await?.error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
-        "field label not supported: spec.shape"
+    list("spec.shape%3Dx").await?.error_saying(
+        400,
+        "BadRequest",
+        "field label not supported: spec.shape",
     );
     Ok(())
 }
@@ -329,10 +307,7 @@ async fn lists_across_namespaces_and_of_metadata_alone() -> Result<()> {
     let target = Target::new().await?;
     let mut map = config_map("a", json!({"k": "v"}));
     map["metadata"]["labels"] = json!({"of": target.namespace()});
-    target
-        .post(&target.config_maps(""), &map)
-        .await?
-        .created()?;
+    target.create(&target.config_maps(""), &map).await?;
     let everywhere = format!(
         "/api/v1/configmaps?labelSelector=of%3D{}",
         target.namespace()
@@ -340,21 +315,13 @@ async fn lists_across_namespaces_and_of_metadata_alone() -> Result<()> {
     assert_eq!(names(&target.get(&everywhere).await?.ok()?), ["a"]);
 
     let accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
-    let list = target
-        .call(http::Method::GET, &everywhere, &[("accept", accept)], None)
-        .await?
-        .ok()?;
+    let list = target.get_as(&everywhere, accept).await?.ok()?;
     assert_eq!(text(&list, "/kind"), "PartialObjectMetadataList");
     assert_eq!(text(&list["items"][0], "/metadata/name"), "a");
     assert!(list["items"][0].get("data").is_none());
     let accept = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
     let one = target
-        .call(
-            http::Method::GET,
-            &target.config_maps("a"),
-            &[("accept", accept)],
-            None,
-        )
+        .get_as(&target.config_maps("a"), accept)
         .await?
         .ok()?;
     assert_eq!(

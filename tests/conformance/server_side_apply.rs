@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::target::{Patch, Target, config_map, text};
+use crate::target::{Answer, Patch, Target, config_map, only_v1, text};
 
 /// The fields of each manager, as `manager operation -> fieldsV1`.
 fn managers(object: &Value) -> Vec<(String, Value)> {
@@ -21,12 +21,7 @@ fn managers(object: &Value) -> Vec<(String, Value)> {
     managers
 }
 
-async fn apply(
-    target: &Target,
-    name: &str,
-    manager: &str,
-    data: Value,
-) -> Result<crate::target::Answer> {
+async fn apply(target: &Target, name: &str, manager: &str, data: Value) -> Result<Answer> {
     let path = format!("{}?fieldManager={manager}", target.config_maps(name));
     target
         .patch(Patch::Apply, &path, &config_map(name, data))
@@ -80,11 +75,11 @@ async fn conflicts_name_manager_and_field() -> Result<()> {
         .created()?;
     let status = apply(&target, "a", "two", json!({"k": "2"}))
         .await?
-        .error(409, "Conflict");
-    assert_eq!(
-        text(&status, "/message"),
-        "Apply failed with 1 conflict: conflict with \"one\": .data.k"
-    );
+        .error_saying(
+            409,
+            "Conflict",
+            "Apply failed with 1 conflict: conflict with \"one\": .data.k",
+        );
     assert_eq!(
         status["details"]["causes"],
         json!([{"reason": "FieldManagerConflict", "message": "conflict with \"one\"", "field": ".data.k"}])
@@ -127,13 +122,13 @@ async fn other_writers_take_over_what_they_change() -> Result<()> {
             ("one Apply".to_owned(), json!({"f:data": {"f:l": {}}})),
         ]
     );
-    let status = apply(&target, "a", "one", json!({"k": "1", "l": "2"}))
+    apply(&target, "a", "one", json!({"k": "1", "l": "2"}))
         .await?
-        .error(409, "Conflict");
-    assert_eq!(
-        text(&status, "/message"),
-        "Apply failed with 1 conflict: conflict with \"editor\" using v1: .data.k"
-    );
+        .error_saying(
+            409,
+            "Conflict",
+            "Apply failed with 1 conflict: conflict with \"editor\" using v1: .data.k",
+        );
     Ok(())
 }
 
@@ -178,20 +173,21 @@ async fn a_status_has_managers_of_its_own() -> Result<()> {
     let target = Target::new().await?;
     let namespace = format!("/api/v1/namespaces/{}", target.namespace());
     let custom = target
-        .define("Owned", json!({"scope": "Namespaced", "versions": [{"name": "v1", "served": true, "storage": true,
-            "subresources": {"status": {}},
+        .define(
+            "Owned",
+            only_v1(json!({"subresources": {"status": {}},
             "schema": {"openAPIV3Schema": {"type": "object", "properties": {
                 "spec": {"type": "object", "properties": {"a": {"type": "string"}}},
-                "status": {"type": "object", "properties": {"b": {"type": "string"}}}}}}}]}))
+                "status": {"type": "object", "properties": {"b": {"type": "string"}}}}}}})),
+        )
         .await?;
-    let object = |field: &str, value: Value| json!({"apiVersion": custom.api_version("v1"), "kind": "Owned", "metadata": {"name": "o"}, field: value});
     let path = custom.path(&target, "v1", "o");
-    let spec = object("spec", json!({"a": "1"}));
+    let spec = custom.object("o", json!({"spec": {"a": "1"}}));
     target
         .patch(Patch::Apply, &format!("{path}?fieldManager=m"), &spec)
         .await?
         .created()?;
-    let status = object("status", json!({"b": "2"}));
+    let status = custom.object("o", json!({"status": {"b": "2"}}));
     let applied = target
         .patch(
             Patch::Apply,
@@ -224,11 +220,11 @@ async fn what_an_apply_must_say() -> Result<()> {
     let status = target
         .patch(Patch::Apply, &path, &config_map("a", json!({})))
         .await?;
-    let status = status.error(422, "Invalid");
-    assert_eq!(
-        text(&status, "/message"),
+    status.error_saying(
+        422,
+        "Invalid",
         "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for \
-         apply patch"
+         apply patch",
     );
     let named = format!("{path}?fieldManager=m");
     for (api_version, kind, shown) in [
@@ -238,35 +234,27 @@ async fn what_an_apply_must_say() -> Result<()> {
         ("v2", "ConfigMap", "/v2, Kind=ConfigMap"),
     ] {
         let other = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}});
-        let status = target
+        target
             .patch(Patch::Apply, &named, &other)
             .await?
-            .error(400, "BadRequest");
-        assert_eq!(
-            text(&status, "/message"),
-            format!("invalid object type: {shown}")
-        );
+            .error_saying(400, "BadRequest", &format!("invalid object type: {shown}"));
     }
     let mut managed = config_map("a", json!({}));
     managed["metadata"]["managedFields"] = json!([{"manager": "x"}]);
-    let status = target
+    target
         .patch(Patch::Apply, &named, &managed)
         .await?
-        .error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
-        "metadata.managedFields must be nil"
-    );
+        .error_saying(400, "BadRequest", "metadata.managedFields must be nil");
     let forced = format!("{path}?force=true");
-    let status = target
+    target
         .patch(Patch::Merge, &forced, &json!({}))
         .await?
-        .error(422, "Invalid");
-    assert_eq!(
-        text(&status, "/message"),
-        "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for \
-         non-apply patch"
-    );
+        .error_saying(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for \
+             non-apply patch",
+        );
     let unknown =
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "dta": {}});
     // The real server blames itself for what the client did.
@@ -279,18 +267,17 @@ async fn what_an_apply_must_say() -> Result<()> {
     );
     // The path names the object; only to create it the configuration has to.
     let nameless = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": "v"}});
-    let status = target
+    target
         .patch(Patch::Apply, &named, &nameless)
         .await?
-        .error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
-        "the name of the object (a based on URL) was undeterminable: name must be provided"
-    );
+        .error_saying(
+            400,
+            "BadRequest",
+            "the name of the object (a based on URL) was undeterminable: name must be provided",
+        );
     target
-        .post(&target.config_maps(""), &config_map("a", json!({})))
-        .await?
-        .created()?;
+        .create(&target.config_maps(""), &config_map("a", json!({})))
+        .await?;
     let applied = target.patch(Patch::Apply, &named, &nameless).await?.ok()?;
     assert_eq!(
         (text(&applied, "/metadata/name"), &applied["data"]["k"]),

@@ -4,7 +4,7 @@ use anyhow::Result;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::target::{Patch, Target, pod, text};
+use crate::target::{Patch, Target, only_v1, pod, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_of_a_pod_is_written_apart() -> Result<()> {
@@ -12,7 +12,7 @@ async fn the_status_of_a_pod_is_written_apart() -> Result<()> {
     let pods = target.path("/api/v1", "pods");
     let mut wanted = pod("p");
     wanted["status"] = json!({"phase": "Running"});
-    let created = target.post(&pods, &wanted).await?.created()?;
+    let created = target.create(&pods, &wanted).await?;
     assert_eq!(created["status"]["phase"], "Pending");
     let path = format!("{pods}/p");
     let change = json!({"metadata": {"labels": {"a": "b"}}, "status": {"phase": "Running", "podIP": "10.9.8.7"}});
@@ -37,7 +37,7 @@ async fn scale_of_a_workload() -> Result<()> {
     let sets = target.path("/apis/apps/v1", "replicasets");
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"schedulerName": "none", "containers": [{"name": "c", "image": "local.test/none:1"}]}});
     let set = json!({"metadata": {"name": "s"}, "spec": {"replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
-    let created = target.post(&sets, &set).await?.created()?;
+    let created = target.create(&sets, &set).await?;
     let path = format!("{sets}/s/scale");
     let scale = target.get(&path).await?.ok()?;
     assert_eq!(
@@ -77,18 +77,14 @@ async fn scale_of_a_workload() -> Result<()> {
 async fn scale_of_a_custom_resource() -> Result<()> {
     let target = Target::new().await?;
     let custom = target
-        .define("Fleet", json!({"scope": "Namespaced", "versions": [{"name": "v1", "served": true, "storage": true,
-            "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size",
+        .define("Fleet", only_v1(json!({"subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size",
                 "labelSelectorPath": ".status.selector"}},
             "schema": {"openAPIV3Schema": {"type": "object", "properties": {
                 "spec": {"type": "object", "properties": {"size": {"type": "integer"}}},
-                "status": {"type": "object", "properties": {"size": {"type": "integer"}, "selector": {"type": "string"}}}}}}}]}))
+                "status": {"type": "object", "properties": {"size": {"type": "integer"}, "selector": {"type": "string"}}}}}}})))
         .await?;
-    let fleet = json!({"apiVersion": custom.api_version("v1"), "kind": "Fleet", "metadata": {"name": "f"}, "spec": {"size": 2}});
-    target
-        .post(&custom.path(&target, "v1", ""), &fleet)
-        .await?
-        .created()?;
+    let fields = json!({"spec": {"size": 2}});
+    custom.create(&target, "f", fields).await?;
     let path = custom.path(&target, "v1", "f");
     let status = json!({"status": {"size": 1, "selector": "a=b"}});
     target
@@ -111,10 +107,10 @@ async fn scale_of_a_custom_resource() -> Result<()> {
 async fn a_binding_places_a_pod_once() -> Result<()> {
     let target = Target::new().await?;
     let pods = target.path("/api/v1", "pods");
-    target.post(&pods, &pod("p")).await?.created()?;
+    target.create(&pods, &pod("p")).await?;
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
     let path = format!("{pods}/p/binding");
-    let answer = target.post(&path, &binding).await?.created()?;
+    let answer = target.create(&path, &binding).await?;
     assert_eq!(
         (text(&answer, "/kind"), text(&answer, "/status")),
         ("Status", "Success")
@@ -141,13 +137,12 @@ async fn a_binding_places_a_pod_once() -> Result<()> {
 async fn an_eviction_deletes_a_pod() -> Result<()> {
     let target = Target::new().await?;
     let pods = target.path("/api/v1", "pods");
-    target.post(&pods, &pod("p")).await?.created()?;
+    target.create(&pods, &pod("p")).await?;
     let eviction =
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
     let answer = target
-        .post(&format!("{pods}/p/eviction"), &eviction)
-        .await?
-        .created()?;
+        .create(&format!("{pods}/p/eviction"), &eviction)
+        .await?;
     assert_eq!(
         answer,
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
@@ -167,12 +162,12 @@ async fn questions_are_answered() -> Result<()> {
         "spec": {"resourceAttributes": {"namespace": target.namespace(), "verb": "get", "resource": "pods"}},
     });
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-    let answer = target.post(path, &review).await?.created()?;
+    let answer = target.create(path, &review).await?;
     assert_eq!(answer["status"]["allowed"], true);
 
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-    let answer = target.post(path, &review).await?.created()?;
+    let answer = target.create(path, &review).await?;
     assert!(
         !text(&answer, "/status/userInfo/username").is_empty(),
         "{answer}"
@@ -180,7 +175,7 @@ async fn questions_are_answered() -> Result<()> {
 
     let path = target.path("/api/v1", "serviceaccounts/default/token");
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}});
-    let token = target.post(&path, &request).await?.created()?;
+    let token = target.create(&path, &request).await?;
     assert!(!text(&token, "/status/token").is_empty());
     assert!(!text(&token, "/status/expirationTimestamp").is_empty());
     Ok(())
@@ -194,12 +189,7 @@ async fn every_namespace_gets_an_account_and_the_authority() -> Result<()> {
         .await?
         .ok()?;
     let path = target.config_maps("kube-root-ca.crt");
-    let published = target
-        .eventually("the authority", async || {
-            let answer = target.get(&path).await?;
-            Ok((answer.status == StatusCode::OK).then_some(answer.body))
-        })
-        .await?;
+    let published = target.answers(&path, StatusCode::OK).await?;
     assert!(text(&published["data"], "/ca.crt").starts_with("-----BEGIN CERTIFICATE-----"));
     Ok(())
 }

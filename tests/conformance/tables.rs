@@ -1,19 +1,9 @@
 //! Tables, as `kubectl get` asks for them.
 
 use anyhow::Result;
-use http::Method;
 use serde_json::{Value, json};
 
-use crate::target::{Target, config_map, pod, text};
-
-const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-
-async fn table(target: &Target, path: &str) -> Result<Value> {
-    target
-        .call(Method::GET, path, &[("accept", TABLE)], None)
-        .await?
-        .ok()
-}
+use crate::target::{Target, any_fields, config_map, pod, text};
 
 fn columns(table: &Value) -> Vec<&str> {
     let columns = table["columnDefinitions"].as_array().into_iter().flatten();
@@ -24,17 +14,18 @@ fn columns(table: &Value) -> Vec<&str> {
 async fn a_list_and_an_object_as_tables() -> Result<()> {
     let target = Target::new().await?;
     target
-        .post(
+        .create(
             &target.config_maps(""),
             &config_map("a", json!({"k": "v", "l": "w"})),
         )
+        .await?;
+    let list = target
+        .table(&format!(
+            "{}?fieldSelector=metadata.name%3Da",
+            target.config_maps("")
+        ))
         .await?
-        .created()?;
-    let list = table(
-        &target,
-        &format!("{}?fieldSelector=metadata.name%3Da", target.config_maps("")),
-    )
-    .await?;
+        .ok()?;
     assert_eq!(
         (text(&list, "/kind"), text(&list, "/apiVersion")),
         ("Table", "meta.k8s.io/v1")
@@ -48,19 +39,17 @@ async fn a_list_and_an_object_as_tables() -> Result<()> {
     assert_eq!(text(row, "/object/kind"), "PartialObjectMetadata");
     assert!(!text(&list, "/metadata/resourceVersion").is_empty());
 
-    let one = table(&target, &target.config_maps("a")).await?;
+    let one = target.table(&target.config_maps("a")).await?.ok()?;
     assert_eq!(one["rows"][0]["cells"][0], "a");
-    let whole = table(
-        &target,
-        &format!("{}?includeObject=Object", target.config_maps("a")),
-    )
-    .await?;
+    let whole = target
+        .table(&format!("{}?includeObject=Object", target.config_maps("a")))
+        .await?
+        .ok()?;
     assert_eq!(text(&whole["rows"][0], "/object/data/k"), "v");
-    let none = table(
-        &target,
-        &format!("{}?includeObject=None", target.config_maps("a")),
-    )
-    .await?;
+    let none = target
+        .table(&format!("{}?includeObject=None", target.config_maps("a")))
+        .await?
+        .ok()?;
     assert_eq!(none["rows"][0]["object"], Value::Null);
     Ok(())
 }
@@ -69,8 +58,8 @@ async fn a_list_and_an_object_as_tables() -> Result<()> {
 async fn pods_show_their_state() -> Result<()> {
     let target = Target::new().await?;
     let pods = target.path("/api/v1", "pods");
-    target.post(&pods, &pod("p")).await?.created()?;
-    let table = table(&target, &pods).await?;
+    target.create(&pods, &pod("p")).await?;
+    let table = target.table(&pods).await?.ok()?;
     assert_eq!(
         columns(&table),
         [
@@ -115,7 +104,7 @@ async fn custom_resources_show_their_columns() -> Result<()> {
     let custom = target
         .define("Gadget", json!({"scope": "Namespaced", "versions": [
             {"name": "v1", "served": true, "storage": true,
-             "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+             "schema": any_fields(),
              "additionalPrinterColumns": [
                 {"name": "Phase", "type": "string", "jsonPath": ".status.phase"},
                 {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type=='Ready')].status"},
@@ -123,15 +112,11 @@ async fn custom_resources_show_their_columns() -> Result<()> {
                 {"name": "On", "type": "boolean", "jsonPath": ".spec.on"},
                 {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]},
             {"name": "v1beta1", "served": true, "storage": false,
-             "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}))
+             "schema": any_fields()}]}))
         .await?;
-    let object = json!({"apiVersion": custom.api_version("v1"), "kind": "Gadget", "metadata": {"name": "g"},
-        "spec": {"replicas": 3, "on": true}, "status": {"phase": "Up", "conditions": [{"type": "Ready", "status": "True"}]}});
-    target
-        .post(&custom.path(&target, "v1", ""), &object)
-        .await?
-        .created()?;
-    let shown = table(&target, &custom.path(&target, "v1", "")).await?;
+    let fields = json!({"spec": {"replicas": 3, "on": true}, "status": {"phase": "Up", "conditions": [{"type": "Ready", "status": "True"}]}});
+    custom.create(&target, "g", fields).await?;
+    let shown = target.table(&custom.path(&target, "v1", "")).await?.ok()?;
     assert_eq!(
         columns(&shown),
         ["Name", "Phase", "Ready", "Replicas", "On", "Age"]
@@ -156,7 +141,10 @@ async fn custom_resources_show_their_columns() -> Result<()> {
         shown["columnDefinitions"][1]["description"],
         "Custom resource definition column (in JSONPath format): .status.phase"
     );
-    let plain = table(&target, &custom.path(&target, "v1beta1", "")).await?;
+    let plain = target
+        .table(&custom.path(&target, "v1beta1", ""))
+        .await?
+        .ok()?;
     assert_eq!(columns(&plain), ["Name", "Age"]);
     Ok(())
 }

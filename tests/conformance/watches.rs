@@ -3,23 +3,19 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::target::{Patch, Target, config_map, text};
+use crate::target::{Patch, TABLE, Target, config_map, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_from_a_list_sees_every_later_change() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     target
-        .post(&maps, &config_map("before", json!({})))
-        .await?
-        .created()?;
+        .create(&maps, &config_map("before", json!({})))
+        .await?;
     let list = target.get(&maps).await?.ok()?;
     let revision = text(&list, "/metadata/resourceVersion").to_owned();
 
-    target
-        .post(&maps, &config_map("a", json!({})))
-        .await?
-        .created()?;
+    target.create(&maps, &config_map("a", json!({}))).await?;
     let path = target.config_maps("a");
     target
         .patch(Patch::Merge, &path, &json!({"data": {"k": "v"}}))
@@ -63,10 +59,7 @@ async fn a_watch_from_nowhere_starts_with_what_is_there() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     for name in ["a", "b"] {
-        target
-            .post(&maps, &config_map(name, json!({})))
-            .await?
-            .created()?;
+        target.create(&maps, &config_map(name, json!({}))).await?;
     }
     for query in ["", "resourceVersion=0"] {
         let selector = "fieldSelector=metadata.name!%3Dkube-root-ca.crt";
@@ -87,10 +80,7 @@ async fn a_watch_from_nowhere_starts_with_what_is_there() -> Result<()> {
 async fn initial_events_end_with_a_bookmark() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
-    target
-        .post(&maps, &config_map("a", json!({})))
-        .await?
-        .created()?;
+    target.create(&maps, &config_map("a", json!({}))).await?;
     let query = "sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan\
                  &fieldSelector=metadata.name%3Da";
     let mut watch = target.watch(&maps, query).await?;
@@ -125,10 +115,7 @@ async fn selectors_turn_changes_into_arrivals_and_departures() -> Result<()> {
     let query = format!("labelSelector=on%3Dyes&resourceVersion={revision}");
     let mut watch = target.watch(&maps, &query).await?;
 
-    target
-        .post(&maps, &config_map("a", json!({})))
-        .await?
-        .created()?;
+    target.create(&maps, &config_map("a", json!({}))).await?;
     let path = target.config_maps("a");
     let label = |value: Value| json!({"metadata": {"labels": {"on": value}}});
     target
@@ -168,10 +155,7 @@ async fn one_object_can_be_watched() -> Result<()> {
     let query = format!("fieldSelector=metadata.name%3Db&resourceVersion={revision}");
     let mut watch = target.watch(&maps, &query).await?;
     for name in ["a", "b"] {
-        target
-            .post(&maps, &config_map(name, json!({})))
-            .await?
-            .created()?;
+        target.create(&maps, &config_map(name, json!({}))).await?;
     }
     assert_eq!(watch.changes(1).await?, ["ADDED b"]);
     Ok(())
@@ -224,15 +208,12 @@ async fn watches_can_carry_tables_and_metadata() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     let query = "fieldSelector=metadata.name%3Da";
-    let mut tables = target
-        .watch_as(&maps, query, "application/json;as=Table;v=v1;g=meta.k8s.io")
-        .await?;
+    let mut tables = target.watch_as(&maps, query, TABLE).await?;
     let partial = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
     let mut partial = target.watch_as(&maps, query, partial).await?;
     target
-        .post(&maps, &config_map("a", json!({"k": "v"})))
-        .await?
-        .created()?;
+        .create(&maps, &config_map("a", json!({"k": "v"})))
+        .await?;
     target.delete(&target.config_maps("a")).await?.ok()?;
 
     let (kind, first) = tables.change().await?;

@@ -10,9 +10,8 @@ async fn a_stale_replacement_conflicts() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     let first = target
-        .post(&maps, &config_map("a", json!({"k": "1"})))
-        .await?
-        .created()?;
+        .create(&maps, &config_map("a", json!({"k": "1"})))
+        .await?;
     let path = target.config_maps("a");
     let mut second = first.clone();
     second["data"]["k"] = "2".into();
@@ -24,11 +23,11 @@ async fn a_stale_replacement_conflicts() -> Result<()> {
 
     let mut stale = first.clone();
     stale["data"]["k"] = "3".into();
-    let status = target.put(&path, &stale).await?.error(409, "Conflict");
-    assert_eq!(
-        text(&status, "/message"),
+    let status = target.put(&path, &stale).await?.error_saying(
+        409,
+        "Conflict",
         "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please \
-         apply your changes to the latest version and try again"
+         apply your changes to the latest version and try again",
     );
     assert_eq!(
         status["details"],
@@ -55,16 +54,16 @@ async fn kinds_that_insist_on_a_version() -> Result<()> {
     let target = Target::new().await?;
     let leases = target.path("/apis/coordination.k8s.io/v1", "leases");
     let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
-    target.post(&leases, &lease).await?.created()?;
-    let status = target
+    target.create(&leases, &lease).await?;
+    target
         .put(&format!("{leases}/l"), &lease)
         .await?
-        .error(422, "Invalid");
-    assert_eq!(
-        text(&status, "/message"),
-        "leases.coordination.k8s.io \"l\" is invalid: metadata.resourceVersion: Invalid value: 0: \
-         must be specified for an update"
-    );
+        .error_saying(
+            422,
+            "Invalid",
+            "leases.coordination.k8s.io \"l\" is invalid: metadata.resourceVersion: Invalid \
+             value: 0: must be specified for an update",
+        );
     Ok(())
 }
 
@@ -83,14 +82,14 @@ async fn replacing_what_does_not_exist() -> Result<()> {
         .await?
         .created()?;
     let named = config_map("other", json!({}));
-    let status = target
+    target
         .put(&target.config_maps("one"), &named)
         .await?
-        .error(400, "BadRequest");
-    assert_eq!(
-        text(&status, "/message"),
-        "the name of the object (other) does not match the name on the URL (one)"
-    );
+        .error_saying(
+            400,
+            "BadRequest",
+            "the name of the object (other) does not match the name on the URL (one)",
+        );
     Ok(())
 }
 
@@ -99,9 +98,8 @@ async fn what_changes_nothing_leaves_no_trace() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     let created = target
-        .post(&maps, &config_map("a", json!({"k": "v"})))
-        .await?
-        .created()?;
+        .create(&maps, &config_map("a", json!({"k": "v"})))
+        .await?;
     let path = target.config_maps("a");
     let revision = text(&created, "/metadata/resourceVersion").to_owned();
     let mut watch = target
@@ -173,9 +171,8 @@ async fn dry_runs_do_everything_but_the_deed() -> Result<()> {
     let maps = target.config_maps("");
     let dry = format!("{maps}?dryRun=All");
     let created = target
-        .post(&dry, &config_map("a", json!({"k": "v"})))
-        .await?
-        .created()?;
+        .create(&dry, &config_map("a", json!({"k": "v"})))
+        .await?;
     assert!(!text(&created, "/metadata/uid").is_empty());
     target
         .get(&target.config_maps("a"))
@@ -187,9 +184,8 @@ async fn dry_runs_do_everything_but_the_deed() -> Result<()> {
         .error(422, "Invalid");
 
     target
-        .post(&maps, &config_map("a", json!({"k": "v"})))
-        .await?
-        .created()?;
+        .create(&maps, &config_map("a", json!({"k": "v"})))
+        .await?;
     target
         .post(&dry, &config_map("a", json!({})))
         .await?
@@ -217,8 +213,8 @@ async fn names_are_generated_and_taken_once() -> Result<()> {
     let target = Target::new().await?;
     let maps = target.config_maps("");
     let generated = json!({"metadata": {"generateName": "gen-"}});
-    let first = target.post(&maps, &generated).await?.created()?;
-    let second = target.post(&maps, &generated).await?.created()?;
+    let first = target.create(&maps, &generated).await?;
+    let second = target.create(&maps, &generated).await?;
     let (first, second) = (
         text(&first, "/metadata/name"),
         text(&second, "/metadata/name"),
@@ -226,22 +222,23 @@ async fn names_are_generated_and_taken_once() -> Result<()> {
     assert!(first.starts_with("gen-") && first.len() == 9, "{first}");
     assert_ne!(first, second);
 
-    let status = target
+    target
         .post(&maps, &config_map(first, json!({})))
         .await?
-        .error(409, "AlreadyExists");
-    assert_eq!(
-        text(&status, "/message"),
-        format!("configmaps \"{first}\" already exists")
-    );
-    let status = target
+        .error_saying(
+            409,
+            "AlreadyExists",
+            &format!("configmaps \"{first}\" already exists"),
+        );
+    target
         .post(&maps, &json!({"metadata": {}}))
         .await?
-        .error(422, "Invalid");
-    assert_eq!(
-        text(&status, "/message"),
-        "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required"
-    );
+        .error_saying(
+            422,
+            "Invalid",
+            "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is \
+             required",
+        );
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::{CLAIM, POOL, SANDBOX, TEMPLATE, blueprint};
-use crate::target::Target;
+use crate::target::{Target, with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_our_own_fields() -> Result<()> {
@@ -76,13 +76,7 @@ async fn of_the_lean_pod_spec_are_none() -> Result<()> {
 fn everything_that_is_filled_in(filled: bool) -> serde_json::Value {
     let or_empty = |value: serde_json::Value| if filled { value } else { json!({}) };
     let nameless = || or_empty(json!({ "name": "" }));
-    let with = |mut base: serde_json::Value, filled_in: serde_json::Value| {
-        if filled {
-            let members = base.as_object_mut().unwrap();
-            members.extend(filled_in.as_object().cloned().unwrap());
-        }
-        base
-    };
+    let with = |base, filled_in| if filled { with(base, filled_in) } else { base };
     let key_ref = || with(json!({ "key": "k" }), json!({ "name": "" }));
     let grpc = || json!({ "grpc": with(json!({ "port": 1 }), json!({ "service": "" })) });
     let container = |name: &str| {

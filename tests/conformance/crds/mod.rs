@@ -12,7 +12,7 @@ mod versions;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::target::Target;
+use crate::target::{Target, with};
 
 const CORE: &str = "agents.x-k8s.io";
 const EXTENSIONS: &str = "extensions.agents.x-k8s.io";
@@ -85,10 +85,7 @@ impl Resource {
     /// Creates an object and answers with its spec as the server keeps it.
     async fn create(self, target: &Target, name: &str, spec: &Value) -> Result<Value> {
         let object = self.object(name, spec);
-        let created = target
-            .post(&self.collection(target), &object)
-            .await?
-            .created()?;
+        let created = target.create(&self.collection(target), &object).await?;
         Ok(created["spec"].clone())
     }
 
@@ -115,14 +112,12 @@ fn volume_claim(name: &str, size: &str) -> Value {
 }
 
 fn condition(type_: &str, change: &Value) -> Value {
-    let mut condition = json!({
+    let condition = json!({
         "type": type_,
         "status": "True",
         "reason": "Because",
         "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
-    let members = condition.as_object_mut().unwrap();
-    members.extend(change.as_object().cloned().unwrap());
-    condition
+    with(condition, change.clone())
 }

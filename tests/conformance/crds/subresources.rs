@@ -32,10 +32,7 @@ async fn status_and_spec_are_written_apart() -> Result<()> {
     ] {
         let mut object = kind.object("a", &spec);
         object["status"] = status.clone();
-        let created = target
-            .post(&kind.collection(target), &object)
-            .await?
-            .created()?;
+        let created = target.create(&kind.collection(target), &object).await?;
         assert_eq!(created.get("status"), None, "{}", kind.kind);
 
         let path = kind.path(target, "a");

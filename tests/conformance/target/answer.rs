@@ -4,6 +4,8 @@ use anyhow::{Result, ensure};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
+use super::text;
+
 /// What the server answered.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
@@ -44,6 +46,14 @@ impl Answer {
         assert_eq!(body["code"], code, "{body}");
         assert_eq!(body["reason"], reason, "{body}");
         body
+    }
+
+    /// The same, with this message and no other.
+    #[track_caller]
+    pub(crate) fn error_saying(self, code: u16, reason: &str, message: &str) -> Value {
+        let status = self.error(code, reason);
+        assert_eq!(text(&status, "/message"), message);
+        status
     }
 
     /// Asserts that the object was refused as invalid, with a cause at this field that contains this

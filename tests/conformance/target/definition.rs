@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::{Target, kubeconfig};
+use super::{Target, kubeconfig, with};
 
 const COLLECTION: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
@@ -19,6 +19,19 @@ pub(crate) struct Custom {
     pub(crate) definition: String,
     pub(crate) group: String,
     pub(crate) plural: String,
+    kind: String,
+}
+
+/// What [`Target::define`] takes for namespaced objects with no version but `v1`, of which `v1` says
+/// the rest.
+pub(crate) fn only_v1(v1: Value) -> Value {
+    let version = json!({"name": "v1", "served": true, "storage": true});
+    json!({"scope": "Namespaced", "versions": [with(version, v1)]})
+}
+
+/// The schema that keeps every field.
+pub(crate) fn any_fields() -> Value {
+    json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}})
 }
 
 impl Custom {
@@ -31,8 +44,18 @@ impl Custom {
         )
     }
 
-    pub(crate) fn api_version(&self, version: &str) -> String {
-        format!("{}/{version}", self.group)
+    /// An object in `v1`: `fields` are its `spec`, `status` and the like.
+    pub(crate) fn object(&self, name: &str, fields: Value) -> Value {
+        let object = json!({
+            "apiVersion": format!("{}/v1", self.group), "kind": self.kind, "metadata": {"name": name},
+        });
+        with(object, fields)
+    }
+
+    /// Creates [`Custom::object`].
+    pub(crate) async fn create(&self, target: &Target, name: &str, fields: Value) -> Result<Value> {
+        let collection = self.path(target, "v1", "");
+        target.create(&collection, &self.object(name, fields)).await
     }
 }
 
@@ -55,7 +78,7 @@ impl Target {
             "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": name}, "spec": spec,
         });
-        self.post(COLLECTION, &definition).await?.created()?;
+        self.create(COLLECTION, &definition).await?;
         let path = format!("{COLLECTION}/{name}");
         self.eventually("the definition to be established", async || {
             let definition = self.get(&path).await?.ok()?;
@@ -72,13 +95,11 @@ impl Target {
             definition: path,
             group,
             plural,
+            kind: kind.to_owned(),
         };
         // A real server announces before every replica of its storage is ready.
-        self.eventually("the resource to be served", async || {
-            let list = self.get(&custom.path(self, "v1", "")).await?;
-            Ok((list.status == StatusCode::OK).then_some(()))
-        })
-        .await?;
+        let collection = custom.path(self, "v1", "");
+        self.answers(&collection, StatusCode::OK).await?;
         Ok(custom)
     }
 
@@ -113,11 +134,7 @@ impl Target {
         for crd in crd::all(pod_spec) {
             let root = format!("/apis/{}/v1beta1", crd.spec.group);
             let path = self.path(&root, &crd.spec.names.plural);
-            self.eventually("the definitions to be served", async || {
-                let list = self.get(&path).await?;
-                Ok((list.status == StatusCode::OK).then_some(()))
-            })
-            .await?;
+            self.answers(&path, StatusCode::OK).await?;
         }
         // A changed definition is served a little after it is accepted. The two forms differ in what they keep.
         let path = self.path("/apis/agents.x-k8s.io/v1beta1", "sandboxes") + "?dryRun=All";

@@ -18,9 +18,13 @@ use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 
 pub(crate) use answer::Answer;
+pub(crate) use definition::{any_fields, only_v1};
 
 /// How long anything may take before a test gives up.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What `kubectl get` accepts: a table to print, or else the object.
+pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// Names the kubeconfig of a cluster to test instead of our server.
 const KUBECONFIG: &str = "AGENT_SANDBOX_TEST_KUBECONFIG";
@@ -60,20 +64,15 @@ impl Target {
     pub(crate) async fn new() -> Result<Self> {
         let mut target = Self::connect().await?;
         let namespace = target
-            .post(
+            .create(
                 "/api/v1/namespaces",
                 &json!({"metadata": {"generateName": "conformance-"}}),
             )
-            .await?
-            .created()?;
+            .await?;
         target.namespace = text(&namespace, "/metadata/name").to_owned();
         // Pods are refused until their namespace has its default service account.
         let account = target.path("/api/v1", "serviceaccounts/default");
-        target
-            .eventually("the default service account", async || {
-                Ok((target.get(&account).await?.status == StatusCode::OK).then_some(()))
-            })
-            .await?;
+        target.answers(&account, StatusCode::OK).await?;
         Ok(target)
     }
 
@@ -128,23 +127,17 @@ impl Target {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
-        self.call(
-            Method::POST,
-            path,
-            &[("content-type", "application/json")],
-            Some(body),
-        )
-        .await
+        self.send(Method::POST, path, "application/json", body)
+            .await
+    }
+
+    /// POSTs an object to its collection and answers with it as the server made it.
+    pub(crate) async fn create(&self, collection: &str, object: &Value) -> Result<Value> {
+        self.post(collection, object).await?.created()
     }
 
     pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Answer> {
-        self.call(
-            Method::PUT,
-            path,
-            &[("content-type", "application/json")],
-            Some(body),
-        )
-        .await
+        self.send(Method::PUT, path, "application/json", body).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<Answer> {
@@ -153,17 +146,12 @@ impl Target {
 
     /// DELETE with options in the body.
     pub(crate) async fn delete_with(&self, path: &str, options: Value) -> Result<Answer> {
-        let mut body = json!({"kind": "DeleteOptions", "apiVersion": "v1"});
-        if let (Some(body), Value::Object(options)) = (body.as_object_mut(), options) {
-            body.extend(options);
-        }
-        self.call(
-            Method::DELETE,
-            path,
-            &[("content-type", "application/json")],
-            Some(&body),
-        )
-        .await
+        let body = with(
+            json!({"kind": "DeleteOptions", "apiVersion": "v1"}),
+            options,
+        );
+        self.send(Method::DELETE, path, "application/json", &body)
+            .await
     }
 
     pub(crate) async fn patch(&self, kind: Patch, path: &str, patch: &Value) -> Result<Answer> {
@@ -173,14 +161,22 @@ impl Target {
             Patch::Strategic => "application/strategic-merge-patch+json",
             Patch::Apply => "application/apply-patch+yaml",
         };
-        self.call(Method::PATCH, path, &[("content-type", media)], Some(patch))
-            .await
+        self.send(Method::PATCH, path, media, patch).await
     }
 
     /// Reads a collection or an object as the table `kubectl get` prints.
     pub(crate) async fn table(&self, path: &str) -> Result<Answer> {
-        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        self.get_as(path, TABLE).await
+    }
+
+    /// GET of a media type.
+    pub(crate) async fn get_as(&self, path: &str, accept: &str) -> Result<Answer> {
         self.call(Method::GET, path, &[("accept", accept)], None)
+            .await
+    }
+
+    async fn send(&self, method: Method, path: &str, media: &str, body: &Value) -> Result<Answer> {
+        self.call(method, path, &[("content-type", media)], Some(body))
             .await
     }
 
@@ -228,6 +224,24 @@ impl Target {
             .await
             .with_context(|| format!("{method} {path} took too long"))?
             .with_context(|| format!("{method} {path}"))
+    }
+
+    /// Waits until GET of a path answers with this status, and returns the body.
+    pub(crate) async fn answers(&self, path: &str, status: StatusCode) -> Result<Value> {
+        self.eventually(&format!("{status} at {path}"), async || {
+            let answer = self.get(path).await?;
+            Ok((answer.status == status).then_some(answer.body))
+        })
+        .await
+    }
+
+    /// Waits until an object is on its way out: deleted, but held by a finalizer.
+    pub(crate) async fn terminating(&self, path: &str) -> Result<()> {
+        self.eventually(&format!("the deletion of {path}"), async || {
+            let object = self.get(path).await?.ok()?;
+            Ok((!text(&object, "/metadata/deletionTimestamp").is_empty()).then_some(()))
+        })
+        .await
     }
 
     /// Asks again until there is an answer, or fails after [`DEADLINE`].
@@ -299,6 +313,13 @@ pub(crate) fn names(list: &Value) -> Vec<String> {
     items
         .map(|item| text(item, "/metadata/name").to_owned())
         .collect()
+}
+
+/// A JSON object with more members, which replace those of the same name.
+pub(crate) fn with(mut object: Value, members: Value) -> Value {
+    let more = members.as_object().expect("an object").clone();
+    object.as_object_mut().expect("an object").extend(more);
+    object
 }
 
 /// A ConfigMap.
