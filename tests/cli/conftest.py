@@ -1,7 +1,9 @@
 """Starting the program as its user does, and asking it with the system's kubectl."""
 
+import contextlib
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -63,6 +65,29 @@ def kubectl_for(platform, home):
         return result.stdout if worked else result.stderr
 
     return kubectl
+
+
+@contextlib.contextmanager
+def reading(platform, *arguments):
+    """A kubectl that says things as they happen, for its `stdout` to be read line by line.
+
+    It is ended after a time, so that reading what never comes fails instead of waiting.
+    """
+    process = subprocess.Popen(
+        ["kubectl", *arguments],
+        env=platform.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    limit = threading.Timer(PATIENCE, process.kill)
+    limit.start()
+    try:
+        yield process
+    finally:
+        limit.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def wait_for_pool(kubectl, replicas=2):

@@ -3,11 +3,10 @@
 import json
 import re
 import subprocess
-import threading
 
 import pytest
 
-from conftest import TIMEOUT, wait_for_pool
+from conftest import TIMEOUT, reading, wait_for_pool
 from platform_process import EXAMPLES, PATIENCE, eventually
 
 
@@ -66,16 +65,7 @@ def test_a_claim_becomes_ready_and_says_so_everywhere(kubectl):
 
 def test_watching_shows_the_claim_turn_ready(kubectl, running):
     wait_for_pool(kubectl)
-    watch = subprocess.Popen(
-        ["kubectl", "get", "sandboxclaims", "--watch"],
-        env=running.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    limit = threading.Timer(PATIENCE, watch.kill)
-    limit.start()
-    try:
+    with reading(running, "get", "sandboxclaims", "--watch") as watch:
         claim = (EXAMPLES / "claim.yaml").read_text().replace("my-sandbox", "watched")
         kubectl("apply", "-f", "-", input=claim)
         for line in watch.stdout:
@@ -83,11 +73,6 @@ def test_watching_shows_the_claim_turn_ready(kubectl, running):
                 break
         else:
             pytest.fail("the watch ended before the claim was ready")
-    finally:
-        limit.cancel()
-        watch.kill()
-        watch.wait()
-        watch.stdout.close()
     assert kubectl("delete", "sandboxclaim", "watched").startswith('sandboxclaim.extensions.agents.x-k8s.io "watched" deleted')
 
 

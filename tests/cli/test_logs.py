@@ -2,12 +2,10 @@
 
 import json
 import re
-import subprocess
-import threading
 
 import pytest
 
-from conftest import TIMEOUT, wait_for_log, wait_for_pool
+from conftest import TIMEOUT, reading, wait_for_log, wait_for_pool
 from platform_process import PATIENCE, eventually
 
 
@@ -76,24 +74,11 @@ def test_the_previous_run(kubectl, run_pod):
 def test_following_until_the_pod_goes(kubectl, run_pod, running):
     name = run_pod(pod("ticking", main="n=0; while :; do echo tick $n; n=$((n+1)); sleep 0.1; done"))
     kubectl("wait", "--for=condition=Ready", f"pod/{name}", TIMEOUT)
-    follow = subprocess.Popen(
-        ["kubectl", "logs", "--follow", name],
-        env=running.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    limit = threading.Timer(PATIENCE, follow.kill)
-    limit.start()
-    try:
+    with reading(running, "logs", "--follow", name) as follow:
         lines = [follow.stdout.readline() for _ in range(5)]
         assert lines == [f"tick {number}\n" for number in range(5)], "from the first line on, as they come"
         kubectl("delete", "pod", name)
         assert follow.wait() == 0
-    finally:
-        limit.cancel()
-        follow.kill()
-        follow.wait()
-        follow.stdout.close()
 
 
 def test_what_is_not_there_is_said(kubectl, run_pod):

@@ -75,14 +75,14 @@ def eventually(what, deadline=180.0):
         time.sleep(0.02)
 
 
-def wait_for_pool(objects, name="warm"):
+def wait_for_pool(objects, name="warm", deadline=180.0):
     """Waits until a pool is full: only then is a claim certain to get one of its members."""
 
     def full():
         pool = _get(objects, EXTENSIONS, "sandboxwarmpools", name)
         return pool.get("status", {}).get("readyReplicas") == pool["spec"]["replicas"]
 
-    eventually(full)
+    eventually(full, deadline)
 
 
 def advance_shutdown(objects, name, asked):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from kubernetes import client as kubernetes_client
 
-from conftest import AGENTS, EXTENSIONS, NAMESPACE, eventually
+from conftest import AGENTS, EXTENSIONS, NAMESPACE, eventually, wait_for_pool
 
 SIZE = 100
 
@@ -20,12 +20,7 @@ def pool_of_a_hundred(objects):
     }
     where = (EXTENSIONS, "v1beta1", NAMESPACE, "sandboxwarmpools")
     objects.create_namespaced_custom_object(*where, body)
-
-    def ready():
-        status = objects.get_namespaced_custom_object(*where, "hundred").get("status", {})
-        return status.get("readyReplicas") == SIZE
-
-    eventually(ready, deadline=600)
+    wait_for_pool(objects, "hundred", deadline=600)
     yield "hundred"
     try:
         objects.delete_namespaced_custom_object(*where, "hundred")
