@@ -118,13 +118,6 @@ pub(super) fn check_applied(target: &Target, applied: &Value) -> Result<(), ApiE
             "invalid object type: {shown}"
         )));
     }
-    if given_version != target.api_version() {
-        return Err(ApiError::bad_request(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {given_version}, \
-             expected: {}",
-            target.api_version()
-        )));
-    }
     let mut named = applied.clone();
     if meta::text(&named, "name").is_empty() {
         meta::set(&mut named, "name", target.name.as_str());

@@ -82,9 +82,6 @@ impl Engine {
         options: &WriteOptions,
     ) -> Result<Written, ApiError> {
         metadata::check_applied(target, &applied)?;
-        if meta::get(&applied, "managedFields").is_some_and(|fields| !fields.is_null()) {
-            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
-        }
         // Fields that the schema does not know are refused by the merge, whatever the client says about
         // them; what is left to judge are repeated ones.
         let warnings = match options.validation {
@@ -107,7 +104,7 @@ impl Engine {
                 now: self.clock.now(),
                 force,
             })
-            .map_err(|error| refusal(target, error))?;
+            .map_err(refusal)?;
             metadata::settle_identity(target, &mut object)?;
             Ok(object)
         };
@@ -196,7 +193,13 @@ fn confine_configuration(target: &Target, part: Part<'_>, applied: &mut Value) {
                 "kind": applied.get("kind"),
                 "metadata": {},
             });
-            for field in ["name", "namespace", "uid", "resourceVersion"] {
+            for field in [
+                "name",
+                "namespace",
+                "uid",
+                "resourceVersion",
+                "managedFields",
+            ] {
                 meta::copy(&mut confined, applied, field);
             }
             for path in paths {
@@ -207,22 +210,10 @@ fn confine_configuration(target: &Target, part: Part<'_>, applied: &mut Value) {
     }
 }
 
-/// How the message of a configuration that does not fit its schema begins.
-const UNTYPED: &str = "failed to create typed patch object";
-
-fn refusal(target: &Target, error: ApplyError) -> ApiError {
+fn refusal(error: ApplyError) -> ApiError {
     match error {
         ApplyError::Conflict(conflicts) => ApiError::apply_conflict(&conflicts),
-        ApplyError::Invalid { message, errors } if errors.is_empty() => {
-            if message.starts_with(UNTYPED) {
-                ApiError::untyped(message)
-            } else {
-                ApiError::bad_request(message)
-            }
-        }
-        ApplyError::Invalid { errors, .. } => {
-            let descriptor = &target.descriptor;
-            ApiError::invalid(&descriptor.group, &descriptor.kind, &target.name, &errors)
-        }
+        ApplyError::Malformed(message) => ApiError::bad_request(message),
+        ApplyError::Untyped(message) => ApiError::untyped(message),
     }
 }

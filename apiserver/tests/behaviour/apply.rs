@@ -180,6 +180,29 @@ async fn apply_says_what_it_needs() {
 }
 
 #[tokio::test]
+async fn records_and_other_versions_are_refused_on_every_part() {
+    let api = Api::with_things().await;
+    api.post(THINGS, &thing("a", 1)).await.ok();
+    let mut recorded = applied(json!({"size": 1}));
+    recorded["metadata"]["managedFields"] = json!([]);
+    let mut other = applied(json!({"size": 1}));
+    other["apiVersion"] = "example.org/v1alpha1".into();
+    for part in [path(), format!("{}/status", path())] {
+        for (object, expected) in [
+            (&recorded, "metadata.managedFields must be nil"),
+            (
+                &other,
+                "Incorrect version specified in apply patch. Specified patch version: \
+                 example.org/v1alpha1, expected: example.org/v1",
+            ),
+        ] {
+            let answer = api.apply(&part, "one", object).await;
+            assert_eq!(answer.refused(400, "BadRequest"), expected, "{part}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn ordinary_writes_own_what_they_change() {
     let api = Api::with_things().await;
     api.post(THINGS, &thing("a", 1)).await.ok();

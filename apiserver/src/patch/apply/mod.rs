@@ -30,7 +30,7 @@ use serde_json::{Map, Value};
 use self::managers::{Conflicting, Identity, Managers, Operation, Owner};
 use self::typed::Type;
 use crate::meta;
-use crate::schema::{FieldError, Structural};
+use crate::schema::Structural;
 
 /// Owns what was there before the first apply to an object without a record.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
@@ -61,13 +61,10 @@ pub struct ApplyInput<'a> {
 pub enum ApplyError {
     /// Other managers own fields with another value: 409 with one cause per field.
     Conflict(Vec<Conflict>),
-    /// The configuration cannot be applied: 422 (or 400 when `errors` is empty).
-    Invalid {
-        /// What is wrong with the configuration as a whole.
-        message: String,
-        /// What is wrong at single fields.
-        errors: Vec<FieldError>,
-    },
+    /// The request cannot be applied, whatever the schema says: 400.
+    Malformed(String),
+    /// The configuration does not fit the schema: 500 without a reason, as published.
+    Untyped(String),
 }
 
 /// A field that another manager owns.
@@ -83,7 +80,7 @@ impl fmt::Display for ApplyError {
     /// The message of the published error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let conflicts = match self {
-            Self::Invalid { message, .. } => return f.write_str(message),
+            Self::Malformed(message) | Self::Untyped(message) => return f.write_str(message),
             Self::Conflict(conflicts) => conflicts,
         };
         if let [only] = conflicts.as_slice() {
@@ -112,10 +109,7 @@ impl std::error::Error for ApplyError {}
 
 impl ApplyError {
     fn malformed(message: impl Into<String>) -> Self {
-        Self::Invalid {
-            message: message.into(),
-            errors: Vec::new(),
-        }
+        Self::Malformed(message.into())
     }
 }
 
@@ -247,7 +241,7 @@ fn check_configuration(input: &ApplyInput<'_>) -> Result<(), ApplyError> {
         [only] => only.clone(),
         many => format!("errors:\n  {}", many.join("\n  ")),
     };
-    Err(ApplyError::malformed(format!(
+    Err(ApplyError::Untyped(format!(
         "failed to create typed patch object ({}/{}; {}): {texts}",
         text("/metadata/namespace"),
         text("/metadata/name"),
