@@ -7,10 +7,27 @@ use agent_sandbox_controller::{Config, Controller};
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use agent_sandbox_tests::Cluster;
-use kube::ResourceExt;
+use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::objects::*;
+
+/// The resource versions of `claim`, of its sandbox and of the sandbox's pod.
+async fn revisions(client: &Client, sandbox: &str) -> [Option<String>; 3] {
+    [
+        claims(client)
+            .get("claim")
+            .await
+            .unwrap()
+            .resource_version(),
+        sandboxes(client)
+            .get(sandbox)
+            .await
+            .unwrap()
+            .resource_version(),
+        pods(client).get(sandbox).await.unwrap().resource_version(),
+    ]
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_controller_finds_everything_as_it_was_and_writes_nothing() {
@@ -20,6 +37,20 @@ async fn a_restarted_controller_finds_everything_as_it_was_and_writes_nothing() 
     create_claim(&client, "claim", "pool", json!({})).await;
     let sandbox = bound(&client, "claim").await;
     pool_ready(&client, "pool", 3).await;
+    // What comes after a claim is ready, such as the labels of its pod, is to be over as well.
+    let mut before = revisions(&client, &sandbox).await;
+    for round in 0.. {
+        let probe = format!("earlier-{round}");
+        create_claim(&client, &probe, "pool", json!({})).await;
+        bound(&client, &probe).await;
+        pool_ready(&client, "pool", 3).await;
+        let now = revisions(&client, &sandbox).await;
+        if now == before {
+            break;
+        }
+        assert!(round < 20, "the claim never comes to rest: {now:?}");
+        before = now;
+    }
     cluster.stop_controller().await;
     cluster.controller_writes().clear();
     cluster.start_controller(Config::default()).await.unwrap();
@@ -27,6 +58,7 @@ async fn a_restarted_controller_finds_everything_as_it_was_and_writes_nothing() 
     create_claim(&client, "probe", "pool", json!({})).await;
     bound(&client, "probe").await;
     assert_eq!(bound(&client, "claim").await, sandbox);
+    assert_eq!(revisions(&client, &sandbox).await, before);
     let writes = cluster.controller_writes().counts();
     assert_eq!(
         writes.get("PATCH sandboxclaims/status"),

@@ -2,7 +2,7 @@
 
 use agent_sandbox_tests::{Cluster, eventually};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::{Api, ResourceExt};
+use kube::Api;
 use serde_json::json;
 
 use crate::objects::*;
@@ -13,10 +13,13 @@ async fn the_network_policy_precedes_the_pods_and_outlives_the_template() {
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
     let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), NAMESPACE);
-    let policy = policies.get("template-network-policy").await.unwrap();
-    let member = sandbox_names(&client).await.remove(0);
-    let pod = pods(&client).get(&member).await.unwrap();
-    assert!(policy.creation_timestamp() <= pod.creation_timestamp());
+    policies.get("template-network-policy").await.unwrap();
+    let writes = cluster.controller_writes();
+    assert!(
+        writes.first_before("networkpolicies", "pods"),
+        "{:?}",
+        writes.counts()
+    );
     create_claim(&client, "claim", "pool", json!({})).await;
     bound(&client, "claim").await;
     let templates: Api<agent_sandbox_crds::SandboxTemplate> =

@@ -77,17 +77,20 @@ async fn at_rest_nothing_is_written() {
     pool_ready(&client, "pool", 5).await;
     eventually("writes have stopped", || async {
         let before = cluster.controller_writes().total();
-        // An unrelated write and its delivery give the controller every chance to react.
-        let note = json!({"metadata": {"annotations": {"tests/tick": before.to_string()}}});
-        pools(&client)
-            .patch("pool", &PatchParams::default(), &Patch::Merge(&note))
-            .await
-            .ok()?;
-        claims(&client)
-            .patch("claim", &PatchParams::default(), &Patch::Merge(&note))
-            .await
-            .ok()?;
-        tokio::task::yield_now().await;
+        // Unrelated writes and their delivery give the controller every chance to react: what the
+        // first ones cause is written long before the last.
+        for tick in 0..50 {
+            let tick = format!("{before}-{tick}");
+            let note = json!({"metadata": {"annotations": {"tests/tick": tick}}});
+            pools(&client)
+                .patch("pool", &PatchParams::default(), &Patch::Merge(&note))
+                .await
+                .ok()?;
+            claims(&client)
+                .patch("claim", &PatchParams::default(), &Patch::Merge(&note))
+                .await
+                .ok()?;
+        }
         (cluster.controller_writes().total() == before).then_some(())
     })
     .await;

@@ -36,6 +36,16 @@ impl Writes {
         counts
     }
 
+    /// Whether a resource was first written before another, which was written too.
+    pub fn first_before(&self, resource: &str, other: &str) -> bool {
+        let log = self.log.lock();
+        let first = |resource: &str| {
+            log.iter()
+                .position(|line| line.split_once(' ').is_some_and(|(_, of)| of == resource))
+        };
+        first(resource).is_some_and(|at| first(other).is_some_and(|later| at < later))
+    }
+
     /// How many writes were made.
     pub fn total(&self) -> usize {
         self.log.lock().len()
@@ -83,6 +93,22 @@ mod tests {
         for (path, expected) in cases {
             assert_eq!(resource(path), expected);
         }
+    }
+
+    #[test]
+    fn writes_have_an_order() {
+        let writes = Writes::default();
+        for path in [
+            "/api/v1/namespaces/a/pods/b/status",
+            "/api/v1/pods",
+            "/api/v1/secrets",
+        ] {
+            writes.note(&Request::post(path).body(()).unwrap());
+        }
+        assert!(writes.first_before("pods", "secrets"));
+        assert!(!writes.first_before("secrets", "pods"));
+        assert!(!writes.first_before("pods", "services"));
+        assert!(!writes.first_before("services", "pods"));
     }
 
     #[test]
