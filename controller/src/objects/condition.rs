@@ -1,6 +1,8 @@
 //! Conditions as kept and as written. Only `status`, `reason` and `message` say something new;
-//! `lastTransitionTime` moves when `status` does and never otherwise.
+//! `lastTransitionTime` moves when `status` does and never otherwise. Whatever text a condition was
+//! made from, what is in a list to be written passes the validation of the CRDs.
 
+use agent_sandbox_crds::condition::corrected;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -72,6 +74,15 @@ impl Condition {
             && self.message == other.message
     }
 
+    /// The condition with a reason and a message that the CRDs accept.
+    fn with_accepted_text(mut self) -> Self {
+        if let Some((reason, message)) = corrected(&self.reason, &self.message) {
+            self.reason = reason.into();
+            self.message = message.into();
+        }
+        self
+    }
+
     fn to_value(&self) -> Value {
         let mut value = json!({
             "type": &*self.kind,
@@ -137,22 +148,18 @@ impl Conditions {
     /// transition time when the status did not change.
     #[must_use]
     pub fn with(&self, mut condition: Condition) -> Self {
-        condition.since = whole_seconds(condition.since);
-        let mut list = self.0.to_vec();
-        if let Some(old) = list.iter_mut().find(|old| old.kind == condition.kind) {
-            if old.status == condition.status {
-                condition.since = old.since;
-            }
-            *old = condition;
-        } else {
-            list.push(condition);
-        }
-        Self(list.into())
+        condition.since = match self.get(&condition.kind) {
+            Some(old) if old.status == condition.status => old.since,
+            _ => whole_seconds(condition.since),
+        };
+        self.with_exactly(condition)
     }
 
-    /// The list with `condition` in it exactly as given, transition time included.
+    /// The list with `condition` in it, transition time included. A condition of the same type
+    /// keeps its place.
     #[must_use]
     pub fn with_exactly(&self, condition: Condition) -> Self {
+        let condition = condition.with_accepted_text();
         let mut list = self.0.to_vec();
         if let Some(old) = list.iter_mut().find(|old| old.kind == condition.kind) {
             *old = condition;
@@ -239,6 +246,8 @@ impl FromIterator<Condition> for Conditions {
 
 #[cfg(test)]
 mod tests {
+    use agent_sandbox_crds::condition::MAX_MESSAGE;
+
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
@@ -283,6 +292,26 @@ mod tests {
             list.get("Ready").unwrap().since.to_string(),
             "2026-01-01T00:00:00Z"
         );
+    }
+
+    #[test]
+    fn text_that_the_definitions_refuse_is_made_acceptable() {
+        let odd = Condition {
+            reason: "0/3 nodes".into(),
+            ..ready(Truth::False, "insufficient cpu", 1, 10)
+        };
+        let long = ready(Truth::False, &"x".repeat(MAX_MESSAGE + 1), 1, 10);
+        for (list, reason) in [
+            (Conditions::default().with(odd.clone()), "Unknown"),
+            (Conditions::default().with_exactly(odd), "Unknown"),
+            (Conditions::default().with(long), "Because"),
+        ] {
+            let kept = list.get("Ready").unwrap();
+            assert_eq!(&*kept.reason, reason);
+            assert!(kept.message.chars().count() <= MAX_MESSAGE);
+            let again = list.with(kept.clone());
+            assert_eq!(again, list, "what was corrected once stays as it is");
+        }
     }
 
     #[test]

@@ -207,6 +207,48 @@ async fn a_refused_pod_is_reported_with_the_servers_words_and_not_tried_again() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn text_that_the_definitions_refuse_does_not_keep_a_status_from_being_written() {
+    let harness = Harness::start();
+    harness.model.set_kubelet(false);
+    harness.model.create("sandboxes", sandbox("s", json!({})));
+    harness
+        .eventually("the pod", |model| model.get("pods", "s").is_some())
+        .await;
+    let status = json!({"phase": "Pending", "conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "0/3 nodes", "message": "are big enough",
+    }]});
+    harness.model.patch_status("pods", "s", status);
+    harness
+        .eventually("what the scheduler said", |model| {
+            let sandbox = model.get("sandboxes", "s").unwrap();
+            condition(&sandbox, "PodScheduled").is_some_and(|scheduled| {
+                scheduled["reason"] == "Unknown"
+                    && scheduled["message"] == "0/3 nodes: are big enough"
+            })
+        })
+        .await;
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_any_length_is_reported() {
+    let harness = Harness::start();
+    harness.model.disturb(|call| {
+        (call.verb == "create" && call.resource == "pods")
+            .then(|| Mischief::Refuse(422, "Invalid", "no ".repeat(20_000)))
+    });
+    harness.model.create("sandboxes", sandbox("s", json!({})));
+    harness
+        .eventually("InvalidConfiguration", |model| {
+            said(&model.get("sandboxes", "s").unwrap(), "Ready").1 == "InvalidConfiguration"
+        })
+        .await;
+    let sandbox = harness.model.get("sandboxes", "s").unwrap();
+    let message = &condition(&sandbox, "Ready").unwrap()["message"];
+    assert!(message.as_str().unwrap().ends_with('…'), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_volume_name_is_invalid_configuration() {
     let harness = Harness::start();
     let more = json!({"volumeClaimTemplates": [{"metadata": {"name": "Not_A_Name"}, "spec": {}}]});

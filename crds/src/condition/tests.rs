@@ -1,105 +1,27 @@
 use super::*;
 
-fn at(second: i64) -> Timestamp {
-    Timestamp::new(second, 123_456_789).unwrap()
-}
-
-fn ready(status: bool, reason: &str, message: &str) -> DesiredCondition {
-    DesiredCondition {
-        type_: READY,
-        status: status.into(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-        observed_generation: Some(3),
-    }
+#[test]
+fn acceptable_text_is_left_alone() {
+    assert_eq!(corrected("A", ""), None);
+    assert_eq!(corrected("A", &"ä".repeat(MAX_MESSAGE)), None);
 }
 
 #[test]
-fn transition_time_moves_only_with_the_status() {
-    let mut conditions = Vec::new();
-    assert!(set(&mut conditions, ready(false, "A", "one"), at(10)));
-    assert!(set(&mut conditions, ready(false, "B", "two"), at(20)));
-    assert_eq!(conditions[0].last_transition_time.0.as_second(), 10);
-    assert_eq!((conditions[0].reason.as_str(), conditions.len()), ("B", 1));
-    assert!(set(&mut conditions, ready(true, "C", ""), at(30)));
-    assert_eq!(conditions[0].last_transition_time.0.as_second(), 30);
+fn a_message_is_cut_at_its_limit_in_characters() {
+    let (reason, message) = corrected("A", &"ä".repeat(MAX_MESSAGE + 1)).unwrap();
+    assert_eq!(reason, "A");
+    assert_eq!(message.chars().count(), MAX_MESSAGE);
+    assert!(message.ends_with("ä…"));
 }
 
 #[test]
-fn setting_the_same_again_changes_nothing_even_later() {
-    let mut conditions = Vec::new();
-    set(&mut conditions, ready(true, "A", "one"), at(10));
-    let before = conditions.clone();
-    assert!(!set(&mut conditions, ready(true, "A", "one"), at(99)));
-    assert_eq!(conditions, before);
-    let newer = DesiredCondition {
-        observed_generation: Some(4),
-        ..ready(true, "A", "one")
-    };
-    assert!(set(&mut conditions, newer, at(99)));
-}
-
-#[test]
-fn times_are_whole_seconds_and_survive_the_wire() {
-    let mut conditions = Vec::new();
-    set(&mut conditions, ready(true, "A", ""), at(10));
-    let wire = serde_json::to_string(&conditions).unwrap();
-    let back: Vec<Condition> = serde_json::from_str(&wire).unwrap();
-    assert_eq!(back, conditions);
-}
-
-#[test]
-fn others_keep_their_place() {
-    let mut conditions = Vec::new();
-    for type_ in [SUSPENDED, FINISHED, POD_SCHEDULED, READY] {
-        let desired = DesiredCondition {
-            type_,
-            ..ready(true, "A", "")
-        };
-        set(&mut conditions, desired, at(1));
-    }
-    set(&mut conditions, ready(false, "B", ""), at(2));
-    let order: Vec<_> = conditions.iter().map(|c| c.type_.as_str()).collect();
-    assert_eq!(order, [SUSPENDED, FINISHED, POD_SCHEDULED, READY]);
-    assert!(is_true(&conditions, FINISHED) && !is_true(&conditions, READY));
-    assert!(has_reason(&conditions, READY, "B") && !has_reason(&conditions, "Nope", "B"));
-    assert!(remove(&mut conditions, FINISHED) && !remove(&mut conditions, FINISHED));
-    sort(&mut conditions);
-    let order: Vec<_> = conditions.iter().map(|c| c.type_.as_str()).collect();
-    assert_eq!(order, [POD_SCHEDULED, READY, SUSPENDED]);
-}
-
-#[test]
-fn put_copies_the_transition_time() {
-    let mut source = Vec::new();
-    set(&mut source, ready(true, "A", ""), at(10));
-    let mut target = Vec::new();
-    set(&mut target, ready(true, "A", ""), at(50));
-    assert!(put(&mut target, source[0].clone()));
-    assert_eq!(target, source);
-    assert!(!put(&mut target, source[0].clone()));
-}
-
-#[test]
-fn unacceptable_text_is_made_acceptable() {
-    let mut conditions = Vec::new();
-    set(&mut conditions, ready(false, "no spaces", "why"), at(1));
-    assert_eq!(conditions[0].reason, reason::UNKNOWN);
-    assert_eq!(conditions[0].message, "no spaces: why");
-
-    set(
-        &mut conditions,
-        ready(false, "A", &"ä".repeat(MAX_MESSAGE)),
-        at(1),
-    );
-    assert!(conditions[0].message.ends_with('ä'));
-    set(
-        &mut conditions,
-        ready(false, "A", &"ä".repeat(MAX_MESSAGE + 1)),
-        at(1),
-    );
-    assert_eq!(conditions[0].message.chars().count(), MAX_MESSAGE);
-    assert!(conditions[0].message.ends_with('…'));
+fn a_reason_that_is_none_is_told_in_the_message() {
+    let unknown = |message: &str| Some((reason::UNKNOWN.to_owned(), message.to_owned()));
+    assert_eq!(corrected("no spaces", "why"), unknown("no spaces: why"));
+    assert_eq!(corrected("", "why"), unknown("why"));
+    let (reason, message) = corrected(&"-".repeat(MAX_MESSAGE), "why").unwrap();
+    assert_eq!(reason, reason::UNKNOWN);
+    assert_eq!(message.chars().count(), MAX_MESSAGE);
 }
 
 #[test]

@@ -249,6 +249,9 @@ impl State {
         if status {
             let part = json!({"status": patch["status"]});
             merge(&mut new, &part);
+            if id.0 != "pods" {
+                check_conditions(&new)?;
+            }
         } else {
             let mut part = patch.clone();
             if let Some(members) = part.as_object_mut() {
@@ -334,6 +337,27 @@ fn default_protocols(policy: &mut Value) {
 
 fn selects(selector: Option<&str>, object: &Value) -> bool {
     selector.is_none_or(|key| object["metadata"]["labels"].get(key).is_some())
+}
+
+/// Refuses a status whose conditions break the definitions' rules, as the API server does.
+fn check_conditions(object: &Value) -> Result<(), Failure> {
+    let conditions = object
+        .pointer("/status/conditions")
+        .and_then(Value::as_array);
+    for condition in conditions.into_iter().flatten() {
+        let text = |member: &str| condition[member].as_str().unwrap_or_default();
+        let is_word = |c: char| c.is_ascii_alphanumeric() || "_,:".contains(c);
+        let reason = text("reason");
+        if !reason.starts_with(|c: char| c.is_ascii_alphabetic()) || !reason.chars().all(is_word) {
+            let message = format!("status.conditions.reason: Invalid value: {reason:?}");
+            return Err(Failure(422, "Invalid", message));
+        }
+        if text("message").chars().count() > 32_768 {
+            let message = "status.conditions.message: Too long: may not be more than 32768 bytes";
+            return Err(Failure(422, "Invalid", message.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn merge(target: &mut Value, patch: &Value) {
