@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::condition;
-use crate::pod_template::{Blueprint, PodTemplate, VolumeClaimTemplate};
+use crate::pod_template::{PodTemplate, VolumeClaimTemplate};
 use crate::schema;
 use crate::string_enum::string_enum;
 
@@ -56,28 +56,9 @@ pub struct SandboxSpec {
 }
 
 impl SandboxSpec {
-    /// Whether the sandbox should have a pod: its mode is Running and its replicas are not 0.
+    /// Whether the sandbox should have a pod; see [`OperatingMode::wants_running`].
     pub fn wants_running(&self) -> bool {
-        self.operating_mode != OperatingMode::Suspended && self.replicas != Some(0)
-    }
-
-    /// The blueprint part of the spec. Cheap: specs are shared, not copied.
-    pub fn blueprint(&self) -> Blueprint {
-        Blueprint {
-            pod_template: self.pod_template.clone(),
-            volume_claim_templates: self.volume_claim_templates.clone(),
-            service: self.service,
-        }
-    }
-
-    /// A spec made of a blueprint, everything else at its default.
-    pub fn from_blueprint(blueprint: Blueprint) -> Self {
-        Self {
-            pod_template: blueprint.pod_template,
-            volume_claim_templates: blueprint.volume_claim_templates,
-            service: blueprint.service,
-            ..Self::default()
-        }
+        self.operating_mode.wants_running(self.replicas)
     }
 }
 
@@ -90,6 +71,14 @@ string_enum! {
         Suspended,
     }
     default Running
+}
+
+impl OperatingMode {
+    /// Whether a sandbox of this mode and of these `replicas` should have a pod. `v1beta1` says so with the mode,
+    /// `v1alpha1` with the replicas; one schema carries both, so a sandbox runs only if neither forbids it.
+    pub fn wants_running(&self, replicas: Option<i32>) -> bool {
+        *self != Self::Suspended && replicas != Some(0)
+    }
 }
 
 string_enum! {
@@ -205,8 +194,5 @@ mod tests {
         assert!(sandbox.condition(condition::SUSPENDED).is_some());
         assert!(sandbox.condition(condition::READY).is_none());
         assert_eq!(serde_json::to_value(&sandbox).unwrap(), value);
-        let made = SandboxSpec::from_blueprint(sandbox.spec.blueprint());
-        assert_eq!(made.blueprint(), sandbox.spec.blueprint());
-        assert!(made.wants_running() && made.shutdown_time.is_none());
     }
 }

@@ -13,11 +13,9 @@ use crate::intern::Interner;
 use crate::json_text::JsonText;
 use crate::names;
 use agent_sandbox_crds::annotations;
+use agent_sandbox_crds::sandbox::OperatingMode;
 
 /// Whether the sandbox's pod should exist.
-///
-/// `v1beta1` says so with `operatingMode`, `v1alpha1` with `replicas`; one schema carries both, so a
-/// sandbox runs only if neither forbids it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
     /// The pod should run.
@@ -140,7 +138,7 @@ struct SpecWire {
     pod_template: PodTemplateWire,
     volume_claim_templates: Option<JsonText>,
     service: Option<bool>,
-    operating_mode: Option<String>,
+    operating_mode: Option<OperatingMode>,
     replicas: Option<i32>,
     shutdown_time: Option<Timestamp>,
     shutdown_policy: Option<String>,
@@ -186,7 +184,10 @@ impl Row for SandboxRow {
             status,
         } = wire;
         let text = |value: Option<String>| interner.optional(value.as_deref());
-        let runs = spec.operating_mode.as_deref() != Some("Suspended") && spec.replicas != Some(0);
+        let runs = spec
+            .operating_mode
+            .unwrap_or_default()
+            .wants_running(spec.replicas);
         Ok(Self {
             head: Head::read(Self::KIND, &metadata, interner)?,
             labels: Labels::read(metadata.labels.as_ref(), interner),

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_sandbox_crds::CORE_GROUP;
 use http::HeaderMap;
 use indexmap::IndexMap;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
@@ -32,7 +33,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The least time a failure is remembered, so that an API server in trouble is left alone.
 const MIN_FAILURE: Duration = Duration::from_secs(1);
 
-const GROUP: &str = "agents.x-k8s.io";
 const RESOURCE: &str = "sandboxes";
 const SUBRESOURCE: &str = "proxy";
 const VERB: &str = "connect";
@@ -151,7 +151,7 @@ impl Reviews {
                     .map(|extra| extra.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
                     .filter(|extra: &BTreeMap<_, _>| !extra.is_empty()),
                 resource_attributes: Some(ResourceAttributes {
-                    group: Some(GROUP.to_owned()),
+                    group: Some(CORE_GROUP.to_owned()),
                     resource: Some(RESOURCE.to_owned()),
                     subresource: Some(SUBRESOURCE.to_owned()),
                     verb: Some(VERB.to_owned()),

@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use agent_sandbox_crds::labels;
 use agent_sandbox_service::readiness::Gate;
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::runtime::watcher::{self, Event};
@@ -13,7 +14,7 @@ use kube::runtime::{WatchStreamExt, watcher::watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use super::object::{NAME_HASH_LABEL, Pod, Sandbox};
+use super::object::{Pod, Sandbox};
 use super::table::{Index, Kind, Table, Uid};
 
 /// Events that are applied and published together at most.
@@ -30,7 +31,7 @@ pub(crate) async fn watch_pods(
 ) {
     let api: Api<Pod> = scoped(client, namespace.as_deref());
     let config = watcher::Config::default()
-        .labels(NAME_HASH_LABEL)
+        .labels(labels::SANDBOX_NAME_HASH)
         .page_size(PAGE);
     let apply = |index: &mut Index, pod: &Pod| match pod.facts(index) {
         Some(facts) => index.apply_pod(facts),

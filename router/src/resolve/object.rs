@@ -6,6 +6,9 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use agent_sandbox_crds::condition::{self, reason};
+use agent_sandbox_crds::sandbox::OperatingMode;
+use agent_sandbox_crds::{CORE_GROUP, STORED_VERSION, annotations, labels};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -13,15 +16,7 @@ use serde::Deserialize;
 
 use super::table::{Addresses, Index, Phase, PodFacts, SandboxFacts, Uid};
 
-/// The label every sandbox pod carries.
-pub(super) const NAME_HASH_LABEL: &str = "agents.x-k8s.io/sandbox-name-hash";
-/// The label an unclaimed pool member carries.
-const POOL_LABEL: &str = "agents.x-k8s.io/warm-pool-sandbox";
-/// The annotation with the pod's name, left by older controllers.
-const POD_NAME_ANNOTATION: &str = "agents.x-k8s.io/pod-name";
-const SANDBOX_GROUP: &str = "agents.x-k8s.io";
 const SANDBOX_KIND: &str = "Sandbox";
-const EXPIRED_REASON: &str = "SandboxExpired";
 
 /// A pod.
 #[derive(Clone, Debug, Deserialize)]
@@ -61,9 +56,9 @@ pub(super) struct Sandbox {
 #[serde(rename_all = "camelCase")]
 struct SandboxSpec {
     #[serde(default)]
-    operating_mode: Option<String>,
+    operating_mode: Option<OperatingMode>,
     #[serde(default)]
-    replicas: Option<i64>,
+    replicas: Option<i32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -95,9 +90,7 @@ impl Pod {
                     .api_version
                     .split_once('/')
                     .map_or(owner.api_version.as_str(), |(group, _)| group);
-                owner.controller == Some(true)
-                    && owner.kind == SANDBOX_KIND
-                    && group == SANDBOX_GROUP
+                owner.controller == Some(true) && owner.kind == SANDBOX_KIND && group == CORE_GROUP
             })?;
         let status = &self.status;
         let addresses = status
@@ -118,9 +111,9 @@ impl Pod {
             sandbox_uid: Uid::parse(&owner.uid)?,
             sandbox_name: index.intern(&owner.name),
             addresses: Addresses::new(addresses),
-            ready: is_true(&status.conditions, "Ready"),
+            ready: is_true(&status.conditions, condition::READY),
             deleting: self.metadata.deletion_timestamp.is_some(),
-            pooled: has_label(&self.metadata, POOL_LABEL),
+            pooled: has_label(&self.metadata, labels::WARM_POOL_SANDBOX),
         })
     }
 
@@ -129,18 +122,28 @@ impl Pod {
     }
 }
 
+impl SandboxSpec {
+    fn wants_running(&self) -> bool {
+        let mode = self
+            .operating_mode
+            .as_ref()
+            .unwrap_or(&OperatingMode::Running);
+        mode.wants_running(self.replicas)
+    }
+}
+
 impl Sandbox {
     /// What the table keeps.
     pub(super) fn facts(&self, index: &mut Index) -> Option<SandboxFacts> {
         let conditions = &self.status.conditions;
-        let expired = conditions.iter().any(|condition| {
-            condition.r#type == "Ready" && condition.reason.as_deref() == Some(EXPIRED_REASON)
+        let expired = conditions.iter().any(|it| {
+            it.r#type == condition::READY && it.reason.as_deref() == Some(reason::SANDBOX_EXPIRED)
         });
         let pod_name = self
             .metadata
             .annotations
             .as_ref()
-            .and_then(|annotations| annotations.get(POD_NAME_ANNOTATION))
+            .and_then(|held| held.get(annotations::POD_NAME))
             .filter(|name| !name.is_empty() && Some(*name) != self.metadata.name.as_ref())
             .map(|name| index.intern(name));
         Some(SandboxFacts {
@@ -150,16 +153,14 @@ impl Sandbox {
             pod_name,
             phase: if self.metadata.deletion_timestamp.is_some() || expired {
                 Phase::Gone
-            } else if self.spec.operating_mode.as_deref() == Some("Suspended")
-                || self.spec.replicas == Some(0)
-            {
+            } else if !self.spec.wants_running() {
                 Phase::Suspended
-            } else if is_true(conditions, "Finished") {
+            } else if is_true(conditions, condition::FINISHED) {
                 Phase::Finished
             } else {
                 Phase::Running
             },
-            pooled: has_label(&self.metadata, POOL_LABEL),
+            pooled: has_label(&self.metadata, labels::WARM_POOL_SANDBOX),
         })
     }
 
@@ -219,11 +220,11 @@ impl Resource for Sandbox {
     }
 
     fn group((): &()) -> Cow<'_, str> {
-        SANDBOX_GROUP.into()
+        CORE_GROUP.into()
     }
 
     fn version((): &()) -> Cow<'_, str> {
-        "v1beta1".into()
+        STORED_VERSION.into()
     }
 
     fn plural((): &()) -> Cow<'_, str> {
@@ -251,7 +252,7 @@ mod tests {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": "box", "namespace": "ns", "uid": "p1",
-                "labels": {NAME_HASH_LABEL: "1234"},
+                "labels": {labels::SANDBOX_NAME_HASH: "1234"},
                 "ownerReferences": [owner],
             },
             "spec": {"containers": [{"name": "main", "image": "x"}]},
