@@ -5,7 +5,6 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::condition;
 use crate::pod_template::{PodMetadata, VolumeClaimTemplate};
 use crate::reference::ObjectReference;
 use crate::schema;
@@ -55,56 +54,77 @@ pub struct SandboxClaimSpec {
     pub volume_claim_templates: Option<Vec<VolumeClaimTemplate>>,
 }
 
-/// Where a claim's sandbox comes from.
+/// Where a claim's sandbox comes from. `N` is how a name is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimSource<'a> {
+pub enum ClaimSource<N> {
     /// This pool, and the template it names.
-    Pool { pool: &'a str },
+    Pool(N),
     /// This template: from the pool if one is named, else from any pool of the template unless it must be cold.
     Template {
-        template: &'a str,
-        warmth: Warmth<'a>,
+        /// The template.
+        name: N,
+        /// Which pools may serve the claim.
+        warmth: Warmth<N>,
     },
 }
 
 /// How a claim that names a template may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Warmth<'a> {
+pub enum Warmth<N> {
     /// `warmpool: default` or absent: any pool of the template, else cold.
     AnyPool,
     /// `warmpool: none`: never from a pool.
     Cold,
     /// `warmpool: <name>`: from that pool, else cold.
-    Pool(&'a str),
+    Pool(N),
 }
 
-impl SandboxClaimSpec {
-    /// Where the sandbox comes from; `None` when neither reference is set, which the CRD refuses.
-    /// When both are set, `warmPoolRef` wins.
-    pub fn source(&self) -> Option<ClaimSource<'_>> {
-        if let Some(pool) = &self.warm_pool_ref {
-            return Some(ClaimSource::Pool { pool: &pool.name });
+impl<'a> ClaimSource<&'a str> {
+    /// Reads the three fields that name a source: the pool of `warmPoolRef`, the template of `sandboxTemplateRef`, and
+    /// `warmpool`. `None` when neither reference is set, which the CRD refuses. When both are set, `warmPoolRef` wins.
+    pub fn read(
+        pool: Option<&'a str>,
+        template: Option<&'a str>,
+        warmpool: Option<&'a str>,
+    ) -> Option<Self> {
+        if let Some(pool) = pool {
+            return Some(Self::Pool(pool));
         }
-        let template = self.sandbox_template_ref.as_ref()?;
-        let warmth = match self.warmpool.as_deref() {
+        let name = template?;
+        let warmth = match warmpool {
             None | Some("" | "default") => Warmth::AnyPool,
             Some("none") => Warmth::Cold,
             Some(pool) => Warmth::Pool(pool),
         };
-        Some(ClaimSource::Template {
-            template: &template.name,
-            warmth,
-        })
+        Some(Self::Template { name, warmth })
     }
 
-    /// The requested environment variables; an absent list is an empty one.
-    pub fn env(&self) -> &[EnvVar] {
-        self.env.as_deref().unwrap_or_default()
+    /// The same with its names kept another way.
+    pub fn map<N>(self, mut keep: impl FnMut(&'a str) -> N) -> ClaimSource<N> {
+        match self {
+            Self::Pool(pool) => ClaimSource::Pool(keep(pool)),
+            Self::Template { name, warmth } => ClaimSource::Template {
+                name: keep(name),
+                warmth: match warmth {
+                    Warmth::AnyPool => Warmth::AnyPool,
+                    Warmth::Cold => Warmth::Cold,
+                    Warmth::Pool(pool) => Warmth::Pool(keep(pool)),
+                },
+            },
+        }
     }
+}
 
-    /// The requested volume claim templates; an absent list is an empty one.
-    pub fn claim_templates(&self) -> &[VolumeClaimTemplate] {
-        self.volume_claim_templates.as_deref().unwrap_or_default()
+impl SandboxClaimSpec {
+    /// Where the sandbox comes from; see [`ClaimSource::read`].
+    pub fn source(&self) -> Option<ClaimSource<&str>> {
+        ClaimSource::read(
+            self.warm_pool_ref.as_ref().map(|it| it.name.as_str()),
+            self.sandbox_template_ref
+                .as_ref()
+                .map(|it| it.name.as_str()),
+            self.warmpool.as_deref(),
+        )
     }
 }
 
@@ -176,13 +196,6 @@ pub struct ClaimedSandbox {
     pub pod_ips: Vec<String>,
 }
 
-impl SandboxClaim {
-    /// The condition of this type, if the status has it.
-    pub fn condition(&self, type_: &str) -> Option<&Condition> {
-        condition::find(&self.status.as_ref()?.conditions, type_)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -195,13 +208,8 @@ mod tests {
 
     #[test]
     fn the_source_is_read_in_both_styles() {
-        let template = |warmth| {
-            Some(ClaimSource::Template {
-                template: "t",
-                warmth,
-            })
-        };
-        let pool = |pool| Some(ClaimSource::Pool { pool });
+        let template = |warmth| Some(ClaimSource::Template { name: "t", warmth });
+        let pool = |pool| Some(ClaimSource::Pool(pool));
         for (value, expected) in [
             (json!({}), None),
             (json!({ "warmPoolRef": { "name": "p" } }), pool("p")),

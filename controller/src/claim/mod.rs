@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_sandbox_crds::claim::Warmth;
 use agent_sandbox_crds::{annotations, labels, names};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -28,7 +29,7 @@ use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Text, Uid};
 use crate::metrics;
-use crate::objects::{ClaimRow, PoolRow, SandboxRow, Source, TemplateRow, Warmth};
+use crate::objects::{ClaimRow, PoolRow, SandboxRow, Source, TemplateRow};
 use crate::queue::Next;
 use crate::store::{State, Work};
 use crate::warm_pool::Staleness;

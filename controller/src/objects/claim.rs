@@ -11,32 +11,11 @@ use super::{Conditions, DecodeError, Head, Labels, Metadata, Row};
 use crate::ident::Text;
 use crate::intern::Interner;
 use crate::json_text::JsonText;
+use agent_sandbox_crds::claim::ClaimSource;
 use agent_sandbox_crds::{annotations, labels};
 
 /// Where a claim's sandbox comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Source {
-    /// `spec.warmPoolRef`: the pool, and through it the template.
-    Pool(Text),
-    /// `spec.sandboxTemplateRef`: the template itself, warm or cold as `spec.warmpool` says.
-    Template {
-        /// The template.
-        name: Text,
-        /// Which pools may serve the claim.
-        warmth: Warmth,
-    },
-}
-
-/// `spec.warmpool`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Warmth {
-    /// `none`: always a fresh sandbox.
-    Cold,
-    /// `default`: any pool of the template.
-    AnyPool,
-    /// The named pool.
-    Pool(Text),
-}
+pub type Source = ClaimSource<Text>;
 
 /// What happens to an expired claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -146,11 +125,6 @@ impl ClaimRow {
     pub fn needs_fresh_sandbox(&self) -> bool {
         !self.env.is_empty() || self.volume_claim_templates.is_some()
     }
-
-    /// Whether the claim carries pod metadata of its own.
-    pub fn has_pod_metadata(&self) -> bool {
-        !self.pod_labels.is_empty() || !self.pod_annotations.is_empty()
-    }
 }
 
 /// The members of a `SandboxClaim` that are read.
@@ -223,17 +197,15 @@ impl Row for ClaimRow {
                     .map(String::as_str),
             )
         };
-        let source = match (spec.warm_pool_ref, spec.sandbox_template_ref) {
-            (None, Some(template)) => Source::Template {
-                name: interner.text(&template.name),
-                warmth: match spec.warmpool.as_deref() {
-                    Some("none") => Warmth::Cold,
-                    None | Some("" | "default") => Warmth::AnyPool,
-                    Some(pool) => Warmth::Pool(interner.text(pool)),
-                },
-            },
-            (pool, _) => Source::Pool(interner.text(&pool.unwrap_or_default().name)),
-        };
+        let source = ClaimSource::read(
+            spec.warm_pool_ref.as_ref().map(|it| it.name.as_str()),
+            spec.sandbox_template_ref
+                .as_ref()
+                .map(|it| it.name.as_str()),
+            spec.warmpool.as_deref(),
+        )
+        .unwrap_or(ClaimSource::Pool(""))
+        .map(|name| interner.text(name));
         Ok(Self {
             head: Head::read(Self::KIND, &metadata, interner)?,
             created_by: interner.optional(
@@ -321,6 +293,7 @@ impl Row for ClaimRow {
 
 #[cfg(test)]
 mod tests {
+    use agent_sandbox_crds::claim::Warmth;
     use serde_json::{Value, json};
 
     use super::*;
@@ -347,14 +320,6 @@ mod tests {
                 Source::Pool("p".into()),
             ),
             (
-                json!({"sandboxTemplateRef": {"name": "t"}}),
-                template(Warmth::AnyPool),
-            ),
-            (
-                json!({"sandboxTemplateRef": {"name": "t"}, "warmpool": "default"}),
-                template(Warmth::AnyPool),
-            ),
-            (
                 json!({"sandboxTemplateRef": {"name": "t"}, "warmpool": "none"}),
                 template(Warmth::Cold),
             ),
@@ -362,6 +327,7 @@ mod tests {
                 json!({"sandboxTemplateRef": {"name": "t"}, "warmpool": "p"}),
                 template(Warmth::Pool("p".into())),
             ),
+            (json!({}), Source::Pool("".into())),
         ] {
             assert_eq!(row(&spec, &json!({})).source, source, "{spec}");
         }

@@ -14,7 +14,7 @@ mod sandbox;
 mod template;
 mod warm_pool;
 
-pub use claim::{Bound, ClaimAnnotations, ClaimRow, ClaimWire, EnvEntry, Expiry, Source, Warmth};
+pub use claim::{Bound, ClaimAnnotations, ClaimRow, ClaimWire, EnvEntry, Expiry, Source};
 pub use condition::{Condition, Conditions, Truth};
 pub use dependent::{ServiceRow, ServiceWire, VolumeClaimRow, VolumeClaimWire};
 pub use node::{NodeRow, NodeWire};

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use agent_sandbox_crds::claim::Warmth;
 use agent_sandbox_crds::{condition, labels};
 
 use super::{Deadline, State, Table, Work};
@@ -10,7 +11,7 @@ use crate::expiry::Target;
 use crate::ident::{Key, Text, Uid};
 use crate::objects::{
     ClaimRow, Head, NodeRow, Owner, OwnerKind, PodRow, PolicyRow, PoolRow, Row, SandboxRow,
-    ServiceRow, Source, TemplateRow, VolumeClaimRow, Warmth,
+    ServiceRow, Source, TemplateRow, VolumeClaimRow,
 };
 use crate::queue::Priority;
 

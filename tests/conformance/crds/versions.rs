@@ -100,12 +100,12 @@ async fn one_type_reads_both() -> Result<()> {
     for kind in [CLAIM, CLAIM.deprecated()] {
         let old = claim(kind, "old").await?;
         let expected = ClaimSource::Template {
-            template: "t",
+            name: "t",
             warmth: Warmth::Cold,
         };
         assert_eq!(old.spec.source(), Some(expected));
         let new = claim(kind, "new").await?;
-        assert_eq!(new.spec.source(), Some(ClaimSource::Pool { pool: "p" }));
+        assert_eq!(new.spec.source(), Some(ClaimSource::Pool("p")));
     }
 
     for (name, mode, replicas, runs) in [
