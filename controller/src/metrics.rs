@@ -34,9 +34,6 @@ const FINE_BUCKETS: [f64; 14] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 ];
 
-/// How a sandbox came to be.
-pub const LAUNCH_UNKNOWN: &str = "unknown";
-
 /// Counters of API calls; handed to [`crate::api::Api`].
 #[derive(Clone, Debug)]
 pub struct ApiMetrics {

@@ -16,16 +16,13 @@ pub const PROPAGATED_ANNOTATIONS: &str = "agents.x-k8s.io/propagated-annotations
 pub const TRACE_CONTEXT: &str = "opentelemetry.io/trace-context";
 /// On a claim: when the controller first saw it, RFC 3339 with nanoseconds.
 pub const CONTROLLER_FIRST_OBSERVED_AT: &str = "agents.x-k8s.io/controller-first-observed-at";
-/// On a claim: when it first became Ready, RFC 3339 with nanoseconds, or [`FIRST_READY_UNKNOWN`].
+/// On a claim: when it first became Ready, RFC 3339 with nanoseconds.
+/// Other controllers write `unknown` when it was Ready before they took note.
 pub const CLAIM_FIRST_READY_AT: &str = "agents.x-k8s.io/claim-first-ready-at";
-/// [`CLAIM_FIRST_READY_AT`] of a claim that was Ready before anybody took note.
-pub const FIRST_READY_UNKNOWN: &str = "unknown";
 /// On a claim: when a user's admission webhook first saw it, RFC 3339 with nanoseconds.
 pub const WEBHOOK_FIRST_OBSERVED_AT: &str = "agents.x-k8s.io/webhook-first-observed-at";
 /// On a claim: when the client sent the request, RFC 3339.
 pub const CLIENT_FIRST_REQUESTED_AT: &str = "agents.x-k8s.io/client-first-requested-at";
-/// On a claim: reserved.
-pub const CREATION_LATENCY_RECORDED: &str = "agents.x-k8s.io/creation-latency-recorded";
 /// On pod template and Pod: whether the cluster autoscaler may evict the pod.
 pub const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict";
 

@@ -2,13 +2,11 @@
 //!
 //! Pod specs, volume claim specs and network policy rules are carried this way through our resource types, so that a
 //! field newer than the Kubernetes types we compile against survives, and so that a malformed value inside one object
-//! can never stop a whole watch from decoding. A clone is a reference count. Reading a typed view is explicit
-//! ([`JsonObject::decode`]), because it may fail and because it drops what the typed view does not know.
+//! can never stop a whole watch from decoding. A clone is a reference count.
 
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
@@ -19,26 +17,12 @@ pub struct JsonObject {
     text: Arc<str>,
 }
 
-/// A JSON object does not have the shape a typed reader expects.
-#[derive(Debug, thiserror::Error)]
-#[error("expected {expected}")]
-pub struct DecodeError {
-    /// The Kubernetes type that was asked for.
-    expected: &'static str,
-    source: serde_json::Error,
-}
-
 impl JsonObject {
     /// Keeps a map as an object.
     pub fn from_map(map: &Map<String, Value>) -> Self {
         // Printing a map of JSON values cannot fail: keys are strings and numbers are finite.
         let text = serde_json::to_string(map).unwrap_or_else(|_| "{}".to_owned());
         Self { text: text.into() }
-    }
-
-    /// Keeps the serialised form of a typed value, which must serialise to an object.
-    pub fn encode<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
-        serde_json::to_value(value).and_then(serde_json::from_value)
     }
 
     /// The members of the object, parsed.
@@ -52,35 +36,9 @@ impl JsonObject {
         Value::Object(self.to_map())
     }
 
-    /// A typed view. It lacks the fields that `T` does not know, so it is for reading, never for writing back.
-    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        serde_json::from_str(&self.text).map_err(|source| DecodeError {
-            expected: short_type_name::<T>(),
-            source,
-        })
-    }
-
-    /// A copy with its members changed by `edit`.
-    #[must_use]
-    pub fn edited(&self, edit: impl FnOnce(&mut Map<String, Value>)) -> Self {
-        let mut map = self.to_map();
-        edit(&mut map);
-        Self::from_map(&map)
-    }
-
     /// The object's compact JSON text. Equal objects may have different texts (member order).
     pub fn text(&self) -> &Arc<str> {
         &self.text
-    }
-
-    /// Uses `other`'s allocation when both texts are the same, so that many objects made from one template cost one copy.
-    /// Answers whether they were.
-    pub fn share(&mut self, other: &Self) -> bool {
-        let same = self.text == other.text;
-        if same {
-            self.text = Arc::clone(&other.text);
-        }
-        same
     }
 }
 
@@ -123,14 +81,8 @@ impl<'de> Deserialize<'de> for JsonObject {
     }
 }
 
-fn short_type_name<T>() -> &'static str {
-    let full = std::any::type_name::<T>();
-    full.rsplit("::").next().unwrap_or(full)
-}
-
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodSpec;
     use serde_json::json;
 
     use super::*;
@@ -159,35 +111,5 @@ mod tests {
         for value in [json!(null), json!([]), json!("x"), json!(1)] {
             assert!(serde_json::from_value::<JsonObject>(value).is_err());
         }
-    }
-
-    #[test]
-    fn a_malformed_typed_view_names_the_type_and_the_cause() {
-        let error = object(json!({"containers": "none"}))
-            .decode::<PodSpec>()
-            .unwrap_err();
-        assert_eq!(error.to_string(), "expected PodSpec");
-        let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(cause.contains("expected a sequence"), "{cause}");
-    }
-
-    #[test]
-    fn sharing_replaces_the_allocation_only_when_the_texts_agree() {
-        let first = object(json!({"a": 1}));
-        let mut second = object(json!({"a": 1}));
-        let mut third = object(json!({"a": 2}));
-        assert!(second.share(&first) && Arc::ptr_eq(first.text(), second.text()));
-        assert!(!third.share(&first));
-        assert_eq!(third, object(json!({"a": 2})));
-    }
-
-    #[test]
-    fn editing_leaves_the_original_alone() {
-        let original = object(json!({"a": 1}));
-        let edited = original.edited(|map| {
-            map.insert("b".into(), json!(2));
-        });
-        assert_eq!(original, object(json!({"a": 1})));
-        assert_eq!(edited, object(json!({"a": 1, "b": 2})));
     }
 }

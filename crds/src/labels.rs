@@ -23,8 +23,6 @@ pub const CREATED_BY: &str = "agents.x-k8s.io/created-by";
 pub const CLAIM_UID: &str = "agents.x-k8s.io/claim-uid";
 /// On a Pod, Service or PVC made by a user: `"true"` lets a Sandbox of the matching name take it over.
 pub const ADOPTABLE: &str = "agents.x-k8s.io/adoptable";
-/// On a claim: the assigned Sandbox. The older form of [`crate::annotations::SANDBOX_NAME`].
-pub const LEGACY_SANDBOX_NAME: &str = "agents.x-k8s.io/sandbox-name";
 
 /// [`LAUNCH_TYPE`] of a Sandbox made for its claim.
 pub const LAUNCH_TYPE_COLD: &str = "cold";

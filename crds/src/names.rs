@@ -8,8 +8,6 @@ use crate::labels;
 
 /// The longest name of an object whose name is a DNS subdomain (RFC 1123): Pod, PVC, NetworkPolicy and our kinds.
 pub const MAX_NAME: usize = 253;
-/// The longest name of a Service, a DNS label (RFC 1035).
-pub const MAX_SERVICE_NAME: usize = 63;
 
 /// The lease that elects the acting controller.
 pub const LEADER_LEASE: &str = "a3317529.agent-sandbox.x-k8s.io";

@@ -1,7 +1,7 @@
 //! The blueprint that a Sandbox and a SandboxTemplate share: pod template, volume claim templates, service switch.
 //!
-//! Specs inside it are raw JSON ([`JsonObject`]); only labels, annotations and names are typed. The controllers read
-//! typed views from here; nothing in this file decides anything.
+//! Specs inside it are raw JSON ([`JsonObject`]); only labels, annotations and names are typed. Nothing in this
+//! file decides anything.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PodSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::json_object::{DecodeError, JsonObject};
+use crate::json_object::JsonObject;
 
 /// Labels and annotations for a pod. Other metadata has no meaning here and is pruned.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,11 +44,6 @@ impl PodTemplate {
     pub fn annotations(&self) -> &BTreeMap<String, String> {
         self.metadata.as_ref().map_or(&EMPTY, |m| &m.annotations)
     }
-
-    /// A typed view of the pod spec, for reading containers, ports, volumes and the like.
-    pub fn to_pod_spec(&self) -> Result<PodSpec, DecodeError> {
-        self.spec.decode()
-    }
 }
 
 /// Name, labels and annotations for a volume claim made from a template.
@@ -81,11 +76,6 @@ impl VolumeClaimTemplate {
     /// The template's name; empty when unset.
     pub fn name(&self) -> &str {
         self.metadata.as_ref().map_or("", |m| &m.name)
-    }
-
-    /// A typed view of the claim spec.
-    pub fn to_claim_spec(&self) -> Result<PersistentVolumeClaimSpec, DecodeError> {
-        self.spec.decode()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::expiry::{Deadlines, Target};
 use crate::ident::{Key, Revision, Text, Uid};
 use crate::intern::Interner;
 use crate::objects::{
-    ClaimRow, DecodeError, NodeRow, PodRow, PolicyRow, PoolRow, Row, SandboxRow, ServiceRow,
+    ClaimRow, DecodeError, NodeRow, PodRow, PolicyRow, PoolRow, SandboxRow, ServiceRow,
     TemplateRow, VolumeClaimRow,
 };
 use crate::queue::{Priority, Queue};
@@ -389,11 +389,6 @@ impl State {
         self.claims.get(key).cloned()
     }
 
-    /// All claims.
-    pub fn claims(&self) -> impl Iterator<Item = &Arc<ClaimRow>> {
-        self.claims.iter()
-    }
-
     /// A template.
     pub fn template(&self, key: &Key) -> Option<Arc<TemplateRow>> {
         self.templates.get(key).cloned()
@@ -434,32 +429,6 @@ impl State {
     /// The availability index.
     pub fn availability(&self) -> &Availability {
         &self.availability
-    }
-
-    /// Whether every kind the operator needs has been listed once.
-    pub fn is_synced(&self, extensions: bool) -> bool {
-        self.unsynced(extensions).is_empty()
-    }
-
-    /// The kinds that have not been listed yet.
-    pub fn unsynced(&self, extensions: bool) -> Vec<&'static str> {
-        let core = [
-            (SandboxRow::KIND, self.sandboxes.is_synced()),
-            (PodRow::KIND, self.pods.is_synced()),
-            (ServiceRow::KIND, self.services.is_synced()),
-            (VolumeClaimRow::KIND, self.volume_claims.is_synced()),
-        ];
-        let extra = [
-            (ClaimRow::KIND, self.claims.is_synced()),
-            (TemplateRow::KIND, self.templates.is_synced()),
-            (PoolRow::KIND, self.pools.is_synced()),
-            (PolicyRow::KIND, self.policies.is_synced()),
-        ];
-        core.into_iter()
-            .chain(extra.into_iter().filter(|_| extensions))
-            .filter(|(_, synced)| !synced)
-            .map(|(kind, _)| kind)
-            .collect()
     }
 }
 

@@ -87,11 +87,6 @@ impl<R: Row> Table<R> {
         self.rows.is_empty()
     }
 
-    /// Whether the first list is complete.
-    pub fn is_synced(&self) -> bool {
-        self.synced
-    }
-
     /// The revision up to which the watch has delivered everything.
     pub fn progress(&self) -> Revision {
         self.progress
