@@ -141,7 +141,7 @@ async fn what_is_missing_is_named_and_its_arrival_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mistake_is_terminal_and_causes_no_work() {
+async fn a_mistake_is_terminal_and_makes_no_sandbox() {
     let cluster = Cluster::in_process().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
