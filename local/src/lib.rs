@@ -13,7 +13,6 @@
 
 pub mod api;
 pub mod args;
-pub mod causes;
 pub mod child;
 pub mod definitions;
 pub mod images;

@@ -5,9 +5,9 @@ use std::ffi::{OsString, c_int, c_long};
 use std::process::ExitCode;
 
 use agent_sandbox_local::args::{Cli, Subcommands};
+use agent_sandbox_local::images;
 use agent_sandbox_local::up::{self, UpError};
-use agent_sandbox_local::{causes, images};
-use agent_sandbox_service::log;
+use agent_sandbox_service::{causes, log};
 use anyhow::Context;
 use clap::Parser;
 

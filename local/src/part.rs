@@ -4,11 +4,10 @@
 
 use std::time::Duration;
 
+use agent_sandbox_service::causes;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use tokio::sync::mpsc;
-
-use crate::causes;
 
 /// How long a part may take to stop before it is cut.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);

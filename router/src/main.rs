@@ -1,6 +1,7 @@
 //! Entry point of the router: reads the command line, connects to the cluster, binds every listener,
 //! serves, and drains on SIGTERM or SIGINT.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use agent_sandbox_router::args::{Args, ArgsError, BindAddress, Plan};
@@ -10,10 +11,10 @@ use agent_sandbox_service::metrics::Metrics;
 use agent_sandbox_service::readiness::Readiness;
 use agent_sandbox_service::shutdown::{self, Shutdown};
 use agent_sandbox_service::tasks::Tasks;
-use agent_sandbox_service::{admin, listen, log, server};
+use agent_sandbox_service::{admin, causes, listen, log, server};
 use anyhow::Context;
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::net::TcpListener;
 
 /// How long the admin endpoints may take to stop.
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", causes::on_one_line(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -154,18 +155,74 @@ fn bind(address: BindAddress) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-async fn connect(kubeconfig: Option<&std::path::Path>) -> anyhow::Result<Client> {
+/// A client for the cluster that a kubeconfig names (several, separated as in `PATH`, are merged),
+/// else for the one this process runs in or its user works with.
+async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?
-        }
+        Some(path) => read(path).await.with_context(|| {
+            format!(
+                "--kubeconfig {}: a file that `kubectl` accepts is needed",
+                path.display()
+            )
+        })?,
         None => kube::Config::infer().await.context(
             "no cluster found: run in a pod, give --kubeconfig, or use --cache-enabled=false to resolve by DNS",
         )?,
     };
     Client::try_from(config).context("cannot make a client for the cluster")
+}
+
+async fn read(path: &Path) -> Result<kube::Config, KubeconfigError> {
+    let mut merged = Kubeconfig::default();
+    for file in std::env::split_paths(path).filter(|file| !file.as_os_str().is_empty()) {
+        merged = merged.merge(Kubeconfig::read_from(file)?)?;
+    }
+    kube::Config::from_custom_kubeconfig(merged, &KubeConfigOptions::default()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUSTER: &str = "apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]
+";
+    const CONTEXT: &str = "apiVersion: v1
+kind: Config
+contexts: [{name: x, context: {cluster: c, user: u}}]
+users: [{name: u, user: {token: t}}]
+current-context: x
+";
+
+    #[tokio::test]
+    async fn a_kubeconfig_may_be_several_files_and_a_bad_one_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (cluster, context) = (file("cluster", CLUSTER), file("context", CONTEXT));
+        let both = std::env::join_paths([&cluster, &context]).unwrap();
+        let config = read(Path::new(&both)).await.unwrap();
+        assert_eq!(config.cluster_url.to_string(), "http://127.0.0.1:1/");
+
+        for (path, cause) in [
+            (directory.path().join("absent"), "No such file"),
+            (file("bad", "not: [yaml"), "parse kubeconfig"),
+            (context, "the cluster of context"),
+        ] {
+            let Err(error) = connect(Some(&path)).await else {
+                panic!("{} is accepted", path.display());
+            };
+            let said = causes::on_one_line(error.as_ref());
+            assert!(
+                said.contains("--kubeconfig") && said.contains("`kubectl`"),
+                "{said}"
+            );
+            assert!(said.contains(path.to_str().unwrap()), "{said}");
+            assert_eq!(said.matches(cause).count(), 1, "{said}");
+        }
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::error::Error;
 
-/// The texts of an error and its causes. A cause that the error before it has quoted already is
-/// not said twice.
+/// The texts of an error and its causes, outermost first. A cause that an error before it has quoted
+/// is not said twice.
 pub fn on_one_line(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let said = cause.to_string();
-        if !text.ends_with(&said) {
+        if !text.contains(&said) {
             text = format!("{text}: {said}");
         }
         next = cause.source();
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("cannot read: {0}")]
+    #[error("cannot read: {0}; try again")]
     struct Quoting(#[source] std::io::Error);
 
     #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ mod tests {
     #[test]
     fn nothing_is_said_twice() {
         let error = Outer(Quoting(std::io::Error::other("disk full")));
-        assert_eq!(on_one_line(&error), "no state: cannot read: disk full");
+        assert_eq!(
+            on_one_line(&error),
+            "no state: cannot read: disk full; try again"
+        );
     }
 }
