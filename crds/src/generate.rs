@@ -11,7 +11,7 @@ use crate::yaml;
 /// Where Helm and `kubectl apply -f` look: one definition of each kind, Sandbox with the lean schema.
 pub const CRD_DIRECTORY: &str = "charts/agent-sandbox/crds";
 /// The full-schema twin of the Sandbox definition. Helm ships this directory with the chart but never applies it, so
-/// the two never meet by accident; `kubectl replace -f` puts the twin in the place of the lean one.
+/// the two never meet by accident; the directory's README says how to put the twin in the place of the lean one.
 pub const FULL_CRD_DIRECTORY: &str = "charts/agent-sandbox/files/crds-full";
 
 /// A generated file.
@@ -19,6 +19,7 @@ pub const FULL_CRD_DIRECTORY: &str = "charts/agent-sandbox/files/crds-full";
 pub struct GeneratedFile {
     /// Relative to the root of the repository.
     pub path: String,
+    /// The whole text.
     pub contents: String,
 }
 
