@@ -9,6 +9,7 @@ mod cluster;
 mod demo;
 mod directions;
 mod generate;
+mod invariants;
 mod python;
 mod report;
 mod suites;
