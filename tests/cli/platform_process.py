@@ -31,13 +31,17 @@ def eventually(what, deadline=PATIENCE, message="the condition"):
 
 
 class Platform:
-    """`agent-sandbox up` as a child process; a context manager that kills what is left of it."""
+    """`agent-sandbox up` as a child process; a context manager that kills what is left of it.
 
-    def __init__(self, state_dir, *arguments):
+    `program` is the command line that runs it, and `environment` replaces variables of ours.
+    """
+
+    def __init__(self, state_dir, *arguments, program=(BINARY,), environment=None):
         self.state_dir = pathlib.Path(state_dir)
         self.process = subprocess.Popen(
-            [BINARY, "up", "--state-dir", self.state_dir, "--router-port", "0", "--api-port", "0"]
+            [*program, "up", "--state-dir", self.state_dir, "--router-port", "0", "--api-port", "0"]
             + [str(argument) for argument in arguments],
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -2,11 +2,13 @@
 
 import concurrent.futures
 import os
+import pathlib
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import urllib3
@@ -49,6 +51,62 @@ def test_a_signal_stops_it_and_nothing_is_left(start, number):
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0, f"port {port} still answers"
     assert not platform.state_dir.exists(), "a kubeconfig of nothing is a trap"
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="nothing here drops root's rights")
+def test_an_ordinary_user_gets_sandboxes_and_keeps_a_clean_home():
+    """Root is nowhere needed, and nothing is written but the state directory."""
+    root = os.geteuid() == 0
+    # Not below the test's own directory, whose parents may be closed to others.
+    with tempfile.TemporaryDirectory() as name:
+        place = pathlib.Path(name)
+        place.chmod(0o755)
+        program = pathlib.Path(shutil.copy(BINARY, place / "agent-sandbox"))
+        manifests = [shutil.copy(EXAMPLES / file, place) for file in ("template.yaml", "pool.yaml")]
+        own = {purpose: place / purpose for purpose in ("home", "temp", "run", "states")}
+        for directory in own.values():
+            directory.mkdir(mode=0o700)
+            if root:
+                os.chown(directory, 65534, 65534)
+        drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"] if root else []
+        with Platform(
+            own["states"] / "state",
+            "--apply",
+            *manifests,
+            program=[*drop, program],
+            environment={"HOME": own["home"], "TMPDIR": own["temp"], "XDG_RUNTIME_DIR": own["run"]},
+        ) as platform:
+            api = objects(platform.wait_ready())
+            ready_pool(api)
+            where = ("extensions.agents.x-k8s.io", "v1beta1", "default", "sandboxclaims")
+            body = {
+                "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
+                "kind": "SandboxClaim",
+                "metadata": {"name": "c"},
+                "spec": {"warmPoolRef": {"name": "python-pool"}},
+            }
+            api.create_namespaced_custom_object(*where, body)
+
+            def bound():
+                status = api.get_namespaced_custom_object(*where, "c").get("status", {})
+                ready = any(it["type"] == "Ready" and it["status"] == "True" for it in status.get("conditions", ()))
+                return ready and status["sandbox"]["name"]
+
+            answer = urllib3.request(
+                "POST",
+                platform.exported("SANDBOX_ROUTER_URL") + "/execute",
+                headers={"X-Sandbox-ID": eventually(bound, message="the claim is ready")},
+                json={"command": "echo done"},
+                retries=False,
+                timeout=PATIENCE,
+            )
+            assert (answer.status, answer.json()["stdout"]) == (200, "done\n"), answer.data
+            processes = platform.descendants()
+            platform.process.send_signal(signal.SIGTERM)
+            assert platform.process.wait(PATIENCE) == 0
+        assert_all_gone(processes)
+        left = [path for directory in own.values() for path in directory.rglob("*")]
+        assert not left, "what it wrote is gone"
 
 
 def test_a_signal_during_the_start_leaves_nothing(start):
