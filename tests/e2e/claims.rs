@@ -21,14 +21,7 @@ async fn a_warm_claim_costs_two_writes_before_ready_and_three_in_all() {
     create_claim(&client, "claim", "pool", json!({})).await;
     let sandbox = bound(&client, "claim").await;
     let before_ready = cluster.controller_writes().counts();
-    eventually("the pod has lost its pool label", || async {
-        let pod = pods(&client).get(&sandbox).await.ok()?;
-        (!pod
-            .labels()
-            .contains_key("agents.x-k8s.io/warm-pool-sandbox"))
-        .then_some(())
-    })
-    .await;
+    pod_left_pool(&client, &sandbox).await;
     refilled(&client, "pool", 1, 2).await;
     let writes = cluster.controller_writes().counts();
     let of = |kind: &str| writes.get(kind).copied().unwrap_or(0);

@@ -134,6 +134,18 @@ pub(crate) async fn bound(client: &Client, name: &str) -> String {
     .await
 }
 
+/// Waits for the last write that a warm claim causes: its pod loses the label of the pool.
+pub(crate) async fn pod_left_pool(client: &Client, sandbox: &str) {
+    eventually("the pod has lost its pool label", || async {
+        let pod = pods(client).get(sandbox).await.ok()?;
+        let labelled = pod
+            .labels()
+            .contains_key("agents.x-k8s.io/warm-pool-sandbox");
+        (!labelled).then_some(())
+    })
+    .await;
+}
+
 /// Waits until the claim reports this reason.
 pub(crate) async fn reason(client: &Client, name: &str, expected: &str) {
     eventually(&format!("the claim says {expected}"), || async {
