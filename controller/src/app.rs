@@ -260,19 +260,21 @@ impl Controller {
         start_timers(&cx, &queues, &deadlines, recorder, background);
 
         tokio::select! {
-            () = wait_for_sync(&watches, &caches) => {}
+            biased;
             () = shutdown.triggered() => {
                 release(lease.as_mut()).await;
                 return Ok(());
             }
+            () = wait_for_sync(&watches, &caches) => {}
         }
         if let (false, Some(lease)) = (leads, &mut lease) {
             // A standby is as ready as it can be: its caches are warm.
             leadership.set_ready();
             tracing::info!("standing by for the lease");
             tokio::select! {
-                () = lease.acquire() => {}
+                biased;
                 () = shutdown.triggered() => return Ok(()),
+                () = lease.acquire() => {}
             }
             leads = true;
             cx.metrics.set_leader(&lease_name, leads);
@@ -293,6 +295,7 @@ impl Controller {
             }
         };
         let result = tokio::select! {
+            biased;
             () = shutdown.triggered() => Ok(()),
             () = lost => Err(ControllerError::LostLease),
         };
@@ -322,6 +325,7 @@ impl Background {
         let halt = self.halt.clone();
         self.tasks.spawn(task, async move {
             tokio::select! {
+                biased;
                 () = halt.triggered() => {}
                 () = future => {}
             }

@@ -115,6 +115,7 @@ impl Deadlines {
                     // A millisecond more, so that the timer's granularity never wakes us too early.
                     let sleep = (left + Duration::from_millis(1)).min(LONGEST_SLEEP);
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(sleep) => {}
                         () = changed => {}
                     }

@@ -217,6 +217,7 @@ impl Queue {
             match next {
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep_until(at) => {}
                         () = changed => {}
                     }

@@ -269,8 +269,9 @@ impl<R: Stored> Watch<R> {
         tokio::pin!(events);
         loop {
             let event = tokio::select! {
-                event = tokio::time::timeout(timeout + DEAD_AFTER, events.next()) => event,
+                biased;
                 () = self.relist.notified() => return Ok((End::Relist, revision)),
+                event = tokio::time::timeout(timeout + DEAD_AFTER, events.next()) => event,
             };
             let event = match event {
                 Ok(Some(Ok(event))) => event,

@@ -127,9 +127,10 @@ impl Exporter {
         let mut failing = false;
         loop {
             let ending = tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => false,
-                () = self.inner.full.notified() => false,
+                biased;
                 () = end.triggered() => true,
+                () = self.inner.full.notified() => false,
+                () = tokio::time::sleep(INTERVAL) => false,
             };
             let mut waiting = std::mem::take(&mut *self.inner.queue.lock());
             while !waiting.is_empty() {
