@@ -3,8 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use http::uri::Scheme;
+use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError as Cause};
 use kube::{Client, Config};
+use tower::ServiceBuilder;
+
+use crate::transport::{Patience, TargetError, Transport};
 
 /// Why the API server cannot be reached at all.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +33,7 @@ pub enum KubeconfigError {
         /// Where the configuration comes from.
         origin: String,
         /// What is wrong with it.
-        source: Box<kube::Error>,
+        source: Box<TargetError>,
     },
 }
 
@@ -98,15 +103,29 @@ impl Connection {
         &self.origin
     }
 
-    /// A client with connections of its own.
+    /// A client with a connection of its own: one, with a server that speaks HTTP/2.
     ///
     /// # Errors
     /// When TLS or credentials cannot be set up.
     pub fn client(&self) -> Result<Client, KubeconfigError> {
-        Client::try_from(self.config.clone()).map_err(|source| KubeconfigError::Client {
+        self.connect().map_err(|source| KubeconfigError::Client {
             origin: self.origin.clone(),
             source: Box::new(source),
         })
+    }
+
+    fn connect(&self) -> Result<Client, TargetError> {
+        let config = &self.config;
+        // Without TLS nothing tells whether the server speaks HTTP/2; through a proxy, kube connects.
+        if config.cluster_url.scheme() != Some(&Scheme::HTTPS) || config.proxy_url.is_some() {
+            return Ok(Client::try_from(config.clone())?);
+        }
+        let service = ServiceBuilder::new()
+            .layer(config.base_uri_layer())
+            .option_layer(config.auth_layer()?)
+            .layer(config.extra_headers_layer()?)
+            .service(Transport::new(config, Patience::default())?);
+        Ok(Client::new(service, config.default_namespace.clone()))
     }
 }
 

@@ -16,6 +16,7 @@
 //!   file that writes.
 //! * [`queue`] decides when an object is looked at, [`expiry`] when its time is over, [`lanes`] who goes
 //!   first, [`lease`] and [`fence`] whether this replica may write at all.
+//! * [`transport`] is the connection that [`api`] calls through, [`kubeconfig`] says where to.
 //! * [`app`] puts it together: [`Controller::builder`] with a client, then [`Controller::run`].
 //!
 //! Nothing here is global: several operators can run in one process, each with its own client, clock
@@ -54,6 +55,7 @@ pub mod queue;
 pub mod sandbox;
 pub mod store;
 pub mod template;
+pub mod transport;
 pub mod warm_pool;
 pub mod watch;
 

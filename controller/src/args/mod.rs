@@ -141,10 +141,11 @@ struct ApiArgs {
     /// Calls at once above the rate
     #[arg(long, env = "AGENT_SANDBOX_KUBE_API_BURST", default_value = "10", value_parser = values::count, value_name = "N")]
     kube_api_burst: usize,
-    /// Connection pools for calls other than watches
-    #[arg(long, env = "AGENT_SANDBOX_API_CONNECTIONS", default_value = "1", value_parser = values::count, value_name = "N")]
+    /// Connections for calls other than watches, used in turn. API servers answer about 100 calls at
+    /// once on each, and the default workers make up to 170
+    #[arg(long, env = "AGENT_SANDBOX_API_CONNECTIONS", default_value = "2", value_parser = values::count, value_name = "N")]
     api_connections: usize,
-    /// Watch through a connection pool of its own
+    /// Watch through a connection of its own
     #[arg(long, env = "AGENT_SANDBOX_SEPARATE_WATCH_CONNECTION", default_value = "true", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     separate_watch_connection: bool,
     /// Accepted; caches of pods, Services and volume claims are always scoped by label
