@@ -14,6 +14,8 @@ mod claims;
 mod election;
 mod faults;
 mod harness;
+#[path = "../kube_model/mod.rs"]
+mod kube_model;
 mod lifecycle;
 mod model;
 mod pools;

@@ -1,31 +1,22 @@
-//! A model of the API server, small enough to be obviously right: one revision counter, objects as
-//! JSON, watches that replay a log, merge patches, preconditions, generations and owner-reference
-//! garbage collection. It can lag, lose answers and refuse calls on request, which the real thing does
-//! too, but not on request.
+//! The model of the API server as the operator's tests use it: it serves at once, and lags, loses
+//! answers and refuses calls on request, which the real thing does too, but not on request.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use http::{Method, Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use jiff::Timestamp;
 use kube::Client;
-use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use self::state::{Delivery, Failure, State};
-
-mod state;
-
-/// Plural, namespace, name.
-pub(crate) type Id = (String, String, String);
+use crate::kube_model::{Body, Failure, Id, Request, State, failure, respond};
 
 /// A call that was answered.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,10 +43,33 @@ pub(crate) enum Mischief {
 
 type Rule = Box<dyn FnMut(&Call) -> Option<Mischief> + Send>;
 
+/// What becomes of watch events.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Delivery {
+    Prompt,
+    /// They wait.
+    Held,
+    /// Watches end as soon as they have begun.
+    Cut,
+    /// New watches do not even get a status line.
+    Mute,
+}
+
+/// What is done to calls and watches, and which calls there were.
+struct Front {
+    calls: Vec<Call>,
+    rules: Vec<Rule>,
+    delivery: Delivery,
+    held_kinds: BTreeSet<&'static str>,
+    /// Watches begun so far.
+    watches: usize,
+}
+
 /// The model. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Model {
     state: Arc<Mutex<State>>,
+    front: Arc<Mutex<Front>>,
     changed: watch::Sender<u64>,
 }
 
@@ -63,6 +77,13 @@ impl Model {
     pub(crate) fn new(now: Timestamp) -> Self {
         Self {
             state: Arc::new(Mutex::new(State::new(now))),
+            front: Arc::new(Mutex::new(Front {
+                calls: Vec::new(),
+                rules: Vec::new(),
+                delivery: Delivery::Prompt,
+                held_kinds: BTreeSet::new(),
+                watches: 0,
+            })),
             changed: watch::Sender::new(0),
         }
     }
@@ -102,12 +123,12 @@ impl Model {
 
     /// Stops delivering watch events of one resource until released.
     pub(crate) fn hold_watches_of(&self, resource: &'static str) {
-        self.state.lock().held_kinds.insert(resource);
+        self.front.lock().held_kinds.insert(resource);
     }
 
     /// Delivers the watch events of all resources again.
     pub(crate) fn release_watches(&self) {
-        self.state.lock().held_kinds.clear();
+        self.front.lock().held_kinds.clear();
         self.hold_watches(false);
     }
 
@@ -126,24 +147,23 @@ impl Model {
     }
 
     fn deliver(&self, delivery: Delivery) {
-        self.state.lock().delivery = delivery;
+        self.front.lock().delivery = delivery;
         self.notify();
     }
 
     /// Watches begun so far.
     pub(crate) fn watches(&self) -> usize {
-        self.state.lock().watches
+        self.front.lock().watches
     }
 
     /// Adds a rule that may do mischief to calls; earlier rules go first.
     pub(crate) fn disturb(&self, rule: impl FnMut(&Call) -> Option<Mischief> + Send + 'static) {
-        self.state.lock().rules.push(Box::new(rule));
+        self.front.lock().rules.push(Box::new(rule));
     }
 
     /// The successful writes since the last call of this function, oldest first.
     pub(crate) fn take_writes(&self) -> Vec<Call> {
-        let mut state = self.state.lock();
-        let calls = std::mem::take(&mut state.calls);
+        let calls = std::mem::take(&mut self.front.lock().calls);
         calls
             .into_iter()
             .filter(|call| !matches!(call.verb, "get" | "list" | "watch"))
@@ -154,14 +174,14 @@ impl Model {
     pub(crate) fn create(&self, resource: &str, object: Value) -> Value {
         let created = self.state.lock().create(resource, "n", object);
         self.notify();
-        created.expect("the object can be created")
+        (*created.expect("the object can be created")).clone()
     }
 
     /// Merge-patches an object as a user would.
     pub(crate) fn patch(&self, resource: &str, name: &str, patch: Value) -> Value {
         let patched = self.state.lock().patch(&id(resource, name), &patch, false);
         self.notify();
-        patched.expect("the object can be patched")
+        (*patched.expect("the object can be patched")).clone()
     }
 
     /// Merge-patches an object's status.
@@ -186,16 +206,17 @@ impl Model {
     }
 
     pub(crate) fn get(&self, resource: &str, name: &str) -> Option<Value> {
-        self.state.lock().objects.get(&id(resource, name)).cloned()
+        let state = self.state.lock();
+        state
+            .get(&id(resource, name))
+            .map(|object| (**object).clone())
     }
 
     pub(crate) fn list(&self, resource: &str) -> Vec<Value> {
         let state = self.state.lock();
         state
-            .objects
-            .iter()
-            .filter(|((plural, _, _), _)| plural == resource)
-            .map(|(_, object)| object.clone())
+            .list(resource)
+            .map(|object| (**object).clone())
             .collect()
     }
 
@@ -210,39 +231,28 @@ impl Model {
         self.changed.send_modify(|n| *n += 1);
     }
 
-    async fn serve(&self, request: Request<Body>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+    async fn serve(&self, request: http::Request<kube::client::Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.expect("the body is whole").to_bytes();
-        let path = Path::parse(parts.uri.path());
-        let query: BTreeMap<String, String> =
-            form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-                .into_owned()
-                .collect();
-        if query.contains_key("watch") {
-            if self.state.lock().delivery == Delivery::Mute {
+        let request = Request::read(&parts, &body);
+        if request.verb == "watch" {
+            if self.front.lock().delivery == Delivery::Mute {
                 return std::future::pending().await;
             }
-            return self.watch(path, &query);
+            return self.watch(request);
         }
         let call = Call {
-            verb: match (&parts.method, path.name.is_empty()) {
-                (&Method::GET, true) => "list",
-                (&Method::GET, false) => "get",
-                (&Method::POST, _) => "create",
-                (&Method::PUT, _) => "update",
-                (&Method::PATCH, _) => "patch",
-                _ => "delete",
-            },
-            resource: path.resource.clone(),
-            name: path.name.clone(),
-            status: path.status,
-            propagation: serde_json::from_slice::<Value>(&body)
-                .ok()
-                .and_then(|body| body["propagationPolicy"].as_str().map(str::to_owned)),
+            verb: request.verb,
+            resource: request.resource.clone(),
+            name: request.name.clone(),
+            status: request.status,
+            propagation: request.body["propagationPolicy"]
+                .as_str()
+                .map(str::to_owned),
         };
         let mischief = {
-            let mut state = self.state.lock();
-            state.rules.iter_mut().find_map(|rule| rule(&call))
+            let mut front = self.front.lock();
+            front.rules.iter_mut().find_map(|rule| rule(&call))
         };
         if let Some(Mischief::Refuse(code, reason, message)) = &mischief {
             return failure(&Failure(*code, reason, message.clone()));
@@ -251,7 +261,7 @@ impl Model {
             self.hold_watches(true);
             self.patch(resource, name, patch.clone());
         }
-        let answer = self.state.lock().answer(&path, &call, &query, &body);
+        let answer = self.state.lock().answer(&request);
         self.notify();
         if matches!(mischief, Some(Mischief::LoseAnswer)) {
             return failure(&Failure(504, "Timeout", "the answer was lost".to_owned()));
@@ -263,62 +273,45 @@ impl Model {
                     .and_then(Value::as_str)
                     .unwrap_or(&call.name)
                     .to_owned();
-                self.state.lock().calls.push(Call { name, ..call });
+                self.front.lock().calls.push(Call { name, ..call });
                 respond(StatusCode::OK, &value)
             }
             Err(error) => failure(&error),
         }
     }
 
-    fn watch(
-        &self,
-        path: Path,
-        query: &BTreeMap<String, String>,
-    ) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
-        let since: u64 = query
-            .get("resourceVersion")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
-        let selector = query.get("labelSelector").cloned();
-        self.state.lock().watches += 1;
-        let events = self.events(path, selector, since);
-        let frames = events.map(|line| {
+    fn watch(&self, request: Request) -> Response<Body> {
+        self.front.lock().watches += 1;
+        let frames = self.events(request).map(|line| {
             let mut text = line.to_string();
             text.push('\n');
             Ok(Frame::data(Bytes::from(text)))
         });
-        let body: UnsyncBoxBody<Bytes, Infallible> = BodyExt::boxed_unsync(StreamBody::new(frames));
+        let body: Body = BodyExt::boxed_unsync(StreamBody::new(frames));
         Response::new(body)
     }
 
-    fn events(
-        &self,
-        path: Path,
-        selector: Option<String>,
-        since: u64,
-    ) -> impl Stream<Item = Value> + use<> {
+    fn events(&self, request: Request) -> impl Stream<Item = Value> + use<> {
         let model = self.clone();
         let changed = self.changed.subscribe();
+        let since = request.number("resourceVersion").unwrap_or(0);
         futures::stream::unfold(
             (model, changed, since),
             move |(model, mut changed, mut at)| {
-                let path = path.clone();
-                let selector = selector.clone();
+                let request = request.clone();
                 async move {
                     loop {
-                        let next = {
-                            let state = model.state.lock();
-                            if state.delivery == Delivery::Cut {
+                        let delivers = {
+                            let front = model.front.lock();
+                            if front.delivery == Delivery::Cut {
                                 return None;
                             }
-                            if state.delivery == Delivery::Held
-                                || state.held_kinds.contains(&*path.resource)
-                            {
-                                None
-                            } else {
-                                state.next_event(&path, selector.as_deref(), &mut at)
-                            }
+                            front.delivery != Delivery::Held
+                                && !front.held_kinds.contains(&*request.resource)
                         };
+                        let next = delivers
+                            .then(|| model.state.lock().next_event(&request, &mut at))
+                            .flatten();
                         if let Some(event) = next {
                             return Some((event, (model, changed, at)));
                         }
@@ -331,57 +324,5 @@ impl Model {
 }
 
 fn id(resource: &str, name: &str) -> Id {
-    (resource.to_owned(), "n".to_owned(), name.to_owned())
-}
-
-fn respond(status: StatusCode, value: &Value) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
-    let body = Full::new(Bytes::from(value.to_string())).boxed_unsync();
-    Response::builder()
-        .status(status)
-        .body(body)
-        .expect("a valid response")
-}
-
-fn failure(failure: &Failure) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
-    let Failure(code, reason, message) = failure;
-    let status = json!({
-        "kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message,
-    });
-    respond(StatusCode::from_u16(*code).expect("a status"), &status)
-}
-
-#[derive(Clone, Debug)]
-struct Path {
-    resource: String,
-    namespace: String,
-    name: String,
-    status: bool,
-}
-
-impl Path {
-    fn parse(path: &str) -> Self {
-        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-        let rest = match parts.first() {
-            Some(&"api") => &parts[2..],
-            _ => &parts[3..],
-        };
-        let (namespace, rest) = match rest {
-            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
-            rest => ("", rest),
-        };
-        Self {
-            resource: rest[0].to_owned(),
-            namespace: namespace.to_owned(),
-            name: rest.get(1).map(ToString::to_string).unwrap_or_default(),
-            status: rest.get(2) == Some(&"status"),
-        }
-    }
-
-    fn id(&self) -> Id {
-        (
-            self.resource.clone(),
-            self.namespace.clone(),
-            self.name.clone(),
-        )
-    }
+    Id::new(resource, "n", name)
 }
