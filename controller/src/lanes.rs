@@ -94,6 +94,18 @@ impl Lanes {
         }
     }
 
+    /// A permission of the background lane, for work that was due at `since`, if it can be had without
+    /// waiting: not while claims are being served, unless it has yielded for long enough.
+    pub fn try_background(&self, since: Instant) -> Option<BackgroundLane> {
+        if self.is_busy() && since.elapsed() < self.inner.patience {
+            return None;
+        }
+        let permit = self.inner.background.clone().try_acquire_owned().ok()?;
+        Some(BackgroundLane {
+            _permit: Some(permit),
+        })
+    }
+
     /// Waits for a permission of the background lane; for one write, see [`Lanes::turn`] for more.
     pub async fn background(&self) -> BackgroundLane {
         let deadline = Instant::now() + self.inner.patience;
@@ -161,6 +173,20 @@ mod tests {
         assert!(second.is_err());
         drop(held);
         lanes.background().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_cannot_wait_asks_again() {
+        let lanes = Lanes::new(1, Duration::from_secs(1));
+        let due = Instant::now();
+        let claim = lanes.claim();
+        assert!(lanes.try_background(due).is_none());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let lane = lanes.try_background(due);
+        assert!(lane.is_some(), "it has yielded for long enough");
+        assert!(lanes.try_background(due).is_none(), "the lane is narrow");
+        drop((claim, lane));
+        assert!(lanes.try_background(Instant::now()).is_some());
     }
 
     #[tokio::test(start_paused = true)]

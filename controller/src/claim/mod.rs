@@ -6,32 +6,29 @@
 
 pub mod act;
 pub mod desired;
+pub mod memory;
+mod observe;
 pub mod plan;
+mod report;
 pub mod rules;
 pub mod status;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_sandbox_crds::claim::Warmth;
-use agent_sandbox_crds::{annotations, labels, names};
-use jiff::Timestamp;
-use parking_lot::Mutex;
-use serde_json::{Map, json};
+use agent_sandbox_crds::{condition, labels};
 
 use self::act::{Attempt, Published};
-use self::plan::{Candidate, Found, Observed, PoolRef, Rules, Step, Verdict};
+use self::memory::Memory;
+use self::plan::{Candidate, Observed, PoolRef, Rules, Step, Verdict};
 use crate::api::{POOLS, TEMPLATES};
 use crate::confirm::exists;
 use crate::context::Context;
 use crate::error::Fault;
-use crate::events::{Event, Importance, Regarding};
-use crate::ident::{Key, Text, Uid};
-use crate::metrics;
-use crate::objects::{ClaimRow, PoolRow, SandboxRow, Source, TemplateRow};
+use crate::ident::Key;
+use crate::objects::{ClaimRow, PoolRow, SandboxRow, TemplateRow};
 use crate::queue::Next;
-use crate::store::{State, Work};
+use crate::store::Work;
 use crate::warm_pool::Staleness;
 
 /// Steps a pass may take; each makes progress, so this is never reached without a defect.
@@ -40,14 +37,17 @@ const STEPS: usize = 24;
 const MOST_CONFLICTS: usize = 5;
 /// How soon to look again when a status write found the claim changed, should no event come.
 const STALE_RETRY: Duration = Duration::from_millis(200);
+/// How long a claim without a sandbox is failed before it says why.
+const FAULT_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a claim that has one is.
+const SERVED_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reconciles claims.
 #[derive(Debug)]
 pub struct Claims {
     cx: Arc<Context>,
     staleness: Arc<Staleness>,
-    /// When each claim that is not Ready yet was first seen.
-    first_seen: Mutex<BTreeMap<Key, (Uid, Timestamp)>>,
+    memory: Memory,
 }
 
 /// What was learned from the API server during a pass.
@@ -69,7 +69,7 @@ impl Claims {
         Self {
             cx,
             staleness,
-            first_seen: Mutex::default(),
+            memory: Memory::default(),
         }
     }
 
@@ -80,13 +80,16 @@ impl Claims {
         let mut learned = Learned::default();
         let mut lane = None;
         for _ in 0..STEPS {
-            let Some(observed) = self.observe(key, &learned) else {
-                self.first_seen.lock().remove(key);
+            let Some(observed) = cx
+                .store
+                .read(|state| observe::observe(state, key, &learned))
+            else {
+                self.memory.forget(key);
                 return Next::Done;
             };
             let claim = observed.claim.clone();
             if lane.is_none() && claim.bound.name.is_none() {
-                self.note_first_sight(&claim);
+                self.memory.see(&claim, cx.clock.now());
                 lane = Some(cx.lanes.claim());
             }
             let rules = Rules {
@@ -98,16 +101,21 @@ impl Claims {
             let outcome = match step {
                 Step::Leave => {
                     cx.store.release(claim.head.uid);
-                    self.first_seen.lock().remove(key);
+                    self.memory.forget(key);
                     return Next::Done;
                 }
                 Step::Delete { foreground } => {
-                    self.announce_deletion(&claim);
-                    let deleted = act::delete_claim(cx, &by, &claim, foreground).await;
-                    return deleted.map_or_else(|fault| next_after(&fault), |()| Next::Done);
+                    return match act::delete_claim(cx, &by, &claim, foreground).await {
+                        Ok(()) => {
+                            self.announce_deletion(&claim);
+                            Next::Done
+                        }
+                        Err(fault) => next_after(&fault),
+                    };
                 }
                 Step::Settle(verdict) => {
-                    return self.settle(&by, &observed, verdict, &learned, lane).await;
+                    let next = self.settle(&by, &observed, verdict, &learned, lane).await;
+                    return self.write_note(&by, &claim, next).await;
                 }
                 Step::DeleteSandbox(sandbox, uid) => {
                     act::delete_sandbox(cx, &by, &sandbox, uid).await
@@ -128,6 +136,9 @@ impl Claims {
                         .map(|exists| {
                             if !exists {
                                 learned.missing_template = Some(template);
+                            } else if let Some(Candidate::None { .. }) = learned.candidate {
+                                // Members could not be judged without it; now they can.
+                                learned.candidate = None;
                             }
                         })
                 }
@@ -160,60 +171,6 @@ impl Claims {
         }
         tracing::error!(claim = %key, "a pass did not settle");
         Next::Retry
-    }
-
-    /// Reads everything a plan depends on, in one look.
-    fn observe(&self, key: &Key, learned: &Learned) -> Option<Observed> {
-        self.cx.store.read(|state| {
-            let claim = state.claim(key)?;
-            let bound: Vec<Arc<SandboxRow>> = state.sandboxes_of(claim.head.uid).cloned().collect();
-            let namesake = state
-                .sandbox(key)
-                .filter(|row| !row.head.is_controlled_by(claim.head.uid));
-            let legacy = key.sibling(names::legacy_claim_network_policy(&key.name));
-            let legacy_policy = state.policy(&legacy).filter(|policy| {
-                policy.head.is_controlled_by(claim.head.uid) && !policy.head.is_deleting()
-            });
-            let pool = match plan::named_pool(&claim) {
-                Some(name) => find(
-                    key,
-                    name,
-                    state.pool(&key.sibling(name.clone())),
-                    learned.missing_pool.as_ref(),
-                ),
-                None => Found::NotNamed,
-            };
-            let template = match plan::primary(&claim, &bound) {
-                // What a sandbox was made from is its own record, not the claim's current word.
-                Some(sandbox) => match sandbox.template_name() {
-                    Some(name) => find(key, name, state.template(&key.sibling(name.clone())), None),
-                    None => Found::NotNamed,
-                },
-                None => match template_name(&claim, &pool) {
-                    Some(name) => find(
-                        key,
-                        &name,
-                        state.template(&key.sibling(name.clone())),
-                        learned.missing_template.as_ref(),
-                    ),
-                    None => Found::NotNamed,
-                },
-            };
-            let pools = eligible_pools(state, &claim, &pool);
-            Some(Observed {
-                claim,
-                bound,
-                namesake,
-                legacy_policy,
-                pool,
-                pools,
-                template,
-                candidate: learned.candidate.clone().unwrap_or(Candidate::Unasked),
-                confirmed: learned.confirmed,
-                fault: learned.fault.clone(),
-                conflicts: learned.conflicts,
-            })
-        })
     }
 
     /// Reserves the best member of the first pool that has one.
@@ -274,7 +231,8 @@ impl Claims {
             cx.store.release(claim.head.uid);
         }
         let sandbox = plan::primary(claim, &observed.bound).map(|row| &**row);
-        let new = status::status(claim, sandbox, &verdict, now);
+        let shown = self.shown(claim, sandbox, &verdict);
+        let new = shown.and_then(|shown| status::status(claim, sandbox, &shown, now));
         let published = match new.as_ref().and_then(|new| status::patch(claim, new)) {
             Some(patch) => act::publish(cx, by, &claim.head.key, &patch)
                 .await
@@ -290,194 +248,58 @@ impl Claims {
             Err(fault) => return next_after(&fault),
             Ok(Some(Published::Stale)) => return Next::After(STALE_RETRY),
             Ok(Some(Published::Gone)) => return Next::Done,
-            Ok(Some(Published::Written)) => {
-                if matches!(verdict, Verdict::Expired { .. }) {
-                    self.announce(
-                        claim,
-                        "ClaimExpired",
-                        "Claim Expired",
-                        "Claim expired".to_owned(),
-                    );
-                }
-                let is_ready = new.as_ref().is_some_and(|new| {
-                    new.conditions.is_true(agent_sandbox_crds::condition::READY)
-                });
-                if let (true, false, Some(sandbox)) = (is_ready, claim.is_ready(), sandbox) {
-                    self.note_first_ready(by, claim, sandbox, now).await;
-                }
-            }
-            Ok(None) => {}
+            Ok(Some(Published::Written) | None) => {}
+        }
+        if let Verdict::Expired { .. } = verdict
+            && !plan::is_marked_expired(claim)
+        {
+            let note = "Claim expired".to_owned();
+            self.announce(claim, "ClaimExpired", "Claim Expired", note);
+        }
+        let was_ready = claim.is_ready();
+        let is_ready = new.is_some_and(|new| new.conditions.is_true(condition::READY));
+        if let (true, Some(sandbox)) = (is_ready || was_ready, sandbox) {
+            self.note_ready(claim, sandbox, was_ready, now);
         }
         match &verdict {
-            Verdict::Failed(fault) if fault.is_retried() => next_after(fault),
+            Verdict::Failed(fault) if fault.is_retried() => {
+                tracing::warn!(claim = %claim.head.key, %fault, "claim not as it should be");
+                next_after(fault)
+            }
             Verdict::Contended => Next::Retry,
             _ => verdict.recheck().map_or(Next::Done, Next::After),
         }
     }
 
-    fn count_launch(&self, claim: &ClaimRow, sandbox: &SandboxRow, learned: &Learned) {
-        let Some(launch) = learned.launched else {
-            return;
-        };
-        let cx = &*self.cx;
-        let pool = match &claim.source {
-            Source::Pool(pool)
-            | Source::Template {
-                warmth: Warmth::Pool(pool),
-                ..
-            } => &**pool,
-            Source::Template { .. } => "",
-        };
-        let creator = claim.created_by.as_deref().unwrap_or_default();
-        cx.metrics.claim_created(sandbox, creator, launch, pool);
-        let name = &*sandbox.head.key.name;
-        if launch == labels::LAUNCH_TYPE_COLD {
-            let note = format!("Created Sandbox {name:?}");
-            self.announce(claim, "SandboxProvisioned", "Provisioning", note);
-        } else if cx.config.claims.adoption_events {
-            let note = format!("Adopted warm pool Sandbox {name:?}");
-            self.announce(claim, "SandboxAdopted", "Adoption", note);
-        }
-    }
-
-    fn note_first_sight(&self, claim: &ClaimRow) {
-        let mut seen = self.first_seen.lock();
-        let entry = seen
-            .entry(claim.head.key.clone())
-            .or_insert_with(|| (claim.head.uid, self.cx.clock.now()));
-        if entry.0 != claim.head.uid {
-            *entry = (claim.head.uid, self.cx.clock.now());
-        }
-    }
-
-    /// Records latencies once, and, where wanted, what observers look for on the claim: one write,
-    /// after Ready, in the background.
-    async fn note_first_ready(
+    /// The verdict to publish; `None` publishes nothing.
+    ///
+    /// A fault that may pass is told only when it lasts. On a busy server, telling of it at once would
+    /// cost two writes more, and a claim that is being served would seem to be down because a label
+    /// could not be tidied.
+    fn shown(
         &self,
-        by: &Work,
         claim: &ClaimRow,
-        sandbox: &SandboxRow,
-        now: Timestamp,
-    ) {
-        let cx = &*self.cx;
-        let seen = self.first_seen.lock().remove(&claim.head.key);
-        let first_seen = seen
-            .filter(|(uid, _)| *uid == claim.head.uid)
-            .map(|(_, at)| at);
-        if claim.annotations.first_ready.is_some() {
-            return;
-        }
-        cx.metrics.claim_ready(claim, sandbox, first_seen, now);
-        if !cx.config.claims.annotations {
-            return;
-        }
-        let mut marks = Map::new();
-        marks.insert(
-            annotations::CLAIM_FIRST_READY_AT.to_owned(),
-            json!(now.to_string()),
-        );
-        if let (Some(at), None) = (first_seen, &claim.annotations.controller_observed) {
-            marks.insert(
-                annotations::CONTROLLER_FIRST_OBSERVED_AT.to_owned(),
-                json!(at.to_string()),
-            );
-        }
-        let warm = metrics::launch_type(sandbox) == labels::LAUNCH_TYPE_WARM;
-        if warm && claim.annotations.sandbox_name.as_ref() != Some(&sandbox.head.key.name) {
-            marks.insert(
-                annotations::SANDBOX_NAME.to_owned(),
-                json!(&*sandbox.head.key.name),
-            );
-        }
-        let patch = json!({"metadata": {
-            "uid": claim.head.uid.to_string(),
-            "annotations": marks,
-        }});
-        let _lane = cx.lanes.background().await;
-        if let Err(fault) = act::annotate(cx, by, &claim.head.key, &patch).await {
-            tracing::debug!(claim = %claim.head.key, %fault, "annotations not written");
-        }
-    }
-
-    fn announce_deletion(&self, claim: &ClaimRow) {
-        let policy = match claim.expiry {
-            crate::objects::Expiry::Delete => "Delete",
-            crate::objects::Expiry::DeleteForeground => "DeleteForeground",
-            crate::objects::Expiry::Retain => "Retain",
+        sandbox: Option<&SandboxRow>,
+        verdict: &Verdict,
+    ) -> Option<Verdict> {
+        let Verdict::Failed(fault) = verdict else {
+            self.memory.recover(claim);
+            return Some(verdict.clone());
         };
-        let note = format!("Deleting Claim (ShutdownPolicy={policy})");
-        self.announce(claim, "ClaimExpired", "Deleting", note);
-    }
-
-    fn announce(&self, claim: &ClaimRow, why: &'static str, action: &'static str, note: String) {
-        if self.cx.config.claims.events {
-            self.cx.events.record(Event {
-                regarding: Regarding::claim(&claim.head),
-                importance: Importance::Normal,
-                reason: why,
-                action,
-                note,
-            });
+        let lasts = self.memory.fail(claim);
+        match sandbox {
+            _ if !fault.is_retried() => Some(verdict.clone()),
+            Some(sandbox) if lasts < SERVED_PATIENCE => {
+                Some(Verdict::Bound(sandbox.head.key.clone()))
+            }
+            None if lasts < FAULT_PATIENCE => None,
+            _ => Some(verdict.clone()),
         }
     }
 }
 
 fn next_after(fault: &Fault) -> Next {
     fault.retry_after().map_or(Next::Retry, Next::RetryAfter)
-}
-
-/// What is known about something a claim names.
-fn find<R>(claim: &Key, name: &Text, row: Option<Arc<R>>, missing: Option<&Key>) -> Found<R> {
-    let key = claim.sibling(name.clone());
-    match row {
-        Some(row) => Found::Here(row),
-        None if missing == Some(&key) => Found::Missing(key),
-        None => Found::Unseen(key),
-    }
-}
-
-/// The template a claim without a sandbox leads to.
-fn template_name(claim: &ClaimRow, pool: &Found<PoolRow>) -> Option<Text> {
-    match &claim.source {
-        Source::Template { name, .. } => Some(name.clone()),
-        Source::Pool(_) => pool.row().map(|pool| pool.template.clone()),
-    }
-}
-
-/// The pools that may serve a claim, best first.
-fn eligible_pools(state: &State, claim: &ClaimRow, named: &Found<PoolRow>) -> Vec<PoolRef> {
-    let live = |pool: &Arc<PoolRow>| !pool.head.is_deleting();
-    let refer = |pool: &Arc<PoolRow>| PoolRef {
-        key: pool.head.key.clone(),
-        uid: pool.head.uid,
-    };
-    match &claim.source {
-        Source::Pool(_) => named
-            .row()
-            .filter(|pool| live(pool))
-            .map(refer)
-            .into_iter()
-            .collect(),
-        Source::Template {
-            warmth: Warmth::Cold,
-            ..
-        } => Vec::new(),
-        Source::Template { name, warmth } => {
-            let template = claim.head.key.sibling(name.clone());
-            let mut pools = state.pools_of_template(&template);
-            pools.retain(live);
-            if let Warmth::Pool(only) = warmth {
-                pools.retain(|pool| pool.head.key.name == *only);
-            }
-            pools.sort_by_key(|pool| {
-                (
-                    std::cmp::Reverse(state.availability().available(pool.head.uid)),
-                    pool.head.key.clone(),
-                )
-            });
-            pools.iter().map(refer).collect()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub struct Observed {
     pub pool: Found<PoolRow>,
     /// The pools that may serve it, best first.
     pub pools: Vec<PoolRef>,
-    /// The template: the bound sandbox's own, else the one the claim leads to.
+    /// The template: the bound or chosen sandbox's own, else the one the claim leads to.
     pub template: Found<TemplateRow>,
     /// The member chosen for it.
     pub candidate: Candidate,
@@ -203,7 +203,7 @@ pub fn is_expired(claim: &ClaimRow, now: Timestamp) -> bool {
 }
 
 /// Whether the status already says so.
-fn is_marked_expired(claim: &ClaimRow) -> bool {
+pub fn is_marked_expired(claim: &ClaimRow) -> bool {
     claim.conditions.reason(condition::READY) == Some(reason::CLAIM_EXPIRED)
 }
 

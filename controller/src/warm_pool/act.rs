@@ -140,12 +140,35 @@ async fn delete_member(cx: &Context, by: &Work, doomed: &Doomed) -> Result<(), F
             assume(cx, by, *wire);
             Ok(())
         }
-        Err(ApiError::Conflict(_)) => Ok(()),
+        // Judged anew as it is now; without this the watch would have to come first, and until it did
+        // every pass would try the same again.
+        Err(ApiError::Conflict(_)) => look_again(cx, by, doomed).await,
         Err(error) => Err(Fault::of(
             &format!("deleting Sandbox {:?}", &*doomed.key.name),
             &error,
         )),
     }
+}
+
+/// Tells the store what became of a member that is not as it was seen.
+async fn look_again(cx: &Context, by: &Work, doomed: &Doomed) -> Result<(), Fault> {
+    match cx
+        .api
+        .get::<<SandboxRow as Row>::Wire>(&SANDBOXES, &doomed.key)
+        .await
+    {
+        Ok(Some(wire)) => assume(cx, by, wire),
+        Ok(None) => cx
+            .store
+            .assume_deleted::<SandboxRow>(&doomed.key, doomed.uid, Some(by)),
+        Err(error) => {
+            return Err(Fault::of(
+                &format!("reading Sandbox {:?}", &*doomed.key.name),
+                &error,
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the status.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent_sandbox_controller::{Config, Controller, ControllerError};
 use agent_sandbox_service::clock::Clock;
+use agent_sandbox_service::metrics::Metrics;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use jiff::{SignedDuration, Timestamp};
@@ -32,6 +33,8 @@ pub(crate) struct Harness {
     clock: Clock,
     tasks: Tasks,
     operators: Vec<Operator>,
+    /// Metrics of the operator that was started last.
+    metrics: Metrics,
 }
 
 pub(crate) const START: &str = "2026-01-01T00:00:00Z";
@@ -59,6 +62,7 @@ impl Harness {
             clock,
             tasks,
             operators: Vec::new(),
+            metrics: Metrics::new(),
         }
     }
 
@@ -71,8 +75,10 @@ impl Harness {
 
     /// Starts an operator.
     pub(crate) fn run(&mut self, config: Config) {
+        self.metrics = Metrics::new();
         let controller = Controller::builder(self.model.client(), config)
             .clock(self.clock.clone())
+            .metrics(&self.metrics)
             .build()
             .unwrap();
         let shutdown = Shutdown::new();
@@ -93,6 +99,18 @@ impl Harness {
         let mut operator = self.operators.remove(0);
         operator.shutdown.trigger();
         operator.ended.take().unwrap().await.unwrap().unwrap();
+    }
+
+    /// The sum of a metric's samples, over those label sets that contain all of `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.metrics.encode();
+        let samples = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let set = series.strip_prefix(name)?;
+            let is_it = set.is_empty() || set.starts_with('{');
+            (is_it && labels.iter().all(|label| set.contains(label))).then_some(value)
+        });
+        samples.map(|value| value.parse::<f64>().unwrap()).sum()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

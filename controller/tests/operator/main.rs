@@ -10,6 +10,7 @@
     reason = "tests of JSON read best with indexing and literals, and failing loudly is their job"
 )]
 
+mod adoption;
 mod claims;
 mod election;
 mod faults;
@@ -19,5 +20,6 @@ mod kube_model;
 mod lifecycle;
 mod model;
 mod pools;
+mod reports;
 mod sandboxes;
 mod templates;

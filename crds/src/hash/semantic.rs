@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::canonical::{Quantities, render};
 use crate::json_object::JsonObject;
-use crate::pod_template::Blueprint;
+use crate::pod_template::{Blueprint, PodTemplate};
 
 /// Whether a sandbox made from one blueprint is what the other asks for.
 ///
@@ -12,9 +12,15 @@ use crate::pod_template::Blueprint;
 /// one. Claim templates are compared in order, by name and spec. `service` unset differs from `false`. Labels and
 /// annotations do not count: they can change on a running pod.
 pub fn same_blueprint(a: &Blueprint, b: &Blueprint) -> bool {
+    // Whoever adds a field decides here whether it makes a sandbox stale.
+    let Blueprint {
+        pod_template: PodTemplate { metadata: _, spec },
+        volume_claim_templates: _,
+        service,
+    } = a;
     let (claims_a, claims_b) = (a.claim_templates(), b.claim_templates());
-    a.service == b.service
-        && same_spec("PodSpec", &a.pod_template.spec, &b.pod_template.spec)
+    *service == b.service
+        && same_spec("PodSpec", spec, &b.pod_template.spec)
         && claims_a.len() == claims_b.len()
         && claims_a.iter().zip(claims_b).all(|(a, b)| {
             a.name() == b.name() && same_spec("PersistentVolumeClaimSpec", &a.spec, &b.spec)
