@@ -118,17 +118,46 @@ def test_a_missing_template_is_reported(kubectl):
     kubectl("delete", "swp", "hopeless")
 
 
-def test_older_manifests_are_served(kubectl):
-    claim = {
+def older(kind, name, spec):
+    return {
         "apiVersion": "extensions.agents.x-k8s.io/v1alpha1",
-        "kind": "SandboxClaim",
-        "metadata": {"name": "older"},
-        "spec": {"sandboxTemplateRef": {"name": "python-sandbox"}},
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
     }
-    out = kubectl("apply", "-f", "-", input=json.dumps(claim))
-    assert "older created" in out
-    kubectl("wait", "--for=condition=Ready", "sandboxclaim/older", TIMEOUT)
-    kubectl("delete", "sandboxclaim", "older")
+
+
+def test_older_manifests_are_served_warm_and_cold(kubectl):
+    pod = {"spec": {"containers": [{"name": "main", "image": "busybox", "command": ["sleep", "infinity"]}]}}
+    of_template = {"sandboxTemplateRef": {"name": "older"}}
+    kubectl("apply", "-f", "-", input=json.dumps(older("SandboxTemplate", "older", {"podTemplate": pod})))
+    pool = older("SandboxWarmPool", "older", {"replicas": 2, **of_template})
+    kubectl("apply", "-f", "-", input=json.dumps(pool))
+
+    def members():
+        """Names of the pool's sandboxes, once it is full."""
+        kubectl("wait", "--for=jsonpath={.status.readyReplicas}=2", "swp/older", TIMEOUT)
+        sandboxes = json.loads(kubectl("get", "sandboxes", "-o", "json"))["items"]
+        return {sandbox["metadata"]["name"] for sandbox in sandboxes if owner(sandbox) == "SandboxWarmPool/older"}
+
+    def owner(sandbox):
+        reference = sandbox["metadata"]["ownerReferences"][0]
+        return f"{reference['kind']}/{reference['name']}"
+
+    for name, policy, warm in [("any", {}, True), ("named", {"warmpool": "older"}, True), ("none", {"warmpool": "none"}, False)]:
+        before = members()
+        claim = older("SandboxClaim", f"older-{name}", {**of_template, **policy})
+        assert "created" in kubectl("apply", "-f", "-", input=json.dumps(claim))
+        kubectl("wait", "--for=condition=Ready", f"sandboxclaims.v1alpha1.extensions.agents.x-k8s.io/older-{name}", TIMEOUT)
+        bound = kubectl("get", "sandboxclaim", f"older-{name}", "-o", "jsonpath={.status.sandbox.name}")
+        assert (bound in before) == warm, "a member of the pool was there before its claim"
+        assert warm or bound == f"older-{name}"
+        sandbox = json.loads(kubectl("get", "sandbox", bound, "-o", "json"))
+        assert sandbox["metadata"]["labels"]["agents.x-k8s.io/launch-type"] == ("warm" if warm else "cold")
+        assert owner(sandbox) == f"SandboxClaim/older-{name}"
+
+    kubectl("delete", "sandboxclaims", "older-any", "older-named", "older-none")
+    kubectl("delete", "swp/older", "sandboxtemplate/older")
 
 
 def test_deleting_everything_leaves_nothing(kubectl):

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agent_sandbox_crds::Sandbox;
+use agent_sandbox_tests::cluster::IMAGE;
 use agent_sandbox_tests::simulated_node::PHASE;
 use agent_sandbox_tests::{Cluster, eventually};
 use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::objects::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warm_claim_costs_two_writes_before_ready_and_three_in_all() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
     cluster.controller_writes().clear();
@@ -44,9 +45,10 @@ async fn a_warm_claim_costs_two_writes_before_ready_and_three_in_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_claims_at_once_get_a_sandbox_each() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
-    template_and_pool(&client, "pool", 100).await;
+    let crowd = cluster.crowd(100);
+    template_and_pool(&client, "pool", crowd).await;
     let listed = sandboxes(&client)
         .list(&ListParams::default())
         .await
@@ -60,7 +62,7 @@ async fn a_hundred_claims_at_once_get_a_sandbox_each() {
         (Timestamp::now().duration_since(youngest) >= SignedDuration::from_secs(1)).then_some(())
     })
     .await;
-    let names: Vec<String> = (0..100).map(|number| format!("claim-{number}")).collect();
+    let names: Vec<String> = (0..crowd).map(|number| format!("claim-{number}")).collect();
     let created = names
         .iter()
         .map(|name| create_claim(&client, name, "pool", json!({})));
@@ -71,7 +73,7 @@ async fn a_hundred_claims_at_once_get_a_sandbox_each() {
         bindings.insert(name.clone(), bound(&client, name).await);
     }
     let distinct: BTreeSet<String> = bindings.values().cloned().collect();
-    assert_eq!(distinct.len(), 100, "no sandbox is shared");
+    assert_eq!(distinct.len(), crowd, "no sandbox is shared");
     assert_eq!(
         distinct, members,
         "every member was used before anything was created cold"
@@ -102,7 +104,7 @@ async fn a_hundred_claims_at_once_get_a_sandbox_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_of_none_makes_a_sandbox_of_the_claims_name() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 0).await;
     create_claim(&client, "claim", "pool", json!({})).await;
@@ -124,7 +126,7 @@ async fn a_pool_of_none_makes_a_sandbox_of_the_claims_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_named_and_its_arrival_noticed() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     create_claim(&client, "claim", "later", json!({})).await;
     reason(&client, "claim", "WarmPoolNotFound").await;
@@ -135,7 +137,7 @@ async fn what_is_missing_is_named_and_its_arrival_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistake_is_terminal_and_makes_no_sandbox() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
     let env = json!({"env": [{"name": "A", "value": "b"}]});
@@ -154,7 +156,7 @@ async fn a_mistake_is_terminal_and_makes_no_sandbox() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_with_policy_delete_is_gone_at_its_time() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
     let lifecycle = |at: Timestamp| {
@@ -199,7 +201,7 @@ async fn a_claim_with_policy_delete_is_gone_at_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_with_policy_retain_stays_and_says_why_its_sandbox_went() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
     let past = json!({"lifecycle": {"shutdownTime": "2020-01-01T00:00:00Z"}});
@@ -211,10 +213,13 @@ async fn a_claim_with_policy_retain_stays_and_says_why_its_sandbox_went() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_claims_than_members_share_nothing_and_leave_nothing() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
-    template_and_pool(&client, "pool", 20).await;
-    let names: Vec<String> = (0..60).map(|number| format!("claim-{number}")).collect();
+    let members = cluster.crowd(60) / 3;
+    template_and_pool(&client, "pool", members).await;
+    let names: Vec<String> = (0..3 * members)
+        .map(|number| format!("claim-{number}"))
+        .collect();
     let created = names
         .iter()
         .map(|name| create_claim(&client, name, "pool", json!({})));
@@ -226,7 +231,7 @@ async fn more_claims_than_members_share_nothing_and_leave_nothing() {
             "{name} shares its sandbox"
         );
     }
-    pool_ready(&client, "pool", 20).await;
+    pool_ready(&client, "pool", members).await;
     let deleted = names.iter().map(|name| async {
         claims(&client)
             .delete(name, &DeleteParams::default())
@@ -243,7 +248,7 @@ async fn more_claims_than_members_share_nothing_and_leave_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_finished_claim_lives_for_its_time_and_goes_with_everything() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     let template = json!({
         "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
@@ -251,11 +256,11 @@ async fn a_finished_claim_lives_for_its_time_and_goes_with_everything() {
         "metadata": {"name": "short"},
         "spec": {"podTemplate": {
             "metadata": {"annotations": {PHASE: "Succeeded"}},
-            "spec": {"containers": [{"name": "main", "image": "pause"}], "restartPolicy": "Never"},
+            "spec": {"containers": [{"name": "main", "image": IMAGE, "command": ["true"]}], "restartPolicy": "Never"},
         }},
     });
     let parameters = PatchParams::apply("tests").force();
-    Api::<agent_sandbox_crds::SandboxTemplate>::namespaced(client.clone(), NAMESPACE)
+    templates(&client)
         .patch("short", &parameters, &Patch::Apply(&template))
         .await
         .unwrap();

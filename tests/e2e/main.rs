@@ -7,6 +7,7 @@
 )]
 
 mod claims;
+mod endings;
 mod node_pods;
 mod objects;
 mod older_versions;

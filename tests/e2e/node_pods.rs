@@ -11,6 +11,7 @@ use agent_sandbox_node::{InitProgram, Node};
 use agent_sandbox_service::readiness::Readiness;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
+use agent_sandbox_tests::cluster::in_process_only;
 use agent_sandbox_tests::eventually;
 use anyhow::{Context, Result, bail, ensure};
 use http_body_util::BodyExt;
@@ -44,6 +45,7 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Result<Self> {
+        in_process_only()?;
         let api = Shutdown::new();
         let server = Server::builder().start(&api)?;
         let client = server.client();

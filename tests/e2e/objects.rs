@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use agent_sandbox_crds::{Sandbox, SandboxClaim, SandboxTemplate, SandboxWarmPool};
+use agent_sandbox_tests::cluster::IMAGE;
 use agent_sandbox_tests::eventually;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -10,22 +11,24 @@ use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-pub(crate) const NAMESPACE: &str = "default";
-
 pub(crate) fn claims(client: &Client) -> Api<SandboxClaim> {
-    Api::namespaced(client.clone(), NAMESPACE)
+    Api::default_namespaced(client.clone())
 }
 
 pub(crate) fn sandboxes(client: &Client) -> Api<Sandbox> {
-    Api::namespaced(client.clone(), NAMESPACE)
+    Api::default_namespaced(client.clone())
 }
 
 pub(crate) fn pools(client: &Client) -> Api<SandboxWarmPool> {
-    Api::namespaced(client.clone(), NAMESPACE)
+    Api::default_namespaced(client.clone())
+}
+
+pub(crate) fn templates(client: &Client) -> Api<SandboxTemplate> {
+    Api::default_namespaced(client.clone())
 }
 
 pub(crate) fn pods(client: &Client) -> Api<Pod> {
-    Api::namespaced(client.clone(), NAMESPACE)
+    Api::default_namespaced(client.clone())
 }
 
 /// Deletes an object, which must exist.
@@ -37,15 +40,15 @@ where
 }
 
 /// Creates a template named `template` whose pods do nothing, and a pool of it.
-pub(crate) async fn template_and_pool(client: &Client, pool: &str, replicas: i32) {
+pub(crate) async fn template_and_pool(client: &Client, pool: &str, replicas: usize) {
     let template = json!({
         "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
         "kind": "SandboxTemplate",
         "metadata": {"name": "template"},
-        "spec": {"podTemplate": {"spec": {"containers": [{"name": "main", "image": "pause"}]}}},
+        "spec": {"podTemplate": {"spec": {"containers": [{"name": "main", "image": IMAGE}]}}},
     });
     let parameters = PatchParams::apply("tests").force();
-    Api::<SandboxTemplate>::namespaced(client.clone(), NAMESPACE)
+    templates(client)
         .patch("template", &parameters, &Patch::Apply(&template))
         .await
         .unwrap();
@@ -65,7 +68,8 @@ pub(crate) async fn template_and_pool(client: &Client, pool: &str, replicas: i32
 }
 
 /// Waits until the pool reports this many ready members and no others.
-pub(crate) async fn pool_ready(client: &Client, pool: &str, replicas: i32) {
+pub(crate) async fn pool_ready(client: &Client, pool: &str, replicas: usize) {
+    let replicas = i32::try_from(replicas).unwrap();
     let api = pools(client);
     eventually("the pool is ready", || async {
         let status = api.get_status(pool).await.ok()?.status?;
@@ -78,7 +82,7 @@ pub(crate) async fn pool_ready(client: &Client, pool: &str, replicas: i32) {
 }
 
 /// Waits until the pool has its members again behind claims: this many sandboxes exist in all.
-pub(crate) async fn refilled(client: &Client, pool: &str, replicas: i32, sandboxes: usize) {
+pub(crate) async fn refilled(client: &Client, pool: &str, replicas: usize, sandboxes: usize) {
     eventually("the pool is refilled", || async {
         (sandbox_names(client).await.len() == sandboxes).then_some(())
     })

@@ -1,6 +1,7 @@
 //! Claims, pools and templates written in `v1alpha1`.
 
 use agent_sandbox_tests::Cluster;
+use agent_sandbox_tests::cluster::IMAGE;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use crate::objects::*;
 /// The v1alpha1 face of a kind.
 fn older(client: &Client, kind: &str) -> Api<DynamicObject> {
     let kind = GroupVersionKind::gvk("extensions.agents.x-k8s.io", "v1alpha1", kind);
-    Api::namespaced_with(client.clone(), NAMESPACE, &ApiResource::from_gvk(&kind))
+    Api::default_namespaced_with(client.clone(), &ApiResource::from_gvk(&kind))
 }
 
 async fn create_older(client: &Client, kind: &str, name: &str, spec: Value) {
@@ -29,10 +30,10 @@ async fn create_older(client: &Client, kind: &str, name: &str, spec: Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claims_of_the_older_version_start_warm_and_cold() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     let template =
-        json!({"podTemplate": {"spec": {"containers": [{"name": "main", "image": "pause"}]}}});
+        json!({"podTemplate": {"spec": {"containers": [{"name": "main", "image": IMAGE}]}}});
     create_older(&client, "SandboxTemplate", "old", template).await;
     let pool = json!({"replicas": 2, "sandboxTemplateRef": {"name": "old"}});
     create_older(&client, "SandboxWarmPool", "old-pool", pool).await;

@@ -31,7 +31,7 @@ async fn revisions(client: &Client, sandbox: &str) -> [Option<String>; 3] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_controller_finds_everything_as_it_was_and_writes_nothing() {
-    let mut cluster = Cluster::in_process().await.unwrap();
+    let mut cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 3).await;
     create_claim(&client, "claim", "pool", json!({})).await;
@@ -58,11 +58,14 @@ async fn a_restarted_controller_finds_everything_as_it_was_and_writes_nothing() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_operators_one_acts_and_the_other_takes_over() {
+    let mut cluster = Cluster::without_controller().await.unwrap();
+    let namespace = cluster.namespace().to_owned();
     let replica = |identity: &str| Config {
-        leader_election: Some(LeaderElection::new(NAMESPACE, identity)),
+        namespace: Some(namespace.clone()),
+        leader_election: Some(LeaderElection::new(&namespace, identity)),
         ..Config::default()
     };
-    let mut cluster = Cluster::with(replica("one")).await.unwrap();
+    cluster.start_controller(replica("one")).await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 4).await;
     let second = Controller::builder(client.clone(), replica("two"))

@@ -9,10 +9,10 @@ use crate::objects::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_network_policy_precedes_the_pods_and_outlives_the_template() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
-    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), NAMESPACE);
+    let policies: Api<NetworkPolicy> = Api::default_namespaced(client.clone());
     policies.get("template-network-policy").await.unwrap();
     let writes = cluster.controller_writes();
     assert!(
@@ -22,10 +22,8 @@ async fn the_network_policy_precedes_the_pods_and_outlives_the_template() {
     );
     create_claim(&client, "claim", "pool", json!({})).await;
     bound(&client, "claim").await;
-    let templates: Api<agent_sandbox_crds::SandboxTemplate> =
-        Api::namespaced(client.clone(), NAMESPACE);
     delete(&pools(&client), "pool").await;
-    delete(&templates, "template").await;
+    delete(&templates(&client), "template").await;
     eventually("the pool's member is gone", || async {
         (sandbox_names(&client).await.len() == 1).then_some(())
     })

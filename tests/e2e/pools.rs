@@ -9,7 +9,7 @@ use crate::objects::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_carry_the_pools_marks_and_go_with_it() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 3).await;
     for name in sandbox_names(&client).await {
@@ -40,7 +40,7 @@ async fn members_carry_the_pools_marks_and_go_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_follows_its_replica_count_and_refills_behind_claims() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 2).await;
     for replicas in [5, 1] {
@@ -69,7 +69,7 @@ async fn a_pool_follows_its_replica_count_and_refills_behind_claims() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_rest_nothing_is_written() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 5).await;
     create_claim(&client, "claim", "pool", json!({})).await;

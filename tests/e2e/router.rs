@@ -100,7 +100,7 @@ impl Platform {
         let request = Request::get("/")
             .header("host", "router")
             .header("x-sandbox-id", sandbox)
-            .header("x-sandbox-namespace", NAMESPACE)
+            .header("x-sandbox-namespace", self.cluster.namespace())
             .header("x-sandbox-port", self.runtime_port)
             .header("x-sandbox-timeout", seconds)
             .body(Empty::new())

@@ -1,6 +1,7 @@
 //! Sandboxes by themselves: children, suspension, refusals, ends.
 
 use agent_sandbox_crds::Sandbox;
+use agent_sandbox_tests::cluster::IMAGE;
 use agent_sandbox_tests::{Cluster, eventually};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
@@ -48,14 +49,14 @@ fn pod(container: &Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn suspend_and_resume_replace_the_pod_and_keep_the_rest() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     create(
         &client,
         "s",
         json!({
             "service": true,
-            "podTemplate": pod(&json!({"name": "main", "image": "pause", "ports": [{"containerPort": 80}]})),
+            "podTemplate": pod(&json!({"name": "main", "image": IMAGE, "ports": [{"containerPort": 80}]})),
             "volumeClaimTemplates": [{
                 "metadata": {"name": "data"},
                 "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
@@ -67,7 +68,7 @@ async fn suspend_and_resume_replace_the_pod_and_keep_the_rest() {
     let status = ready.status.unwrap();
     assert_eq!(
         status.service_fqdn.as_deref(),
-        Some("s.default.svc.cluster.local")
+        Some(format!("s.{}.svc.cluster.local", cluster.namespace()).as_str())
     );
     let first = pods(&client).get("s").await.unwrap();
     let volumes = &first.spec.as_ref().unwrap().volumes;
@@ -81,9 +82,9 @@ async fn suspend_and_resume_replace_the_pod_and_keep_the_rest() {
     let suspended = says(&client, "s", "Suspended", "True", "PodTerminated").await;
     assert!(pods(&client).get_opt("s").await.unwrap().is_none());
     assert!(suspended.status.unwrap().selector.is_some());
-    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    let services: Api<Service> = Api::default_namespaced(client.clone());
     assert!(services.get_opt("s").await.unwrap().is_some());
-    let volumes: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), NAMESPACE);
+    let volumes: Api<PersistentVolumeClaim> = Api::default_namespaced(client.clone());
     assert!(volumes.get_opt("data-s").await.unwrap().is_some());
 
     edit(&client, "s", json!({"operatingMode": "Running"})).await;
@@ -94,9 +95,9 @@ async fn suspend_and_resume_replace_the_pod_and_keep_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_misspelt_pod_field_is_named_and_not_tried_again() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
-    let container = json!({"name": "main", "image": "pause", "imagePullPolice": "Always"});
+    let container = json!({"name": "main", "image": IMAGE, "imagePullPolice": "Always"});
     create(&client, "s", json!({"podTemplate": pod(&container)})).await;
     let refused = says(&client, "s", "Ready", "False", "InvalidConfiguration").await;
     let message = &refused.condition("Ready").unwrap().message;
@@ -106,7 +107,7 @@ async fn a_misspelt_pod_field_is_named_and_not_tried_again() {
     );
     cluster.controller_writes().clear();
     // Another sandbox that comes and becomes ready shows that time has passed without another try.
-    let good = json!({"name": "main", "image": "pause"});
+    let good = json!({"name": "main", "image": IMAGE});
     create(&client, "other", json!({"podTemplate": pod(&good)})).await;
     says(&client, "other", "Ready", "True", "DependenciesReady").await;
     let tries = cluster.controller_writes().counts();
@@ -118,14 +119,14 @@ async fn a_misspelt_pod_field_is_named_and_not_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_sandbox_keeps_its_conditions_and_lives_again() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     let at = Timestamp::now() + SignedDuration::from_secs(2);
     create(
         &client,
         "s",
         json!({
-            "podTemplate": pod(&json!({"name": "main", "image": "pause"})),
+            "podTemplate": pod(&json!({"name": "main", "image": IMAGE})),
             "shutdownTime": at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }),
     )
@@ -144,9 +145,9 @@ async fn an_expired_sandbox_keeps_its_conditions_and_lives_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_older_version_suspends_by_replicas() {
-    let cluster = Cluster::in_process().await.unwrap();
+    let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
-    let template = pod(&json!({"name": "main", "image": "pause"}));
+    let template = pod(&json!({"name": "main", "image": IMAGE}));
     create(
         &client,
         "s",

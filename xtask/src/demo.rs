@@ -23,7 +23,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     report::step("building the platform (the first time takes minutes)");
     let program = build(args.release)?;
-    let python = python::environment("examples/requirements.txt")?;
+    let python = python::environment(python::USUAL, "examples/requirements.txt")?;
     report::step("agent-sandbox up, with examples/template.yaml and examples/pool.yaml");
     // A directory of its own: the user's platform may be up meanwhile.
     let state = cargo::target_directory()?.join("xtask").join("demo");

@@ -5,9 +5,9 @@ mod builtin_schemas;
 mod cargo;
 mod check;
 mod children;
-mod cluster;
 mod demo;
 mod directions;
+mod e2e;
 mod generate;
 mod invariants;
 mod python;
@@ -32,14 +32,15 @@ enum Command {
     Demo(demo::Args),
     /// Run the test suites, all of them or those named
     Test(suites::Args),
-    /// Run the SDK suite against the Kubernetes cluster that KUBECONFIG names
+    /// Run the suites against the Kubernetes cluster that KUBECONFIG names
     ///
-    /// Needs `kubectl` on the PATH, and a cluster without our kinds where you may install kinds and use
-    /// the namespace `default`. The operator and the router run on this machine, so it must reach the
-    /// addresses of pods: a cluster on the machine itself usually allows that, a remote one needs a
-    /// route. The nodes' image store must have the image agent-sandbox-runtime:0.1.0. What was created
-    /// is deleted in the end, whatever happened.
-    E2e(cluster::Args),
+    /// Needs `kubectl` on the PATH, and a cluster without our kinds where you may install kinds, make
+    /// namespaces and use the namespace `default`. The operator and the router run on this machine, so
+    /// it must reach the addresses of pods: a cluster on the machine itself usually allows that, a
+    /// remote one needs a route. The nodes' image store must have the image agent-sandbox-runtime:0.1.0,
+    /// with a shell and the usual small programs in it. What was created is deleted in the end, whatever
+    /// happened. What a cluster cannot run is said, with the reason.
+    E2e(e2e::Args),
     /// Formatting, lints, generated files, dependency direction and dependency policy
     Check,
     /// Write the files that are generated from code, or compare them
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => suites::run(&args),
-        Command::E2e(args) => cluster::run(&args),
+        Command::E2e(args) => e2e::run(&args),
         Command::Check => check::run(),
         Command::Generate(args) => generate::run(&args),
     };

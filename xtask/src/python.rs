@@ -22,12 +22,15 @@ const INTERPRETERS: &[&str] = &[
 const TOO_OLD: &str = "Python 3.11 or newer is needed and none was found as python3, python3.11 to \
                        python3.14 or python on the PATH; install it and run this command again";
 
-/// The interpreter of a virtual environment in the target directory that holds what the
-/// requirements file (a path from the workspace root) pins.
-pub(crate) fn environment(requirements: &str) -> Result<PathBuf> {
+/// The environment of everything that needs none of its own.
+pub(crate) const USUAL: &str = "venv";
+
+/// The interpreter of the virtual environment of this name in the target directory, which holds what
+/// the requirements file (a path from the workspace root) pins.
+pub(crate) fn environment(name: &str, requirements: &str) -> Result<PathBuf> {
     let root = cargo::root()?;
     let pins = pins(root, requirements)?;
-    let venv = cargo::target_directory()?.join("xtask").join("venv");
+    let venv = cargo::target_directory()?.join("xtask").join(name);
     let python = venv.join("bin").join("python");
     let stamp = venv.join(format!("installed-{:016x}", fingerprint(&pins)));
     if python.exists() && stamp.exists() {

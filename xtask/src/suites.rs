@@ -34,7 +34,36 @@ enum Suite {
     Cli,
     /// The unmodified Python SDK against `agent-sandbox up`
     Sdk,
+    /// The unmodified Python SDK of the older API version against `agent-sandbox up`
+    OldSdk,
 }
+
+/// A suite of the Python SDK.
+pub(crate) struct PythonSuite {
+    /// The name of its virtual environment.
+    pub(crate) environment: &'static str,
+    /// What the environment holds.
+    pub(crate) requirements: &'static str,
+    /// The tests.
+    pub(crate) directory: &'static str,
+    /// The objects they work on.
+    pub(crate) objects: &'static str,
+}
+
+/// The suite of today's SDK.
+pub(crate) const SDK: PythonSuite = PythonSuite {
+    environment: python::USUAL,
+    requirements: PYTHON_PACKAGES,
+    directory: "tests/sdk",
+    objects: "tests/sdk/platform.yaml",
+};
+/// The suite of the SDK that speaks `v1alpha1`, which cannot be installed beside today's.
+pub(crate) const OLD_SDK: PythonSuite = PythonSuite {
+    environment: "venv-old-sdk",
+    requirements: "tests/old_sdk/requirements.txt",
+    directory: "tests/old_sdk",
+    objects: "tests/old_sdk/platform.yaml",
+};
 
 /// What a suite's output said.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -117,24 +146,30 @@ impl Suite {
             }
             Self::Cli => {
                 let program = demo::build(false)?;
-                let python = python::environment(PYTHON_PACKAGES)?;
+                let python = python::environment(python::USUAL, PYTHON_PACKAGES)?;
                 let mut command = Command::new(python);
                 watch(pytest(&mut command, "tests/cli")?.env("AGENT_SANDBOX_BIN", program))
             }
-            Self::Sdk => {
-                let program = demo::build(false)?;
-                let python = python::environment(PYTHON_PACKAGES)?;
-                // A directory of its own: the user's platform may be up meanwhile.
-                let state = cargo::target_directory()?.join("xtask").join("sdk");
-                let mut command = Command::new(program);
-                command.args(["up", "--router-port", "0", "--api-port", "0", "--state-dir"]);
-                command
-                    .arg(state)
-                    .args(["--apply", "tests/sdk/platform.yaml", "--"])
-                    .arg(python);
-                watch(pytest(&mut command, "tests/sdk")?)
-            }
+            Self::Sdk => SDK.run(),
+            Self::OldSdk => OLD_SDK.run(),
         }
+    }
+}
+
+impl PythonSuite {
+    /// Runs it inside a platform of its own.
+    fn run(&self) -> Result<(Count, bool)> {
+        let program = demo::build(false)?;
+        let python = python::environment(self.environment, self.requirements)?;
+        // A directory of its own: the user's platform may be up meanwhile.
+        let state = cargo::target_directory()?.join("xtask").join("sdk");
+        let mut command = Command::new(program);
+        command.args(["up", "--router-port", "0", "--api-port", "0", "--state-dir"]);
+        command
+            .arg(state)
+            .args(["--apply", self.objects, "--"])
+            .arg(python);
+        watch(pytest(&mut command, self.directory)?)
     }
 }
 
@@ -144,7 +179,7 @@ impl Count {
         self.failed == 0 && self.passed > 0
     }
 
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
@@ -249,7 +284,8 @@ fn read(output: impl std::io::Read) -> Result<Count> {
 
 /// How soon an interruption is noticed.
 const PAUSE: Duration = Duration::from_millis(100);
-const TESTS: &str = "agent-sandbox-tests";
+/// The package of the suites.
+pub(crate) const TESTS: &str = "agent-sandbox-tests";
 /// What the Python suites need.
 pub(crate) const PYTHON_PACKAGES: &str = "tests/sdk/requirements.txt";
 

@@ -4,12 +4,11 @@ mod answer;
 mod definition;
 mod watch;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_sandbox_apiserver::Server;
 use agent_sandbox_service::shutdown::Shutdown;
+pub(crate) use agent_sandbox_tests::cluster::kubeconfig;
 use anyhow::{Context as _, Result};
 use http::{Method, Request, StatusCode};
 use kube::Client;
@@ -25,9 +24,6 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What `kubectl get` accepts: a table to print, or else the object.
 pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-
-/// Names the kubeconfig of a cluster to test instead of our server.
-const KUBECONFIG: &str = "AGENT_SANDBOX_TEST_KUBECONFIG";
 
 /// What our server publishes as its certificate authority. Nobody connects, so nobody verifies.
 const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
@@ -50,13 +46,6 @@ pub(crate) enum Patch {
     Merge,
     Strategic,
     Apply,
-}
-
-/// The kubeconfig of the cluster under test, if one is.
-pub(crate) fn kubeconfig() -> Option<PathBuf> {
-    std::env::var_os(KUBECONFIG)
-        .filter(|path: &OsString| !path.is_empty())
-        .map(PathBuf::from)
 }
 
 impl Target {

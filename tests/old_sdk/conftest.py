@@ -1,0 +1,90 @@
+"""Clients of the unmodified older SDK, which knows `v1alpha1` alone, pointed at the platform that the
+environment names."""
+
+import os
+import time
+
+import pytest
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+
+from k8s_agent_sandbox import SandboxClient
+from k8s_agent_sandbox.async_sandbox_client import AsyncSandboxClient
+from k8s_agent_sandbox.models import SandboxDirectConnectionConfig
+
+NAMESPACE = "default"
+CLAIMS = ("extensions.agents.x-k8s.io", "v1alpha1", NAMESPACE, "sandboxclaims")
+POOLS = ("extensions.agents.x-k8s.io", "v1alpha1", NAMESPACE, "sandboxwarmpools")
+SANDBOXES = ("agents.x-k8s.io", "v1alpha1", NAMESPACE, "sandboxes")
+
+
+def connection():
+    return SandboxDirectConnectionConfig(api_url=os.environ["SANDBOX_ROUTER_URL"])
+
+
+@pytest.fixture
+def client():
+    """A client whose sandboxes are gone when the test ends."""
+    client = SandboxClient(connection_config=connection())
+    yield client
+    client.delete_all()
+
+
+@pytest.fixture
+async def async_client():
+    async with AsyncSandboxClient(connection_config=connection()) as client:
+        yield client
+        await client.delete_all()
+
+
+class Objects:
+    """The cluster's objects as `v1alpha1` shows them, for looking behind the SDK."""
+
+    def __init__(self):
+        kubernetes_config.load_kube_config()
+        self.api = kubernetes_client.CustomObjectsApi()
+        self.core = kubernetes_client.CoreV1Api()
+
+    def get(self, kind, name):
+        """The object, or None."""
+        try:
+            return self.api.get_namespaced_custom_object(*kind, name)
+        except kubernetes_client.ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def launch_type(self, sandbox):
+        labels = self.get(SANDBOXES, sandbox.sandbox_id)["metadata"]["labels"]
+        return labels["agents.x-k8s.io/launch-type"]
+
+    def pool_members(self):
+        """Names of the sandboxes that the pool owns at this moment."""
+        sandboxes = self.api.list_namespaced_custom_object(*SANDBOXES)["items"]
+        owned = lambda sandbox: sandbox["metadata"].get("ownerReferences", [{}])[0].get("name") == "warm"
+        return {sandbox["metadata"]["name"] for sandbox in sandboxes if owned(sandbox)}
+
+    def wait_for_pool(self):
+        """Waits until the pool is full: only then is a claim certain to get one of its members."""
+
+        def full():
+            pool = self.get(POOLS, "warm")
+            return pool.get("status", {}).get("readyReplicas") == pool["spec"]["replicas"]
+
+        eventually(full)
+
+
+@pytest.fixture(scope="session")
+def objects():
+    return Objects()
+
+
+def eventually(what, deadline=180.0):
+    """Waits until `what()` is truthy and returns it; fails after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while True:
+        value = what()
+        if value:
+            return value
+        assert time.monotonic() < end, f"did not happen within {deadline:.0f} s"
+        time.sleep(0.02)
