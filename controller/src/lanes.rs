@@ -53,6 +53,12 @@ impl Turn<'_> {
             self.lane = Some(self.lanes.background().await);
         }
     }
+
+    /// Waits for the permission for at most `limit`. What may not wait any longer goes on without.
+    pub async fn take_within(&mut self, limit: Duration) {
+        // Out of time is no failure: the write was only asked to stand back for so long.
+        drop(tokio::time::timeout(limit, self.take()).await);
+    }
 }
 
 impl Lanes {
@@ -187,6 +193,21 @@ mod tests {
         assert!(lanes.try_background(due).is_none(), "the lane is narrow");
         drop((claim, lane));
         assert!(lanes.try_background(Instant::now()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_that_may_not_wait_longer_goes_on_without() {
+        let lanes = Lanes::new(1, Duration::from_secs(3600));
+        let held = lanes.background().await;
+        let _claim = lanes.claim();
+        let mut turn = lanes.turn();
+        let start = Instant::now();
+        turn.take_within(Duration::from_millis(300)).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(300));
+        drop(held);
+        // Nothing was taken, and nothing is left waiting in the way of others.
+        drop(turn);
+        assert_eq!(lanes.inner.background.available_permits(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -124,13 +124,11 @@ impl Api {
         fields: Fields,
     ) -> Result<T> {
         let mut path = resource.path(Some(namespace));
-        path.push_str(match fields {
-            Fields::Strict => concat!(
-                "?fieldManager=sandbox-controller",
-                "&fieldValidation=Strict"
-            ),
-            Fields::Lenient => "?fieldManager=sandbox-controller",
-        });
+        path.push_str("?fieldManager=");
+        path.push_str(resource.creator());
+        if fields == Fields::Strict {
+            path.push_str("&fieldValidation=Strict");
+        }
         let body = serde_json::to_vec(object).map_err(unreadable)?;
         self.write(
             "create",

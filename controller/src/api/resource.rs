@@ -53,6 +53,16 @@ resources! {
 }
 
 impl Resource {
+    /// The field manager that creates objects of this kind. What a sandbox is made of (all of it in the
+    /// core group, and nothing else of ours is) has the one that other implementations use for it.
+    pub fn creator(&self) -> &'static str {
+        if self.group.is_empty() {
+            "sandbox-controller"
+        } else {
+            "agent-sandbox-controller"
+        }
+    }
+
     /// `group/version`, or the version alone for core.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {
@@ -90,5 +100,15 @@ mod tests {
         );
         assert_eq!(SANDBOXES.api_version(), "agents.x-k8s.io/v1beta1");
         assert_eq!(PODS.api_version(), "v1");
+    }
+
+    #[test]
+    fn what_a_sandbox_is_made_of_has_a_field_manager_of_its_own() {
+        for resource in [&PODS, &SERVICES, &VOLUME_CLAIMS] {
+            assert_eq!(resource.creator(), "sandbox-controller");
+        }
+        for resource in [&SANDBOXES, &POLICIES, &EVENTS, &LEASES] {
+            assert_eq!(resource.creator(), "agent-sandbox-controller");
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! The only file of this kind that writes. Each function makes one call, tells the store what came of
 //! it, and turns a failure into a [`Fault`].
 
+use std::sync::Arc;
+
+use agent_sandbox_crds::labels;
 use serde_json::{Value, json};
 
 use super::plan::Holder;
@@ -12,7 +15,7 @@ use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Uid};
 use crate::intern::Interner;
-use crate::objects::{PodRow, Row, SandboxRow, ServiceRow, VolumeClaimRow};
+use crate::objects::{Labels, PodRow, Row, SandboxRow, ServiceRow, VolumeClaimRow};
 use crate::store::{Stored, Work};
 
 /// What became of an attempt to create a child.
@@ -24,80 +27,118 @@ pub enum Created<R> {
     Taken(Holder<R>),
 }
 
-/// Creates the sandbox's pod, with strict field validation: a misspelt field in a pod template is the
-/// user's to learn about, not ours to drop.
-pub async fn create_pod(
-    cx: &Context,
-    by: &Work,
-    key: &Key,
-    pod: &Value,
-) -> Result<Created<PodRow>, Fault> {
-    create::<PodRow>(cx, by, &PODS, key, pod).await
+/// What became of a status.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Published {
+    /// It is as it should be.
+    Done,
+    /// The sandbox is gone.
+    Gone,
 }
 
-/// Creates the sandbox's Service.
-pub async fn create_service(
-    cx: &Context,
-    by: &Work,
-    key: &Key,
-    service: &Value,
-) -> Result<Created<ServiceRow>, Fault> {
-    create::<ServiceRow>(cx, by, &SERVICES, key, service).await
+/// A kind of children. The watches of all of them select by the same label.
+pub trait Child: Stored {
+    /// How the API names the kind.
+    fn resource() -> &'static Resource;
+
+    /// The object's labels.
+    fn labels(&self) -> &Labels;
 }
 
-/// Creates one of the sandbox's volume claims.
-pub async fn create_volume_claim(
-    cx: &Context,
-    by: &Work,
-    key: &Key,
-    claim: &Value,
-) -> Result<Created<VolumeClaimRow>, Fault> {
-    create::<VolumeClaimRow>(cx, by, &VOLUME_CLAIMS, key, claim).await
+impl Child for PodRow {
+    fn resource() -> &'static Resource {
+        &PODS
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
 }
 
-async fn create<R: Stored>(
+impl Child for ServiceRow {
+    fn resource() -> &'static Resource {
+        &SERVICES
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+impl Child for VolumeClaimRow {
+    fn resource() -> &'static Resource {
+        &VOLUME_CLAIMS
+    }
+
+    fn labels(&self) -> &Labels {
+        &self.labels
+    }
+}
+
+/// Creates a child under this name, with strict field validation: a misspelt field in a pod template is
+/// the user's to learn about, not ours to drop.
+///
+/// When the answer is lost, or the name was taken, the API server is asked who has it: a child that an
+/// earlier call of ours made, unnoticed, must not pass for somebody else's.
+pub async fn create<R: Child>(
     cx: &Context,
     by: &Work,
-    resource: &'static Resource,
+    owner: Uid,
     key: &Key,
     object: &Value,
 ) -> Result<Created<R>, Fault> {
-    let doing = || format!("creating {} {:?}", resource.kind, &*key.name);
-    match cx
+    let resource = R::resource();
+    let answer = cx
         .api
         .create::<R::Wire>(resource, &key.namespace, object, Fields::Strict)
-        .await
-    {
+        .await;
+    let error = match answer {
         Ok(wire) => {
             assume::<R>(cx, by, wire);
-            Ok(Created::Done)
+            return Ok(Created::Done);
         }
-        Err(ApiError::AlreadyExists(_)) => {
-            look_up::<R>(cx, resource, key).await.map(Created::Taken)
-        }
-        Err(error) => Err(Fault::of(&doing(), &error)),
+        Err(error) => error,
+    };
+    let fault = Fault::of(
+        &format!("creating {} {:?}", resource.kind, &*key.name),
+        &error,
+    );
+    match error {
+        ApiError::AlreadyExists(_) => look_up::<R>(cx, by, owner, key).await.map(Created::Taken),
+        error if error.outcome_unknown() => match look_up::<R>(cx, by, owner, key).await {
+            Ok(Holder::Held(row)) if row.head().is_controlled_by(owner) => Ok(Created::Done),
+            _ => Err(fault),
+        },
+        _ => Err(fault),
     }
 }
 
-/// Asks the API server who holds a pod's name. The answer is not stored: the pod may be one that the
-/// watch does not select, and would then never be updated.
-pub async fn look_up_pod(cx: &Context, key: &Key) -> Result<Holder<PodRow>, Fault> {
-    look_up::<PodRow>(cx, &PODS, key).await
-}
-
-async fn look_up<R: Row>(
+/// Asks the API server who holds a name. An answer that concerns a child of `owner` is stored, for the
+/// watch goes on from there; any other is not: the object may be one that the watch does not select, and
+/// would then never be updated.
+pub async fn look_up<R: Child>(
     cx: &Context,
-    resource: &'static Resource,
+    by: &Work,
+    owner: Uid,
     key: &Key,
 ) -> Result<Holder<R>, Fault> {
-    let doing = format!("reading {} {:?}", resource.kind, &*key.name);
-    match cx.api.get::<R::Wire>(resource, key).await {
-        Ok(None) => Ok(Holder::Nobody),
-        Ok(Some(wire)) => {
-            decode::<R>(wire, cx.store.interner()).map(|row| Holder::Held(std::sync::Arc::new(row)))
+    let resource = R::resource();
+    let wire = match cx.api.get::<R::Wire>(resource, key).await {
+        Ok(Some(wire)) => wire,
+        Ok(None) => return Ok(Holder::Nobody),
+        Err(error) => {
+            let doing = format!("reading {} {:?}", resource.kind, &*key.name);
+            return Err(Fault::of(&doing, &error));
         }
-        Err(error) => Err(Fault::of(&doing, &error)),
+    };
+    let row = decode::<R>(wire.clone(), cx.store.interner())?;
+    let selected = row.labels().contains(labels::SANDBOX_NAME_HASH);
+    if !(selected && row.head().is_controlled_by(owner)) {
+        return Ok(Holder::Held(Arc::new(row)));
     }
+    // Not stored means that the watch has already told of its end.
+    let stored = cx.store.assume::<R>(wire, Some(by));
+    Ok(stored.map_or(Holder::Nobody, Holder::Held))
 }
 
 fn decode<R: Row>(wire: R::Wire, interner: &Interner) -> Result<R, Fault> {
@@ -107,27 +148,17 @@ fn decode<R: Row>(wire: R::Wire, interner: &Interner) -> Result<R, Fault> {
     })
 }
 
-/// Patches a pod.
-pub async fn patch_pod(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
-    patch_child::<PodRow>(cx, by, &PODS, key, patch).await
-}
-
-/// Patches a Service.
-pub async fn patch_service(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
-    patch_child::<ServiceRow>(cx, by, &SERVICES, key, patch).await
-}
-
-/// Takes a volume claim over.
-pub async fn adopt_volume_claim(
+/// Brings a child in line, or takes it over.
+pub async fn patch<R: Child>(
     cx: &Context,
     by: &Work,
     key: &Key,
     patch: &Value,
 ) -> Result<(), Fault> {
-    patch_child::<VolumeClaimRow>(cx, by, &VOLUME_CLAIMS, key, patch).await
+    patch_resource::<R>(cx, by, R::resource(), key, patch).await
 }
 
-async fn patch_child<R: Stored>(
+async fn patch_resource<R: Stored>(
     cx: &Context,
     by: &Work,
     resource: &'static Resource,
@@ -197,19 +228,24 @@ pub async fn forget_pod_name(cx: &Context, by: &Work, row: &SandboxRow) -> Resul
         "uid": row.head.uid.to_string(),
         "annotations": {agent_sandbox_crds::annotations::POD_NAME: null},
     }});
-    patch_child::<SandboxRow>(cx, by, &SANDBOXES, &row.head.key, &patch).await
+    patch_resource::<SandboxRow>(cx, by, &SANDBOXES, &row.head.key, &patch).await
 }
 
-/// Writes the status. A sandbox that is gone needs none.
-pub async fn publish(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
+/// Writes the status. A sandbox that is gone needs none, and no more of the pass either.
+pub async fn publish(
+    cx: &Context,
+    by: &Work,
+    key: &Key,
+    patch: &Value,
+) -> Result<Published, Fault> {
     let answer: api::Result<<SandboxRow as Row>::Wire> =
         cx.api.patch(&SANDBOXES, key, Part::Status, patch).await;
     match answer {
         Ok(wire) => {
             assume::<SandboxRow>(cx, by, wire);
-            Ok(())
+            Ok(Published::Done)
         }
-        Err(ApiError::NotFound(_)) => Ok(()),
+        Err(ApiError::NotFound(_)) => Ok(Published::Gone),
         Err(error) => Err(Fault::of(
             &format!("writing the status of Sandbox {:?}", &*key.name),
             &error,

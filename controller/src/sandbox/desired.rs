@@ -389,6 +389,13 @@ fn selector(row: &SandboxRow) -> BTreeMap<String, String> {
     .into()
 }
 
+/// Whether the Service would select a pod with these labels.
+pub fn is_selected(row: &SandboxRow, found: &Labels) -> bool {
+    selector(row)
+        .iter()
+        .all(|(key, value)| found.has(key, value))
+}
+
 /// The sandbox's headless Service.
 pub fn service(row: &SandboxRow) -> Value {
     let hash = name_hash(row);

@@ -2,6 +2,8 @@
 //! not be repeated, and since when something that can wait has been waiting.
 //!
 //! Nothing here outlives its sandbox, and all of it may be lost: the next pass learns it again.
+//! Entries go by name, so that a sandbox that is gone takes its entry along; the UID tells a successor
+//! of the same name apart.
 
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use tokio::time::Instant;
 use super::plan::Rejected;
 use super::{Sandboxes, is_unclaimed_member};
 use crate::error::Fault;
-use crate::ident::Key;
+use crate::ident::{Key, Uid};
 use crate::objects::SandboxRow;
 
 /// The longest a pod's metadata may lag behind: a claimed pod must not be taken for an idle one by an
@@ -23,9 +25,11 @@ const YIELD: Duration = Duration::from_millis(20);
 /// What is remembered of a sandbox between passes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Memory {
-    key: Option<Key>,
-    pub(super) generation: i64,
-    pub(super) rejected: Rejected,
+    uid: Option<Uid>,
+    generation: i64,
+    rejected: Rejected,
+    /// The failure to create the pod that was last told in an event.
+    told: Option<String>,
     /// Since when a write to the pod's metadata waits.
     pub(super) metadata_waits: Option<Instant>,
     /// Since when a status write waits.
@@ -35,8 +39,18 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// What the API server refused for good, of this sandbox at this generation.
+    pub(super) fn rejected(&self, row: &SandboxRow) -> Rejected {
+        if self.uid == Some(row.head.uid) && self.generation == row.head.generation {
+            self.rejected.clone()
+        } else {
+            Rejected::default()
+        }
+    }
+
     fn is_blank(&self) -> bool {
         self.rejected == Rejected::default()
+            && self.told.is_none()
             && self.metadata_waits.is_none()
             && self.status_waits.is_none()
             && self.yields.is_none()
@@ -88,24 +102,51 @@ impl Sandboxes {
         }
     }
 
+    /// How much longer a waiting write to a pod's metadata may be made to wait.
+    pub(super) fn metadata_may_wait(&self, row: &SandboxRow) -> Duration {
+        self.remember(row, |memory| {
+            let since = memory.metadata_waits.unwrap_or_else(Instant::now);
+            LONGEST_WRITE_BEHIND.saturating_sub(since.elapsed())
+        })
+    }
+
+    /// Whether this failure to create the pod is another one than the one told last. The same failure
+    /// comes back with every attempt, and would otherwise be told with every attempt.
+    pub(super) fn is_news(&self, row: &SandboxRow, fault: &Fault) -> bool {
+        let text = fault.to_string();
+        self.remember(row, |memory| {
+            let news = memory.told.as_ref() != Some(&text);
+            memory.told = Some(text);
+            news
+        })
+    }
+
+    /// The pod could be created: the next failure is news again.
+    pub(super) fn pod_was_created(&self, row: &SandboxRow) {
+        self.remember(row, |memory| memory.told = None);
+    }
+
     pub(super) fn remember<T>(&self, row: &SandboxRow, edit: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock();
-        let entry = memory.entry(row.head.uid).or_default();
+        let entry = memory.entry(row.head.key.clone()).or_default();
+        if entry.uid != Some(row.head.uid) {
+            *entry = Memory {
+                uid: Some(row.head.uid),
+                ..Memory::default()
+            };
+        }
         if entry.generation != row.head.generation {
             entry.generation = row.head.generation;
             entry.rejected = Rejected::default();
         }
-        entry.key = Some(row.head.key.clone());
         let result = edit(entry);
         if entry.is_blank() {
-            memory.remove(&row.head.uid);
+            memory.remove(&row.head.key);
         }
         result
     }
 
     pub(super) fn forget(&self, key: &Key) {
-        self.memory
-            .lock()
-            .retain(|_, memory| memory.key.as_ref() != Some(key));
+        self.memory.lock().remove(key);
     }
 }

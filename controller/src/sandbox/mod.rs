@@ -20,7 +20,7 @@ use agent_sandbox_crds::condition::{self, reason};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::act::Created;
+use self::act::{Created, Published};
 use self::memory::Memory;
 use self::observe::Learned;
 use self::plan::{Converge, Holder, Observed, Plan, PodStep, ServiceStep, TearDown, VolumeStep};
@@ -28,14 +28,16 @@ use self::status::{Outcome, Urgency};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
-use crate::ident::{Key, Uid};
+use crate::ident::Key;
 use crate::lanes::Turn;
-use crate::objects::{OwnerKind, SandboxRow, SandboxStatus};
+use crate::objects::{OwnerKind, PodRow, SandboxRow, SandboxStatus, ServiceRow, VolumeClaimRow};
 use crate::queue::{Next, Priority};
 use crate::store::Work;
 
 /// Details nobody waits for are collected this long before they are written.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How soon to look again at what is in the way and not watched.
+const RECHECK: Duration = Duration::from_secs(60);
 /// In-place repetitions of a pass; each needs a new revelation.
 const ROUNDS: usize = 4;
 
@@ -43,7 +45,7 @@ const ROUNDS: usize = 4;
 #[derive(Debug)]
 pub struct Sandboxes {
     cx: Arc<Context>,
-    memory: Mutex<BTreeMap<Uid, Memory>>,
+    memory: Mutex<BTreeMap<Key, Memory>>,
 }
 
 /// What a round of steps led to.
@@ -83,10 +85,11 @@ impl Sandboxes {
                 Plan::Leave => return Next::Done,
                 Plan::MarkExpired => {
                     let status = status::marked_expired(&observed.sandbox, now);
-                    if let Err(fault) = self.publish(&by, &observed.sandbox, &status).await {
-                        return next_after(&[fault]);
+                    match self.publish(&by, &observed.sandbox, &status).await {
+                        Ok(Published::Done) => self.announce_expiry(&observed.sandbox),
+                        Ok(Published::Gone) => return Next::Done,
+                        Err(fault) => return next_after(&[fault]),
                     }
-                    self.announce_expiry(&observed.sandbox);
                 }
                 Plan::TearDown(steps) => {
                     return self.tear_down(&by, &observed.sandbox, steps).await;
@@ -124,35 +127,25 @@ impl Sandboxes {
         }
 
         for step in steps.volumes {
-            let done = match step {
-                VolumeStep::Create(name, claim) => {
-                    match act::create_volume_claim(cx, by, &name, &claim).await {
-                        Ok(Created::Done) => Ok(()),
-                        Ok(Created::Taken(holder)) => {
-                            learned.volume_claims.insert(name.name.to_string(), holder);
-                            revealed = true;
-                            Ok(())
-                        }
-                        Err(fault) => Err(fault),
-                    }
-                }
-                VolumeStep::Adopt(name, patch) => {
-                    act::adopt_volume_claim(cx, by, &name, &patch).await
-                }
-                VolumeStep::Fail(fault) => Err(fault),
-            };
-            if let Err(fault) = done {
-                self.note_rejection(row, &fault, |rejected| &mut rejected.volumes);
-                outcome.faults.push(fault);
+            match self.volume_step(by, row, step, learned).await {
+                Ok(done) => revealed |= done == VolumeDone::Revealed,
+                Err(fault) => outcome.faults.push(fault),
             }
         }
+        if revealed {
+            // Whose a volume is must be known before a pod mounts it.
+            return Round::Again;
+        }
 
+        let mut pod_is_in_line = false;
         match self.pod_step(by, row, steps.pod, learned, &mut turn).await {
-            Ok(PodDone::Settled { wait: longer }) => wait = longer,
+            Ok(PodDone::Settled { wait: longer }) => {
+                wait = longer;
+                pod_is_in_line = longer.is_none();
+            }
             Ok(PodDone::Revealed) => revealed = true,
             Ok(PodDone::TooMany(count)) => outcome.too_many_pods = Some(count),
             Err(fault) => {
-                self.note_rejection(row, &fault, |rejected| &mut rejected.pod);
                 outcome.pod_failed = true;
                 outcome.faults.push(fault);
             }
@@ -163,10 +156,17 @@ impl Sandboxes {
             outcome.faults.push(fault);
         }
 
-        let done = match steps.service {
+        let held = steps.service_follows_pod && !pod_is_in_line;
+        let service = if held {
+            ServiceStep::None
+        } else {
+            steps.service
+        };
+        let done = match service {
             ServiceStep::None => Ok(()),
             ServiceStep::Create(service) => {
-                match act::create_service(cx, by, key, &service).await {
+                let uid = row.head.uid;
+                match act::create::<ServiceRow>(cx, by, uid, key, &service).await {
                     Ok(Created::Done) => Ok(()),
                     Ok(Created::Taken(holder)) => {
                         learned.service = Some(holder);
@@ -176,7 +176,9 @@ impl Sandboxes {
                     Err(fault) => Err(fault),
                 }
             }
-            ServiceStep::Patch(name, patch) => act::patch_service(cx, by, &name, &patch).await,
+            ServiceStep::Patch(name, patch) => {
+                act::patch::<ServiceRow>(cx, by, &name, &patch).await
+            }
             ServiceStep::Delete(name, uid) => act::delete_service(cx, by, &name, uid).await,
             ServiceStep::Fail(fault) => Err(fault),
         };
@@ -190,6 +192,38 @@ impl Sandboxes {
         } else {
             Round::Settled { outcome, wait }
         }
+    }
+
+    async fn volume_step(
+        &self,
+        by: &Work,
+        row: &SandboxRow,
+        step: VolumeStep,
+        learned: &mut Learned,
+    ) -> Result<VolumeDone, Fault> {
+        let cx = &*self.cx;
+        let done = match step {
+            VolumeStep::Create(name, claim) => {
+                let uid = row.head.uid;
+                match act::create::<VolumeClaimRow>(cx, by, uid, &name, &claim).await {
+                    Ok(Created::Done) => Ok(VolumeDone::Settled),
+                    Ok(Created::Taken(holder)) => {
+                        learned.volume_claims.insert(name.name.to_string(), holder);
+                        Ok(VolumeDone::Revealed)
+                    }
+                    Err(fault) => Err(fault),
+                }
+            }
+            VolumeStep::Adopt(name, patch) => act::patch::<VolumeClaimRow>(cx, by, &name, &patch)
+                .await
+                .map(|()| VolumeDone::Settled),
+            // The plan's own judgement is made anew with every pass.
+            VolumeStep::Fail(fault) => return Err(fault),
+        };
+        if let Err(fault) = &done {
+            self.note_rejection(row, fault, |rejected| &mut rejected.volumes);
+        }
+        done
     }
 
     async fn pod_step(
@@ -208,7 +242,10 @@ impl Sandboxes {
             self.remember(row, |memory| memory.metadata_waits = None);
         }
         match step {
-            PodStep::None | PodStep::AwaitPolicy => Ok(settled),
+            PodStep::None | PodStep::AwaitPolicy | PodStep::AwaitVolumes => Ok(settled),
+            PodStep::Blocked => Ok(PodDone::Settled {
+                wait: Some(RECHECK),
+            }),
             PodStep::Multiple(count) => Ok(PodDone::TooMany(count)),
             PodStep::Fail(fault) => {
                 if let Some(Holder::Nobody) = learned.pod_name {
@@ -217,11 +254,13 @@ impl Sandboxes {
                 Err(fault)
             }
             PodStep::LookUp(name) => {
-                learned.pod_name = Some(act::look_up_pod(cx, &name).await?);
+                let uid = row.head.uid;
+                learned.pod_name = Some(act::look_up::<PodRow>(cx, by, uid, &name).await?);
                 Ok(PodDone::Revealed)
             }
-            PodStep::Create(pod) => match act::create_pod(cx, by, key, &pod).await {
+            PodStep::Create(pod) => match act::create(cx, by, row.head.uid, key, &pod).await {
                 Ok(Created::Done) => {
+                    self.pod_was_created(row);
                     self.announce(
                         row,
                         Importance::Normal,
@@ -236,13 +275,16 @@ impl Sandboxes {
                     Ok(PodDone::Revealed)
                 }
                 Err(fault) => {
-                    self.announce(
-                        row,
-                        Importance::Warning,
-                        "SandboxPodCreateFailed",
-                        "PodCreation",
-                        || fault.to_string(),
-                    );
+                    if self.is_news(row, &fault) {
+                        self.announce(
+                            row,
+                            Importance::Warning,
+                            "SandboxPodCreateFailed",
+                            "PodCreation",
+                            || fault.to_string(),
+                        );
+                    }
+                    self.note_rejection(row, &fault, |rejected| &mut rejected.pod);
                     Err(fault)
                 }
             },
@@ -255,14 +297,20 @@ impl Sandboxes {
                     return Ok(PodDone::Settled { wait: Some(left) });
                 }
                 if !adopts {
-                    turn.take().await;
+                    turn.take_within(self.metadata_may_wait(row)).await;
                 }
-                act::patch_pod(cx, by, &name, &patch).await?;
+                act::patch::<PodRow>(cx, by, &name, &patch).await?;
                 self.remember(row, |memory| memory.metadata_waits = None);
+                if adopts {
+                    // From here on it is watched: what was learned of it is out of date.
+                    learned.pod_name = None;
+                    return Ok(PodDone::Revealed);
+                }
                 Ok(settled)
             }
             PodStep::Delete(name, uid) => {
                 act::delete_pod(cx, by, &name, uid).await?;
+                learned.pod_name = None;
                 Ok(settled)
             }
         }
@@ -304,7 +352,7 @@ impl Sandboxes {
             }
             Urgency::Now => {
                 let published = self.publish(by, row, &new).await;
-                if published.is_ok() {
+                if published == Ok(Published::Done) {
                     self.announce_changes(row, &new, &outcome);
                 }
                 faults.extend(published.err());
@@ -316,10 +364,15 @@ impl Sandboxes {
         wait.map_or(Next::Done, Next::After)
     }
 
-    async fn publish(&self, by: &Work, row: &SandboxRow, new: &SandboxStatus) -> Result<(), Fault> {
+    async fn publish(
+        &self,
+        by: &Work,
+        row: &SandboxRow,
+        new: &SandboxStatus,
+    ) -> Result<Published, Fault> {
         self.remember(row, |memory| memory.status_waits = None);
         let Some(patch) = status::patch(row, new) else {
-            return Ok(());
+            return Ok(Published::Done);
         };
         act::publish(&self.cx, by, &row.head.key, &patch).await
     }
@@ -429,6 +482,13 @@ impl Sandboxes {
             note: note(),
         });
     }
+}
+
+/// What became of a volume claim's step.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum VolumeDone {
+    Settled,
+    Revealed,
 }
 
 /// What became of the pod's step.

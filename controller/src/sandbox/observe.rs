@@ -73,11 +73,8 @@ impl Sandboxes {
                 *holder = known.clone();
             }
         }
-        let head = &observed.sandbox.head;
-        if let Some(memory) = self.memory.lock().get(&head.uid)
-            && memory.generation == head.generation
-        {
-            observed.rejected = memory.rejected.clone();
+        if let Some(memory) = self.memory.lock().get(key) {
+            observed.rejected = memory.rejected(&observed.sandbox);
         }
         Some(observed)
     }

@@ -13,7 +13,8 @@ use super::desired;
 use crate::error::Fault;
 use crate::ident::{Key, Text, Uid};
 use crate::objects::{
-    Head, Labels, Mode, PodRow, SandboxRow, ServiceRow, ShutdownPolicy, Truth, VolumeClaimRow,
+    Head, Labels, Mode, OwnerKind, PodRow, SandboxRow, ServiceRow, ShutdownPolicy, Truth,
+    VolumeClaimRow,
 };
 
 /// Everything a plan may depend on.
@@ -114,6 +115,9 @@ pub struct Converge {
     pub pod: PodStep,
     /// The step for the Service.
     pub service: ServiceStep,
+    /// The Service is to select by a label that the pod is only now given: it follows the pod, so that
+    /// its endpoint does not vanish while the pod's step waits or fails.
+    pub service_follows_pod: bool,
     /// Remove the annotation that tracked a pod of another name.
     pub forget_pod_name: bool,
 }
@@ -148,6 +152,11 @@ pub enum PodStep {
     Delete(Key, Uid),
     /// Wait for the network policy.
     AwaitPolicy,
+    /// Wait for the volume claims: one of them is somebody else's, and a pod would mount it.
+    AwaitVolumes,
+    /// Somebody else's pod has the name and keeps the sandbox from being suspended. Nobody tells when it
+    /// goes, so it is looked at again by time.
+    Blocked,
     /// More than one pod: touch nothing.
     Multiple(usize),
     /// Not possible.
@@ -211,15 +220,25 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
             ..Converge::default()
         });
     }
-    let pod = match row.mode {
+    let volumes = volumes(observed);
+    let mut pod = match row.mode {
         Mode::Running => running_pod(observed),
         Mode::Suspended => suspended_pod(observed),
     };
+    if matches!(pod, PodStep::Create(_)) && some_volume_is_not_ours(observed) {
+        pod = PodStep::AwaitVolumes;
+    }
+    let service_follows_pod = matches!(pod, PodStep::Patch { .. })
+        && observed
+            .pods
+            .iter()
+            .any(|pod| !desired::is_selected(row, &pod.labels));
     Plan::Converge(Converge {
-        volumes: volumes(observed),
+        volumes,
         forget_pod_name: forget_pod_name(observed),
         pod,
         service: service(observed),
+        service_follows_pod,
     })
 }
 
@@ -343,9 +362,12 @@ fn suspended_pod(observed: &Observed) -> PodStep {
         .is_some_and(|it| {
             it.status == Truth::True && it.observed_generation == row.head.generation
         });
-    match observed.pod_name {
+    match &observed.pod_name {
         Holder::Unseen if !confirmed => PodStep::LookUp(tracked_pod(row)),
-        _ => PodStep::None,
+        // Ours, but without the label by which it would be watched: given that, it is deleted.
+        Holder::Held(pod) if pod.head.is_controlled_by(row.head.uid) => patch_pod(row, pod, true),
+        Holder::Held(_) => PodStep::Blocked,
+        Holder::Unseen | Holder::Nobody => PodStep::None,
     }
 }
 
@@ -353,6 +375,9 @@ fn suspended_pod(observed: &Observed) -> PodStep {
 fn not_ours(what: &str, row: &SandboxRow, head: &Head, found: &Labels) -> Option<Fault> {
     let name = &*head.key.name;
     let sandbox = &*row.head.key.name;
+    if head.is_controlled_by(row.head.uid) {
+        return None;
+    }
     if let Some(owner) = &head.owner {
         return Some(Fault::Refused(format!(
             "{what} {name:?} is owned by {}/{} (UID: {}), not by sandbox {sandbox:?}",
@@ -395,8 +420,7 @@ fn volumes(observed: &Observed) -> Vec<VolumeStep> {
         if claim.head.is_controlled_by(row.head.uid) {
             continue;
         }
-        let refusal = not_ours("PersistentVolumeClaim", row, &claim.head, &claim.labels);
-        steps.push(match refusal {
+        steps.push(match not_our_volume(row, template.name(), claim) {
             Some(fault) => VolumeStep::Fail(fault),
             None => VolumeStep::Adopt(
                 key,
@@ -405,6 +429,32 @@ fn volumes(observed: &Observed) -> Vec<VolumeStep> {
         });
     }
     steps
+}
+
+/// Why a volume claim of the right name may not be used; `None` when it may.
+fn not_our_volume(row: &SandboxRow, template: &str, claim: &VolumeClaimRow) -> Option<Fault> {
+    // Claims are named after a template and a sandbox, and `a-b` of `c` is called what `a` of `b-c` is.
+    // Nothing but another name for either helps.
+    if let Some(owner) = &claim.head.owner
+        && owner.kind == OwnerKind::Sandbox
+        && owner.name != row.head.key.name
+    {
+        return Some(Fault::Invalid(format!(
+            "spec.volumeClaimTemplates: {template:?} of sandbox {:?} would be PersistentVolumeClaim {:?}, which belongs to sandbox {:?}; rename the template or the sandbox",
+            &*row.head.key.name, &*claim.head.key.name, &*owner.name
+        )));
+    }
+    not_ours("PersistentVolumeClaim", row, &claim.head, &claim.labels)
+}
+
+/// Whether a name of a volume claim is held by an object that may not be used.
+fn some_volume_is_not_ours(observed: &Observed) -> bool {
+    let row = &*observed.sandbox;
+    observed.volume_claims.iter().any(|(_, holder)| {
+        holder.held().is_some_and(|claim| {
+            not_ours("PersistentVolumeClaim", row, &claim.head, &claim.labels).is_some()
+        })
+    })
 }
 
 fn service(observed: &Observed) -> ServiceStep {

@@ -134,9 +134,13 @@ fn view<'a>(observed: &'a Observed, outcome: &Outcome) -> PodView<'a> {
         return PodView::Ours(pod);
     }
     if observed.sandbox.mode == Mode::Suspended
-        && let Holder::Held(_) = observed.pod_name
+        && let Holder::Held(pod) = &observed.pod_name
     {
-        return PodView::Foreign;
+        return if pod.head.is_controlled_by(observed.sandbox.head.uid) {
+            PodView::Ours(pod)
+        } else {
+            PodView::Foreign
+        };
     }
     if outcome.pod_failed {
         PodView::Unknown

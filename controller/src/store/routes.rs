@@ -86,9 +86,14 @@ impl Stored for SandboxRow {
         if let Some(gone) = old.filter(|old| new.is_none_or(|new| new.head.uid != old.head.uid)) {
             state.availability.remove(gone.head.uid);
         }
-        // A claim may be waiting for its own name to be free.
-        if new.is_none() && state.claims.get(&head.key).is_some() {
-            out.work.push(Work::Claim(head.key.clone()));
+        if new.is_none() {
+            // Once more, so that what is kept about it in memory is dropped.
+            out.work
+                .push(Work::Sandbox(head.key.clone(), Priority::Low));
+            // A claim may be waiting for its own name to be free.
+            if state.claims.get(&head.key).is_some() {
+                out.work.push(Work::Claim(head.key.clone()));
+            }
         }
         out.deadlines.push((
             Target::Sandbox(head.key.clone()),
@@ -198,6 +203,22 @@ impl Stored for VolumeClaimRow {
             return;
         }
         wake_sandbox(state, new.map(|r| &r.head), old.map(|r| &r.head), out);
+        if let Some(head) = new.or(old).map(|row| &row.head) {
+            wake_namesakes(state, head, out);
+        }
+    }
+}
+
+/// Queues the sandboxes that could have a volume claim of this name: the name ends in theirs. One of them
+/// may have been refused it while another had it.
+fn wake_namesakes(state: &State, head: &Head, out: &mut Routed) {
+    let name = &*head.key.name;
+    for (at, _) in name.match_indices('-') {
+        let (_, rest) = name.split_at(at);
+        let key = head.key.sibling(rest.trim_start_matches('-'));
+        if let Some(row) = state.sandboxes.get(&key) {
+            out.work.push(Work::Sandbox(key, priority(row)));
+        }
     }
 }
 
@@ -301,6 +322,14 @@ impl Stored for TemplateRow {
                 .extend(claims.into_iter().cloned().map(Work::Claim));
         }
         out.work.extend(pools.into_iter().map(Work::Pool));
+        let calls_for_policy = |row: Option<&Self>| {
+            row.map(|row| (row.head.uid, row.spec.network_policy_management.clone()))
+        };
+        if calls_for_policy(new) != calls_for_policy(old)
+            && let Some(row) = new.or(old)
+        {
+            wake_podless(state, &key.namespace, &row.ref_hash, out);
+        }
     }
 }
 
@@ -379,24 +408,35 @@ impl Stored for PolicyRow {
             .collect();
         for template in templates {
             let template = key.sibling(template);
-            // Pods wait for their policy; whoever makes them looks again.
-            if new.is_some()
-                && old.is_none()
+            if new.is_some_and(|new| old.is_none_or(|old| may_now_protect(new, old)))
                 && let Some(row) = state.templates.get(&template)
             {
-                let waiting = state.sandboxes.iter().filter(|sandbox| {
-                    sandbox.head.key.namespace == key.namespace
-                        && sandbox
-                            .labels
-                            .has(labels::SANDBOX_TEMPLATE_REF_HASH, &row.ref_hash)
-                        && !state.pods_by_owner.contains_key(&sandbox.head.uid)
-                });
-                out.work
-                    .extend(waiting.map(|row| Work::Sandbox(row.head.key.clone(), priority(row))));
+                wake_podless(state, &key.namespace, &row.ref_hash, out);
             }
             out.work.push(Work::Template(template));
         }
     }
+}
+
+/// Whether a policy may have become what pods wait for.
+fn may_now_protect(new: &PolicyRow, old: &PolicyRow) -> bool {
+    new.head.uid != old.head.uid
+        || new.head.owner != old.head.owner
+        || new.head.is_deleting() != old.head.is_deleting()
+        || new.template != old.template
+}
+
+/// Queues the sandboxes that carry a template's hash and have no pod: they may be waiting for its policy.
+fn wake_podless(state: &State, namespace: &Text, ref_hash: &Text, out: &mut Routed) {
+    let waiting = state.sandboxes.iter().filter(|sandbox| {
+        sandbox.head.key.namespace == *namespace
+            && sandbox
+                .labels
+                .has(labels::SANDBOX_TEMPLATE_REF_HASH, ref_hash)
+            && !state.pods_by_owner.contains_key(&sandbox.head.uid)
+    });
+    out.work
+        .extend(waiting.map(|row| Work::Sandbox(row.head.key.clone(), priority(row))));
 }
 
 impl Stored for NodeRow {

@@ -79,7 +79,7 @@ fn default_ingress(settings: &PolicySettings) -> Value {
 
 /// To the public internet, and to the configured resolvers where those are not public.
 fn default_egress(settings: &PolicySettings) -> Value {
-    let list = |base: &[&str], more: &[&str], v6: bool| {
+    let blocked = |base: &[&str], more: &[&str], v6: bool| {
         let mut ranges: Vec<String> = base.iter().map(ToString::to_string).collect();
         if !settings.legacy_ranges {
             ranges.extend(more.iter().map(ToString::to_string));
@@ -91,14 +91,20 @@ fn default_egress(settings: &PolicySettings) -> Value {
         ranges.extend(configured.cloned());
         ranges
     };
+    let v4 = blocked(&BLOCKED_V4, &BLOCKED_V4_MORE, false);
+    let v6 = blocked(&BLOCKED_V6, &BLOCKED_V6_MORE, true);
+    let is_blocked = |address: &&IpAddr| {
+        let ranges = if address.is_ipv4() { &v4 } else { &v6 };
+        ranges.iter().any(|range| contains(range, **address))
+    };
     let mut rules = vec![json!({"to": [
-        {"ipBlock": {"cidr": "0.0.0.0/0", "except": list(&BLOCKED_V4, &BLOCKED_V4_MORE, false)}},
-        {"ipBlock": {"cidr": "::/0", "except": list(&BLOCKED_V6, &BLOCKED_V6_MORE, true)}},
+        {"ipBlock": {"cidr": "0.0.0.0/0", "except": v4}},
+        {"ipBlock": {"cidr": "::/0", "except": v6}},
     ]})];
     let inside: Vec<Value> = settings
         .resolvers
         .iter()
-        .filter(|address| !is_public(address))
+        .filter(is_blocked)
         .map(|address| {
             let bits = if address.is_ipv4() { 32 } else { 128 };
             json!({"ipBlock": {"cidr": format!("{address}/{bits}")}})
@@ -113,13 +119,20 @@ fn default_egress(settings: &PolicySettings) -> Value {
     Value::Array(rules)
 }
 
-fn is_public(address: &IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            let shared = a == 100 && (64..128).contains(&b);
-            !(v4.is_private() || v4.is_link_local() || v4.is_loopback() || shared)
-        }
-        IpAddr::V6(v6) => !(v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback()),
+/// Whether a range in CIDR notation contains an address. One that cannot be read contains nothing.
+fn contains(range: &str, address: IpAddr) -> bool {
+    let Some((network, length)) = range.split_once('/') else {
+        return false;
+    };
+    let (Ok(network), Ok(length)) = (network.parse::<IpAddr>(), length.parse::<u32>()) else {
+        return false;
+    };
+    let same = |differing: u128, bits: u32| {
+        length <= bits && differing.checked_shr(bits - length).unwrap_or(0) == 0
+    };
+    match (network, address) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => same(u128::from(a.to_bits() ^ b.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => same(a.to_bits() ^ b.to_bits(), 128),
+        _ => false,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_sandbox_controller::Config;
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, condition, ready, said, sandbox};
@@ -394,4 +395,293 @@ async fn template_labels_removed_from_the_sandbox_leave_the_pod_and_foreign_ones
         "on"
     );
     harness.assert_at_rest().await;
+}
+
+/// How many events of a reason there are.
+fn told(harness: &Harness, reason: &str) -> usize {
+    let events = harness.model.list("events");
+    events
+        .iter()
+        .filter(|event| event["reason"] == reason)
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_creation_went_unanswered_is_known_at_once() {
+    let harness = Harness::start();
+    harness.settle().await;
+    harness.model.hold_watches_of("pods");
+    let mut lost = false;
+    harness.model.disturb(move |call| {
+        let hit = call.verb == "create" && call.resource == "pods" && !lost;
+        lost |= hit;
+        hit.then_some(Mischief::LoseAnswer)
+    });
+    harness.model.create("sandboxes", sandbox("s", json!({})));
+    // No watch tells of the pod: the operator must have asked.
+    harness.until_ready("sandboxes", "s").await;
+    assert_eq!(told(&harness, "SandboxPodCreateFailed"), 0);
+    harness.model.release_watches();
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unnoticed_pod_of_its_own_does_not_keep_a_sandbox_from_being_suspended() {
+    let harness = Harness::start();
+    harness.settle().await;
+    harness.model.hold_watches_of("pods");
+    let deaf = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let still = deaf.clone();
+    harness.model.disturb(move |call| {
+        if call.resource != "pods" || !still.load(std::sync::atomic::Ordering::SeqCst) {
+            return None;
+        }
+        match call.verb {
+            "create" => Some(Mischief::LoseAnswer),
+            "get" => Some(Mischief::Refuse(
+                503,
+                "ServiceUnavailable",
+                "not now".to_owned(),
+            )),
+            _ => None,
+        }
+    });
+    harness.model.create("sandboxes", sandbox("s", json!({})));
+    harness
+        .eventually("the pod nobody was told of", |model| {
+            model.get("pods", "s").is_some()
+        })
+        .await;
+    harness.model.patch(
+        "sandboxes",
+        "s",
+        json!({"spec": {"operatingMode": "Suspended"}}),
+    );
+    harness.settle().await;
+    deaf.store(false, std::sync::atomic::Ordering::SeqCst);
+    harness
+        .eventually("it is suspended", |model| {
+            let sandbox = model.get("sandboxes", "s").unwrap();
+            assert_ne!(said(&sandbox, "Suspended").1, "PodNotOwned");
+            said(&sandbox, "Suspended").1 == "PodTerminated"
+        })
+        .await;
+    assert!(harness.model.list("pods").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_lost_its_tracking_label_is_still_its_owners() {
+    let harness = Harness::start();
+    harness.model.create("sandboxes", sandbox("s", json!({})));
+    harness.until_ready("sandboxes", "s").await;
+    let uid = harness.model.get("pods", "s").unwrap()["metadata"]["uid"].clone();
+    let label = "agents.x-k8s.io/sandbox-name-hash";
+    let strip = || {
+        let patch = json!({"metadata": {"labels": {label: null}}});
+        harness.model.patch("pods", "s", patch);
+    };
+    strip();
+    harness
+        .eventually("the label is back", |model| {
+            model.get("pods", "s").unwrap()["metadata"]["labels"][label].is_string()
+        })
+        .await;
+    harness.until_ready("sandboxes", "s").await;
+    assert_eq!(
+        harness.model.get("pods", "s").unwrap()["metadata"]["uid"],
+        uid
+    );
+    harness.settle().await;
+    // The watch takes the loss of the label for the end of the pod.
+    strip();
+    harness.model.patch(
+        "sandboxes",
+        "s",
+        json!({"spec": {"operatingMode": "Suspended"}}),
+    );
+    harness
+        .eventually("the pod is gone", |model| model.list("pods").is_empty())
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_suspension_is_completed_when_the_pod_in_the_way_is_gone() {
+    let harness = Harness::start();
+    harness
+        .model
+        .create("pods", json!({"metadata": {"name": "s"}, "spec": {}}));
+    harness.model.create(
+        "sandboxes",
+        sandbox("s", json!({"operatingMode": "Suspended"})),
+    );
+    harness
+        .eventually("PodNotOwned", |model| {
+            said(&model.get("sandboxes", "s").unwrap(), "Suspended").1 == "PodNotOwned"
+        })
+        .await;
+    harness.assert_at_rest().await;
+    // The pod carries no label of ours, so no watch sees it go.
+    harness.model.remove("pods", "s");
+    harness
+        .eventually("it is suspended", |model| {
+            said(&model.get("sandboxes", "s").unwrap(), "Suspended").1 == "PodTerminated"
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_cause_is_told_in_one_event() {
+    let harness = Harness::start();
+    let words = std::sync::Arc::new(parking_lot::Mutex::new("exceeded quota"));
+    let said = words.clone();
+    let tries = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = tries.clone();
+    harness.model.disturb(move |call| {
+        if call.verb != "create" || call.resource != "pods" || said.lock().is_empty() {
+            return None;
+        }
+        counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Some(Mischief::Refuse(
+            403,
+            "Forbidden",
+            (*said.lock()).to_owned(),
+        ))
+    });
+    harness.model.create("sandboxes", sandbox("s", json!({})));
+    harness.pass(Duration::from_secs(120)).await;
+    assert!(tries.load(std::sync::atomic::Ordering::SeqCst) > 3);
+    assert_eq!(told(&harness, "SandboxPodCreateFailed"), 1);
+    *words.lock() = "no such service account";
+    harness.pass(Duration::from_secs(120)).await;
+    assert_eq!(told(&harness, "SandboxPodCreateFailed"), 2);
+    *words.lock() = "";
+    harness.until_ready("sandboxes", "s").await;
+    // What went well in between makes the same failure news again.
+    *words.lock() = "no such service account";
+    harness.model.remove("pods", "s");
+    harness.pass(Duration::from_secs(120)).await;
+    assert_eq!(told(&harness, "SandboxPodCreateFailed"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_does_not_select_by_a_label_its_pod_has_yet_to_get() {
+    const UID: &str = "agents.x-k8s.io/sandbox-uid";
+    let mut harness = Harness::start();
+    harness
+        .model
+        .create("sandboxes", sandbox("s", json!({"service": true})));
+    harness.until_ready("sandboxes", "s").await;
+    harness.settle().await;
+    harness.stop().await;
+    // As an older controller left them.
+    let strip = json!({"metadata": {"labels": {UID: null}}});
+    harness.model.patch("pods", "s", strip);
+    let strip = json!({"spec": {"selector": {UID: null}}});
+    harness.model.patch("services", "s", strip);
+    harness.run(Config {
+        write_behind: Duration::from_secs(1),
+        ..Config::default()
+    });
+    harness
+        .eventually("the Service selects by UID", |model| {
+            let pod = model.get("pods", "s").unwrap();
+            let service = model.get("services", "s").unwrap();
+            let selects = service["spec"]["selector"][UID].is_string();
+            assert!(
+                !selects || pod["metadata"]["labels"][UID].is_string(),
+                "the Service lost its endpoint"
+            );
+            selects
+        })
+        .await;
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_of_a_sandbox_that_is_gone_is_written_once() {
+    let harness = Harness::start();
+    let at = harness.now() + jiff::SignedDuration::from_secs(30);
+    let more = json!({"shutdownTime": at.to_string()});
+    harness.model.create("sandboxes", sandbox("s", more));
+    harness.until_ready("sandboxes", "s").await;
+    harness.settle().await;
+    let tries = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = tries.clone();
+    harness.model.disturb(move |call| {
+        if call.resource == "sandboxes" && call.status {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+        None
+    });
+    harness.model.hold_watches_of("sandboxes");
+    harness.model.remove("sandboxes", "s");
+    harness.pass(Duration::from_secs(15)).await;
+    tries.store(0, std::sync::atomic::Ordering::SeqCst);
+    // Its time comes, and the answer is that there is no such sandbox.
+    harness.pass(Duration::from_secs(120)).await;
+    assert_eq!(tries.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_of_somebody_else_is_not_mounted() {
+    let harness = Harness::start();
+    let foreign = json!({"metadata": {"name": "data-s"}, "spec": {}});
+    harness.model.create("persistentvolumeclaims", foreign);
+    let more = json!({"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}]});
+    harness.model.create("sandboxes", sandbox("s", more));
+    harness
+        .eventually("the refusal is reported", |model| {
+            let sandbox = model.get("sandboxes", "s").unwrap();
+            condition(&sandbox, "Ready").is_some_and(|ready| {
+                ready["reason"] == "ReconcilerError"
+                    && ready["message"].as_str().unwrap().contains("data-s")
+            })
+        })
+        .await;
+    harness.settle().await;
+    assert!(harness.model.list("pods").is_empty());
+    harness.model.remove("persistentvolumeclaims", "data-s");
+    harness.until_ready("sandboxes", "s").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_name_that_two_sandboxes_share_is_the_firsts_and_a_mistake_of_the_seconds() {
+    let harness = Harness::start();
+    let volume =
+        |name: &str| json!({"volumeClaimTemplates": [{"metadata": {"name": name}, "spec": {}}]});
+    harness
+        .model
+        .create("sandboxes", sandbox("c", volume("a-b")));
+    harness.until_ready("sandboxes", "c").await;
+    let tries = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = tries.clone();
+    harness.model.disturb(move |call| {
+        if call.resource == "persistentvolumeclaims" && call.verb == "create" {
+            counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+        None
+    });
+    harness
+        .model
+        .create("sandboxes", sandbox("b-c", volume("a")));
+    harness
+        .eventually("InvalidConfiguration", |model| {
+            said(&model.get("sandboxes", "b-c").unwrap(), "Ready").1 == "InvalidConfiguration"
+        })
+        .await;
+    let second = harness.model.get("sandboxes", "b-c").unwrap();
+    let message = condition(&second, "Ready").unwrap()["message"].clone();
+    assert!(message.as_str().unwrap().contains("\"a-b-c\""), "{message}");
+    harness.pass(Duration::from_secs(300)).await;
+    assert_eq!(tries.load(std::sync::atomic::Ordering::SeqCst), 0);
+    assert!(harness.model.get("pods", "b-c").is_none());
+    assert!(ready(&harness.model, "sandboxes", "c"));
+    // The name is free again.
+    harness.model.delete("sandboxes", "c");
+    harness.until_ready("sandboxes", "b-c").await;
+    let owner = harness
+        .model
+        .get("persistentvolumeclaims", "a-b-c")
+        .unwrap();
+    assert_eq!(owner["metadata"]["ownerReferences"][0]["name"], "b-c");
 }

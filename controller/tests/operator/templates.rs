@@ -188,3 +188,70 @@ async fn the_template_carries_its_own_hash() {
         })
         .await;
 }
+
+/// A claim straight from the template `t`, cold.
+fn cold(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"sandboxTemplateRef": {"name": "t"}, "warmpool": "none"}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_policy_that_is_no_longer_called_for() {
+    for unmanage in [true, false] {
+        let harness = Harness::start();
+        harness.model.disturb(|call| {
+            (call.resource == "networkpolicies" && call.verb == "create")
+                .then(|| Mischief::Refuse(403, "Forbidden", "not here".to_owned()))
+        });
+        harness
+            .model
+            .create("sandboxtemplates", template("t", json!({})));
+        harness.model.create("sandboxclaims", cold("c"));
+        harness
+            .eventually("the claim waits", |model| {
+                let claim = model.get("sandboxclaims", "c").unwrap();
+                condition(&claim, "Ready")
+                    .is_some_and(|it| it["message"].as_str().unwrap().contains("t-network-policy"))
+            })
+            .await;
+        harness.settle().await;
+        assert!(harness.model.list("pods").is_empty());
+        if unmanage {
+            harness.model.patch(
+                "sandboxtemplates",
+                "t",
+                json!({"spec": {"networkPolicyManagement": "Unmanaged"}}),
+            );
+        } else {
+            harness.model.delete("sandboxtemplates", "t");
+        }
+        harness.until_ready("sandboxclaims", "c").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_becomes_the_templates_by_its_record_and_pods_start() {
+    let harness = Harness::start();
+    let foreign = json!({"metadata": {"name": "t-network-policy"}, "spec": {"podSelector": {}}});
+    harness.model.create("networkpolicies", foreign);
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness.model.create("sandboxclaims", cold("c"));
+    harness.settle().await;
+    assert!(harness.model.list("pods").is_empty());
+    let uid = harness.model.get("sandboxtemplates", "t").unwrap()["metadata"]["uid"].clone();
+    harness.model.patch(
+        "networkpolicies",
+        "t-network-policy",
+        json!({"metadata": {"annotations": {
+            "agents.x-k8s.io/policy-of-template": "t",
+            "agents.x-k8s.io/policy-of-template-uid": uid,
+        }}}),
+    );
+    harness.until_ready("sandboxclaims", "c").await;
+    let policy = harness
+        .model
+        .get("networkpolicies", "t-network-policy")
+        .unwrap();
+    assert!(policy["spec"]["egress"].is_array(), "{policy}");
+}

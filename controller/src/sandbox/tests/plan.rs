@@ -186,7 +186,12 @@ fn suspension_deletes_only_what_is_owned() {
     let mut none = observed(suspended(json!({})), vec![]);
     assert!(matches!(converge(&none).pod, PodStep::LookUp(_)));
     none.pod_name = Holder::Held(some_pod(json!({})));
-    assert_eq!(converge(&none).pod, PodStep::None);
+    assert_eq!(converge(&none).pod, PodStep::Blocked);
+    none.pod_name = Holder::Held(own_pod(json!({}), running()));
+    assert!(
+        matches!(converge(&none).pod, PodStep::Patch { adopts: true, .. }),
+        "its own, but not watched: the label first"
+    );
     none.pod_name = Holder::Nobody;
     assert_eq!(converge(&none).pod, PodStep::None);
     // Once confirmed at this generation, the API server is not asked again.
@@ -257,11 +262,33 @@ fn volumes_are_made_adopted_or_refused() {
         step(Some(json!({})))[..],
         [VolumeStep::Fail(Fault::Refused(_))]
     ));
-    let other = owner("Sandbox", "other", &uid(50));
+    let predecessor = owner("Sandbox", "s", &uid(50));
     assert!(matches!(
-        step(Some(json!({"ownerReferences": other})))[..],
+        step(Some(json!({"ownerReferences": predecessor})))[..],
         [VolumeStep::Fail(Fault::Refused(_))]
     ));
+    let namesake = owner("Sandbox", "other", &uid(50));
+    assert!(matches!(
+        step(Some(json!({"ownerReferences": namesake})))[..],
+        [VolumeStep::Fail(Fault::Invalid(_))]
+    ));
+}
+
+#[test]
+fn no_pod_mounts_a_volume_of_somebody_else() {
+    let row = sandbox(json!({"volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {}}]}));
+    let step = |metadata: Value| {
+        let mut seen = observed(row.clone(), vec![]);
+        let claim: Arc<VolumeClaimRow> = crate::fixtures::row(json!({"metadata": metadata}));
+        seen.volume_claims = vec![("d-s".to_owned(), Holder::Held(claim))];
+        converge(&seen).pod
+    };
+    let own = owner("Sandbox", "s", &uid(SANDBOX));
+    assert!(matches!(
+        step(json!({"name": "d-s", "ownerReferences": own})),
+        PodStep::Create(_)
+    ));
+    assert_eq!(step(json!({"name": "d-s"})), PodStep::AwaitVolumes);
 }
 
 #[test]

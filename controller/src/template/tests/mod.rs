@@ -93,6 +93,54 @@ fn gaps_are_closed_by_default_and_more_can_be_blocked() {
 }
 
 #[test]
+fn a_resolver_in_any_blocked_range_stays_reachable() {
+    let named = |settings: &PolicySettings| {
+        let egress = desired::policy_spec(&template(json!({})), settings)["egress"].clone();
+        let peers = egress[1]["to"].as_array().cloned().unwrap_or_default();
+        let ranges: Vec<String> = peers
+            .iter()
+            .map(|peer| peer["ipBlock"]["cidr"].as_str().unwrap().to_owned())
+            .collect();
+        ranges
+    };
+    let settings = PolicySettings {
+        blocked: vec!["203.0.113.0/25".to_owned(), "2001:db8::/32".to_owned()],
+        resolvers: [
+            "203.0.113.127",
+            "203.0.113.128",
+            "2001:db8:ffff::1",
+            "2001:db9::1",
+            "198.18.0.53",
+            "100.64.0.10",
+            "fd00::53",
+            "8.8.8.8",
+        ]
+        .map(|address| address.parse().unwrap())
+        .into(),
+        ..PolicySettings::default()
+    };
+    assert_eq!(
+        named(&settings),
+        [
+            "203.0.113.127/32",
+            "2001:db8:ffff::1/128",
+            "198.18.0.53/32",
+            "100.64.0.10/32",
+            "fd00::53/128"
+        ]
+    );
+    let legacy = PolicySettings {
+        legacy_ranges: true,
+        ..settings
+    };
+    assert_eq!(
+        named(&legacy),
+        ["203.0.113.127/32", "2001:db8:ffff::1/128", "fd00::53/128"],
+        "what is not blocked needs no rule"
+    );
+}
+
+#[test]
 fn an_empty_set_of_rules_denies_everything() {
     let spec = desired::policy_spec(
         &template(json!({"networkPolicy": {}})),
