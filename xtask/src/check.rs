@@ -4,14 +4,14 @@ use std::process::Stdio;
 
 use anyhow::Result;
 
-use crate::{cargo, directions, generate, invariants, report};
+use crate::{cargo, directions, generate, named_tests, report};
 
 /// Runs every check; stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     report::step("formatting");
     cargo::run(&["fmt", "--all", "--check"])?;
     directions::run()?;
-    invariants::run()?;
+    named_tests::run()?;
     report::step("lints");
     cargo::run(&[
         "clippy",

@@ -9,7 +9,7 @@ mod demo;
 mod directions;
 mod e2e;
 mod generate;
-mod invariants;
+mod named_tests;
 mod python;
 mod report;
 mod suites;
