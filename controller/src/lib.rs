@@ -39,6 +39,7 @@ pub mod error;
 pub mod events;
 pub mod expiry;
 pub mod fence;
+pub mod field_tracking;
 #[cfg(test)]
 mod fixtures;
 pub mod ident;

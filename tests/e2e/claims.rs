@@ -7,8 +7,8 @@ use agent_sandbox_tests::cluster::IMAGE;
 use agent_sandbox_tests::simulated_node::PHASE;
 use agent_sandbox_tests::{Cluster, eventually};
 use jiff::{SignedDuration, Timestamp};
-use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 use crate::objects::*;
@@ -40,6 +40,44 @@ async fn a_warm_claim_costs_two_writes_before_ready_and_three_in_all() {
     assert_eq!(of("PATCH sandboxclaims/status"), 1, "{writes:?}");
     assert_eq!(of("PATCH sandboxes"), 1, "{writes:?}");
     assert_eq!(of("PATCH pods"), 1, "{writes:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_sandbox_and_its_pod_are_not_field_tracked_until_somebody_applies() {
+    let cluster = Cluster::start().await.unwrap();
+    let client = cluster.client();
+    template_and_pool(&client, "pool", 1).await;
+    create_claim(&client, "claim", "pool", json!({})).await;
+    let sandbox = bound(&client, "claim").await;
+    pod_left_pool(&client, &sandbox).await;
+    let bound = sandboxes(&client).get(&sandbox).await.unwrap();
+    assert_eq!(bound.metadata.managed_fields, None);
+    let pod = pods(&client).get(&sandbox).await.unwrap();
+    let record = pod.metadata.managed_fields.unwrap_or_default();
+    assert!(
+        record.iter().all(|entry| entry.subresource.is_some()),
+        "{record:?}"
+    );
+    let object = json!({
+        "apiVersion": Sandbox::api_version(&()), "kind": Sandbox::kind(&()),
+        "metadata": {"name": sandbox, "labels": {"by": "hand"}},
+    });
+    let applied = sandboxes(&client)
+        .patch(
+            &sandbox,
+            &PatchParams::apply("a-user"),
+            &Patch::Apply(object),
+        )
+        .await
+        .unwrap();
+    let record = applied.metadata.managed_fields.unwrap_or_default();
+    assert!(
+        record
+            .iter()
+            .any(|entry| entry.manager.as_deref() == Some("a-user")),
+        "{record:?}"
+    );
     cluster.stop().await;
 }
 

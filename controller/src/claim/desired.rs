@@ -10,8 +10,8 @@ use super::rules::metadata::{self, PodMetadata};
 use super::rules::{Rejection, env, volumes};
 use crate::api::{CLAIMS, SANDBOXES};
 use crate::blueprint::secure_pod_spec;
-use crate::names;
 use crate::objects::{ClaimRow, Labels, PodBlueprint, SandboxRow, TemplateRow};
+use crate::{field_tracking, names};
 
 /// The owner reference that makes a claim the controller of its sandbox: the binding.
 pub fn owner_reference(claim: &ClaimRow) -> Value {
@@ -51,6 +51,7 @@ pub fn binding(
         "uid": member.head.uid.to_string(),
         "resourceVersion": member.head.revision.to_string(),
         "ownerReferences": [owner_reference(claim)],
+        field_tracking::MEMBER: field_tracking::ended(),
         "annotations": marks,
         "labels": {
             labels::WARM_POOL_SANDBOX: null,

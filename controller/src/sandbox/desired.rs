@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::SANDBOXES;
 use crate::error::Fault;
+use crate::field_tracking;
 use crate::names as own;
 use crate::objects::{Head, Labels, OwnerKind, PodRow, SandboxRow, ServiceRow};
 
@@ -199,7 +200,7 @@ fn is_dns_label(name: &str) -> bool {
 }
 
 /// The patch that brings an existing pod's metadata in line, and takes the pod over when `adopt`.
-/// `None` when nothing differs. Keys that neither the template nor the operator put there stay.
+/// `None` when nothing differs. A pod that is taken over keeps its field tracking: somebody else made it. Keys that neither the template nor the operator put there stay.
 pub fn pod_patch(row: &SandboxRow, pod: &PodRow, adopt: bool) -> Option<Value> {
     let template_labels = propagated(&row.pod.labels, labels::is_reserved);
     let template_annotations = propagated(&row.pod.annotations, annotations::is_reserved);
@@ -224,6 +225,9 @@ pub fn pod_patch(row: &SandboxRow, pod: &PodRow, adopt: bool) -> Option<Value> {
     }
     if metadata.is_empty() {
         return None;
+    }
+    if !adopt {
+        metadata.insert(field_tracking::MEMBER.to_owned(), field_tracking::ended());
     }
     // The pod is addressed by name; the UID makes sure it is still the one that was looked at.
     metadata.insert("uid".to_owned(), json!(pod.head.uid.to_string()));

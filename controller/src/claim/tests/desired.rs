@@ -39,6 +39,7 @@ fn a_binding_is_conditional_and_complete() {
                     "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxClaim",
                     "name": "c", "uid": uid(CLAIM), "controller": true, "blockOwnerDeletion": true,
                 }],
+                "managedFields": [{}],
                 "annotations": {names::BINDING_GENERATION: "8", annotations::TRACE_CONTEXT: "{}"},
                 "labels": {
                     labels::WARM_POOL_SANDBOX: null,

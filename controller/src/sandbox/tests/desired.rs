@@ -144,6 +144,7 @@ fn a_patch_says_only_what_differs() {
         desired::pod_patch(&row, &pod, false).unwrap(),
         json!({"metadata": {
             "uid": uid(2),
+            "managedFields": [{}],
             "labels": {
                 "changed": "new", labels::CLAIM_UID: "c", names::SANDBOX_UID: uid(1),
                 "dropped": null, labels::WARM_POOL_SANDBOX: null,
@@ -190,6 +191,8 @@ fn adoption_is_conditional_on_what_was_seen() {
         patch["metadata"]["ownerReferences"][0]["blockOwnerDeletion"],
         true
     );
+    let tracking = patch["metadata"].get("managedFields");
+    assert!(tracking.is_none(), "a user's record of fields must stay");
 }
 
 #[test]
