@@ -24,7 +24,7 @@ struct Document {
 enum Rows {
     Unnumbered,
     /// The tables are one list: the first cell of each row is its number, from one on, without a
-    /// gap. A row may say why it does not apply instead of naming a test.
+    /// gap. A row may say why it does not apply, or is not shown, instead of naming a test.
     Numbered,
 }
 
@@ -46,8 +46,8 @@ const DOCUMENTS: &[Document] = &[
     },
 ];
 
-/// How a row begins its last cell when nothing can show it.
-const NOT_APPLICABLE: &str = "does not apply: ";
+/// How a row begins its last cell when no test can show it, or none does yet; the reason follows.
+const EXCUSES: [&str; 2] = ["does not apply: ", "not shown: "];
 
 /// Fails with one line per test or file that is not there.
 pub(crate) fn run() -> Result<()> {
@@ -87,9 +87,12 @@ fn wrong(root: &Path, document: Document, text: &str) -> Result<Vec<String>> {
             }
         }
         let last = cells.next_back().unwrap_or_default();
-        let reason = last.strip_prefix(NOT_APPLICABLE);
+        let excused = document.rows == Rows::Numbered
+            && EXCUSES
+                .iter()
+                .filter_map(|excuse| last.strip_prefix(excuse))
+                .any(|reason| !reason.is_empty());
         let guards = Guards::read(last);
-        let excused = document.rows == Rows::Numbered && reason.is_some_and(|why| !why.is_empty());
         if guards.places.is_empty() && guards.commands.is_empty() && !excused {
             wrong.push(format!("a guard of this row: {row}"));
         }
@@ -257,7 +260,8 @@ mod tests {
         let text = "## Behaviour\n\n### Pods\n\n| no. | what | by |\n| --- | --- | --- |\n\
                     | 1 | a | `node`: `a_test_in_it` |\n| 2 | b | does not apply: no webhook |\n\n\
                     ### Pools\n\n| no. | what | by |\n| --- | --- | --- |\n\
-                    | 4 | c | `tests/e2e/claims.rs`: `a_test_in_it` |\n| 4 | d | does not apply: |\n";
+                    | 4 | c | `tests/e2e/claims.rs`: `a_test_in_it` |\n| 4 | d | does not apply: |\n\
+                    | 5 | e | not shown: needs a second node |\n";
         assert_eq!(
             wrong(&root, NUMBERED, text).unwrap(),
             [
