@@ -215,6 +215,7 @@ impl Record {
                 ("sandbox_router.outcome", self.outcome.as_str().to_owned()),
             ],
             numbers: vec![("http.status_code", i64::from(status))],
+            events: Vec::new(),
             error: (self.outcome != Outcome::Complete || status >= 500)
                 .then(|| self.outcome.as_str()),
         });

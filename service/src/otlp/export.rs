@@ -49,8 +49,21 @@ pub struct Span {
     pub texts: Vec<(&'static str, String)>,
     /// What is counted about it.
     pub numbers: Vec<(&'static str, i64)>,
+    /// What happened meanwhile.
+    pub events: Vec<SpanEvent>,
     /// What went wrong, if anything did.
     pub error: Option<&'static str>,
+}
+
+/// Something that happened during a span.
+#[derive(Clone, Debug)]
+pub struct SpanEvent {
+    /// When.
+    pub time: SystemTime,
+    /// What.
+    pub name: &'static str,
+    /// What is known about it.
+    pub texts: Vec<(&'static str, String)>,
 }
 
 /// From whose side a span is seen.
@@ -278,6 +291,19 @@ fn encode(span: Span) -> wire::Span {
         start_time_unix_nano: nanos(span.start),
         end_time_unix_nano: nanos(span.end),
         attributes: texts.chain(numbers).collect(),
+        events: span
+            .events
+            .into_iter()
+            .map(|event| wire::Event {
+                time_unix_nano: nanos(event.time),
+                name: event.name.to_owned(),
+                attributes: event
+                    .texts
+                    .into_iter()
+                    .map(|(key, text)| KeyValue::new(key, Value::Text(text)))
+                    .collect(),
+            })
+            .collect(),
         status: span.error.map(|message| wire::Status {
             message: message.to_owned(),
             code: STATUS_ERROR,
@@ -341,6 +367,11 @@ mod tests {
             end: UNIX_EPOCH + Duration::from_nanos(9),
             texts: vec![("sandbox.id", "box".to_owned())],
             numbers: vec![("http.status_code", 502)],
+            events: vec![SpanEvent {
+                time: UNIX_EPOCH + Duration::from_nanos(7),
+                name: "retried",
+                texts: vec![("why", "refused".to_owned())],
+            }],
             error: Some("dial"),
         }
     }
@@ -379,6 +410,9 @@ mod tests {
             assert_eq!((got.name.as_str(), got.kind), ("HTTP GET", 2));
             assert_eq!(got.status.as_ref().unwrap().message, "dial");
             assert_eq!(got.attributes.len(), 2);
+            let event = &got.events[0];
+            assert_eq!((event.name.as_str(), event.time_unix_nano), ("retried", 7));
+            assert_eq!(event.attributes[0].key, "why");
             let service = &resource.resource.as_ref().unwrap().attributes[0];
             assert_eq!(service.key, "service.name");
             end.trigger();

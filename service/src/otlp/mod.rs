@@ -11,5 +11,5 @@ mod settings;
 mod wire;
 
 pub use context::{SpanContext, SpanId, TraceId};
-pub use export::{Exporter, Span, SpanKind};
+pub use export::{Exporter, Span, SpanEvent, SpanKind};
 pub use settings::{OtlpArgs, OtlpError, OtlpSettings, Protocol};
