@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use agent_sandbox_crds::labels;
 use agent_sandbox_service::clock::Clock;
+use agent_sandbox_service::otlp::Exporter;
 use agent_sandbox_service::readiness::{Gate, Readiness};
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use futures::FutureExt;
 use kube::Client;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -27,7 +29,7 @@ use crate::context::Context;
 use crate::events::{Events, Recorder};
 use crate::expiry::{Deadlines, Target};
 use crate::fence::Fence;
-use crate::ident::Key;
+use crate::ident::{Key, Text};
 use crate::lanes::Lanes;
 use crate::lease::{Lease, Standing};
 use crate::metrics::Metrics;
@@ -39,11 +41,14 @@ use crate::queue::{Next, Priority, Queue};
 use crate::sandbox::Sandboxes;
 use crate::store::{Queues, Store, Stored};
 use crate::template::Templates;
+use crate::trace::{Span, Tracer};
 use crate::warm_pool::{Pools, Staleness};
 use crate::watch::{Handle, Scope, Watch};
 
 /// How long passes in progress may take to finish at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long the events that they left may take to be written.
+const EVENTS_DRAIN: Duration = Duration::from_secs(2);
 
 /// Why the operator could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,7 @@ pub struct Controller {
     queues: Queues,
     deadlines: Deadlines,
     recorder: Recorder,
+    traces: Option<Exporter>,
     caches: Gate,
     leadership: Gate,
     fence: Fence,
@@ -76,6 +82,8 @@ pub struct Builder {
     watcher: Option<ClientHandle>,
     config: Config,
     clock: Clock,
+    host: String,
+    traces: Option<Exporter>,
     metrics: agent_sandbox_service::metrics::Metrics,
     readiness: Readiness,
 }
@@ -112,6 +120,20 @@ impl Builder {
         self
     }
 
+    /// What the API server is called in metrics.
+    #[must_use]
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.host = host.into();
+        self
+    }
+
+    /// Where spans go; nowhere unless set. The operator runs the exporter.
+    #[must_use]
+    pub fn traces(mut self, exporter: Exporter) -> Self {
+        self.traces = Some(exporter);
+        self
+    }
+
     /// Where metrics are registered; a registry of its own unless set.
     #[must_use]
     pub fn metrics(mut self, metrics: &agent_sandbox_service::metrics::Metrics) -> Self {
@@ -137,6 +159,8 @@ impl Builder {
             watcher,
             config,
             clock,
+            host,
+            traces,
             metrics: exposed,
             readiness,
         } = self;
@@ -156,7 +180,7 @@ impl Builder {
         let store = Store::new(queues.clone(), deadlines.clone());
         Metrics::register_computed(
             exposed.registry(),
-            store.clone(),
+            &store,
             queues.clone(),
             deadlines.clone(),
         )?;
@@ -165,6 +189,7 @@ impl Builder {
             fence: fence.clone(),
             limit: RateLimit::new(config.api_qps, config.api_burst),
             metrics: metrics.api.clone(),
+            host,
             timeout: config.api_timeout,
         };
         let api = Api::new(writers, watcher, settings);
@@ -176,12 +201,14 @@ impl Builder {
             config: Arc::new(config),
             events,
             metrics,
+            tracer: traces.clone().map_or_else(Tracer::default, Tracer::to),
         });
         Ok(Controller {
             cx,
             queues,
             deadlines,
             recorder,
+            traces,
             caches: readiness.register("caches"),
             leadership: readiness.register("leadership"),
             fence,
@@ -198,6 +225,8 @@ impl Controller {
             watcher: None,
             config,
             clock: Clock::system(),
+            host: "in-process".to_owned(),
+            traces: None,
             metrics: agent_sandbox_service::metrics::Metrics::new(),
             readiness: Readiness::new(),
         }
@@ -233,6 +262,7 @@ impl Controller {
             queues,
             deadlines,
             recorder,
+            traces,
             caches,
             leadership,
             fence,
@@ -251,65 +281,116 @@ impl Controller {
 
         // The lease is tried before the first list. If it is won, everything listed afterwards is newer
         // than any write of an earlier leader, and nothing needs to be listed twice.
-        let mut leads = match &mut lease {
+        let leads = match &mut lease {
             None => true,
             Some(lease) => matches!(lease.try_once().await, Ok(Standing::Leader)),
         };
         cx.metrics.set_leader(&lease_name, leads);
         let watches = start_watches(&cx, background);
-        start_timers(&cx, &queues, &deadlines, recorder, background);
-
-        tokio::select! {
-            biased;
-            () = shutdown.triggered() => {
-                release(lease.as_mut()).await;
-                return Ok(());
-            }
-            () = wait_for_sync(&watches, &caches) => {}
-        }
-        if let (false, Some(lease)) = (leads, &mut lease) {
-            // A standby is as ready as it can be: its caches are warm.
-            leadership.set_ready();
-            tracing::info!("standing by for the lease");
-            tokio::select! {
-                biased;
-                () = shutdown.triggered() => return Ok(()),
-                () = lease.acquire() => {}
-            }
-            leads = true;
-            cx.metrics.set_leader(&lease_name, leads);
-            // What the last leader wrote may not have arrived here yet.
-            futures::future::join_all(watches.iter().map(|(_, watch)| watch.refresh())).await;
-        }
-        leadership.set_ready();
-        tracing::info!(leads, "reconciling");
-        cx.store.queue_all();
+        start_timers(&cx, &queues, &deadlines, background);
+        let recording = Recording::start(&cx, recorder, traces);
         let workers = Tasks::new("controller-workers");
         let stop = shutdown.child();
-        start_workers(&cx, &queues, &workers, &stop);
 
-        let lost = async {
-            match &mut lease {
-                Some(lease) => lease.hold().await,
-                None => std::future::pending().await,
+        let (warm, won) = (Notify::new(), Notify::new());
+        // From the moment it is won the lease is held beside everything else: the first lists can take
+        // longer than a lease lasts.
+        let mut election = Box::pin(elect(lease.as_mut(), leads, &warm, &won));
+        let synced = Notify::new();
+        let watching = keep_watch(&watches, &caches, &synced);
+        let work = async {
+            synced.notified().await;
+            if !leads {
+                // A standby is as ready as it can be: its caches are warm.
+                leadership.set_ready();
+                tracing::info!("standing by for the lease");
+                warm.notify_one();
+                won.notified().await;
+                cx.metrics.set_leader(&lease_name, true);
+                // What the last leader wrote may not have arrived here yet.
+                futures::future::join_all(watches.iter().map(|(_, watch)| watch.refresh())).await;
             }
+            leadership.set_ready();
+            tracing::info!(took_over = !leads, "reconciling");
+            cx.store.queue_all();
+            start_workers(&cx, &queues, &workers, &stop);
+            std::future::pending::<()>().await;
         };
         let result = tokio::select! {
             biased;
             () = shutdown.triggered() => Ok(()),
-            () = lost => Err(ControllerError::LostLease),
+            () = &mut election => Err(ControllerError::LostLease),
+            _ = futures::future::join(watching, work) => Ok(()),
         };
         if result.is_err() {
             leadership.set_not_ready("the lease was lost");
             cx.metrics.set_leader(&lease_name, false);
         }
         stop.trigger();
-        // Passes in progress still write; the lease must last until they are done.
-        workers.shutdown(DRAIN).await;
+        // Passes in progress still write; the lease must last until they are done, and the events that
+        // they left behind are written.
+        let drained = async {
+            workers.shutdown(DRAIN).await;
+            recording.end().await;
+        };
         if result.is_ok() {
-            release(lease.as_mut()).await;
+            tokio::select! {
+                biased;
+                () = drained => {}
+                () = async { election.await; std::future::pending().await } => {}
+            }
+            if let Some(lease) = &mut lease {
+                lease.release().await;
+            }
+        } else {
+            drained.await;
         }
         result
+    }
+}
+
+/// Takes part in the election, once the caches are warm, until the lease is lost.
+async fn elect(lease: Option<&mut Lease>, leads: bool, warm: &Notify, won: &Notify) {
+    let Some(lease) = lease else {
+        return std::future::pending().await;
+    };
+    if !leads {
+        warm.notified().await;
+        lease.acquire().await;
+        won.notify_one();
+    }
+    lease.hold().await;
+}
+
+/// The tasks that write events and send spans. They outlive the workers, so that the last ones are
+/// written too.
+#[derive(Debug)]
+struct Recording {
+    tasks: Tasks,
+    end: Shutdown,
+}
+
+impl Recording {
+    fn start(cx: &Context, recorder: Recorder, traces: Option<Exporter>) -> Self {
+        let instance = cx.config.leader_election.as_ref().map_or_else(
+            || "agent-sandbox-controller".to_owned(),
+            |settings| settings.identity.clone(),
+        );
+        let (tasks, end) = (Tasks::new("controller-events"), Shutdown::new());
+        let (api, lanes, clock) = (cx.api.clone(), cx.lanes.clone(), cx.clock.clone());
+        tasks.spawn(
+            "events",
+            recorder.run(api, lanes, clock, instance, end.clone()),
+        );
+        if let Some(exporter) = traces {
+            tasks.spawn("traces", exporter.run(end.clone()));
+        }
+        Self { tasks, end }
+    }
+
+    async fn end(self) {
+        self.end.trigger();
+        self.tasks.shutdown(EVENTS_DRAIN).await;
     }
 }
 
@@ -330,12 +411,6 @@ impl Background {
                 () = future => {}
             }
         });
-    }
-}
-
-async fn release(lease: Option<&mut Lease>) {
-    if let Some(lease) = lease {
-        lease.release().await;
     }
 }
 
@@ -404,7 +479,6 @@ fn start_timers(
     cx: &Arc<Context>,
     queues: &Queues,
     deadlines: &Deadlines,
-    recorder: Recorder,
     background: &Background,
 ) {
     for queue in [
@@ -429,12 +503,32 @@ fn start_timers(
         };
         deadlines.run(clock, fire).await;
     });
-    let instance = cx.config.leader_election.as_ref().map_or_else(
-        || "agent-sandbox-controller".to_owned(),
-        |settings| settings.identity.clone(),
-    );
-    let recording = recorder.run(cx.api.clone(), cx.lanes.clone(), cx.clock.clone(), instance);
-    background.spawn("events", recording);
+}
+
+/// How often watches are asked whether they are alive.
+const WATCH_CHECK: Duration = Duration::from_secs(5);
+/// How long a watch may be without contact before the caches count as stale. Servers restart in less.
+const STALE_AFTER: Duration = Duration::from_secs(60);
+
+/// Waits for the first lists, and afterwards closes the gate while any watch has been without contact
+/// for long: what such a replica knows is old.
+async fn keep_watch(watches: &[(&'static str, Handle)], gate: &Gate, synced: &Notify) {
+    wait_for_sync(watches, gate).await;
+    synced.notify_one();
+    loop {
+        tokio::time::sleep(WATCH_CHECK).await;
+        let stale = watches.iter().find_map(|(kind, watch)| {
+            let silence = watch.silent_for()?;
+            (silence >= STALE_AFTER).then_some((kind, silence))
+        });
+        match stale {
+            Some((kind, silence)) => gate.set_not_ready(format!(
+                "no list or watch of {kind} for {} s",
+                silence.as_secs()
+            )),
+            None => gate.set_ready(),
+        }
+    }
 }
 
 async fn wait_for_sync(watches: &[(&'static str, Handle)], gate: &Gate) {
@@ -450,38 +544,58 @@ trait Reconcile: Send + Sync + 'static {
     /// Its name in metrics and logs.
     const NAME: &'static str;
 
+    /// What its passes are called in traces, if they are traced.
+    const SPAN: Option<&'static str>;
+
+    /// The trace that an object belongs to, as annotated.
+    fn carrier(&self, _key: &Key) -> Option<Text> {
+        None
+    }
+
     /// One pass over one object.
-    fn pass(&self, key: &Key) -> impl Future<Output = Next> + Send;
+    fn pass(&self, key: &Key, span: &Span) -> impl Future<Output = Next> + Send;
 }
 
 impl Reconcile for Sandboxes {
     const NAME: &'static str = "sandbox";
+    const SPAN: Option<&'static str> = Some("ReconcileSandbox");
 
-    async fn pass(&self, key: &Key) -> Next {
-        self.reconcile(key).await
+    fn carrier(&self, key: &Key) -> Option<Text> {
+        self.trace_context(key)
+    }
+
+    async fn pass(&self, key: &Key, span: &Span) -> Next {
+        self.reconcile(key, span).await
     }
 }
 
 impl Reconcile for Claims {
     const NAME: &'static str = "sandboxclaim";
+    const SPAN: Option<&'static str> = Some("ReconcileSandboxClaim");
 
-    async fn pass(&self, key: &Key) -> Next {
-        self.reconcile(key).await
+    fn carrier(&self, key: &Key) -> Option<Text> {
+        self.trace_context(key)
+    }
+
+    async fn pass(&self, key: &Key, span: &Span) -> Next {
+        self.reconcile(key, span).await
     }
 }
 
 impl Reconcile for Templates {
     const NAME: &'static str = "sandboxtemplate";
+    const SPAN: Option<&'static str> = Some("ReconcileSandboxTemplate");
 
-    async fn pass(&self, key: &Key) -> Next {
+    async fn pass(&self, key: &Key, _: &Span) -> Next {
         self.reconcile(key).await
     }
 }
 
 impl Reconcile for Pools {
     const NAME: &'static str = "sandboxwarmpool";
+    const SPAN: Option<&'static str> = None;
 
-    async fn pass(&self, key: &Key) -> Next {
+    async fn pass(&self, key: &Key, _: &Span) -> Next {
         self.reconcile(key).await
     }
 }
@@ -522,11 +636,13 @@ struct Crew<'a> {
 impl Crew<'_> {
     fn start<R: Reconcile>(&self, reconciler: R, queue: &Queue, count: usize) {
         let reconciler = Arc::new(reconciler);
+        self.cx.metrics.passes.workers(R::NAME, count);
         for _ in 0..count {
             let worker = work(
                 reconciler.clone(),
                 queue.clone(),
                 self.cx.metrics.clone(),
+                self.cx.tracer.clone(),
                 self.stop.clone(),
             );
             self.tasks.spawn(R::NAME, worker);
@@ -538,20 +654,27 @@ async fn work<R: Reconcile>(
     reconciler: Arc<R>,
     queue: Queue,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
     stop: Shutdown,
 ) {
     loop {
-        let key = tokio::select! {
+        let (key, waited) = tokio::select! {
             biased;
             () = stop.triggered() => return,
-            key = queue.take() => key,
+            taken = queue.take_turn() => taken,
         };
         let started = Instant::now();
+        let turn = metrics.passes.begin(R::NAME, waited);
         let span = tracing::debug_span!("reconcile", controller = R::NAME, object = %key);
         // A defect in one pass must not take the worker, and with it all other objects, along.
-        let guarded = AssertUnwindSafe(reconciler.pass(&key).instrument(span)).catch_unwind();
+        let mut traced = R::SPAN.map_or_else(Span::off, |name| {
+            tracer.pass(name, &key, || reconciler.carrier(&key))
+        });
+        let pass = reconciler.pass(&key, &traced).instrument(span);
+        let guarded = AssertUnwindSafe(pass).catch_unwind();
         let next = guarded.await.unwrap_or_else(|_| {
             tracing::error!(controller = R::NAME, object = %key, "a pass panicked; it is retried");
+            metrics.passes.panicked(R::NAME);
             Next::Retry
         });
         let result = match next {
@@ -559,7 +682,73 @@ async fn work<R: Reconcile>(
             Next::After(_) => "requeue_after",
             Next::Retry | Next::RetryAfter(_) => "error",
         };
-        metrics.pass(R::NAME, result, started.elapsed());
+        if result == "error" {
+            traced.fail("the pass failed and is repeated");
+        }
+        traced.text("result", || result.to_owned());
+        drop(traced);
         queue.finish(&key, next);
+        turn.end(result, started.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use prometheus::Registry;
+
+    use super::*;
+
+    /// Panics at its first pass.
+    #[derive(Clone, Default)]
+    struct Clumsy(Arc<AtomicUsize>);
+
+    impl Reconcile for Clumsy {
+        const NAME: &'static str = "sandbox";
+        const SPAN: Option<&'static str> = None;
+
+        async fn pass(&self, _: &Key, _: &Span) -> Next {
+            assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+            Next::Done
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pass_that_panics_is_retried_and_takes_nobody_along() {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let (queue, stop, clumsy) = (Queue::new(), Shutdown::new(), Clumsy::default());
+        let tasks = Tasks::new("test");
+        let timers = queue.clone();
+        tasks.spawn("timers", async move { timers.run_timers().await });
+        let worker = work(
+            Arc::new(clumsy.clone()),
+            queue.clone(),
+            metrics,
+            Tracer::default(),
+            stop.clone(),
+        );
+        tasks.spawn("worker", worker);
+        queue.add(Key::new("n", "a"), Priority::High);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(clumsy.0.load(Ordering::SeqCst), 2);
+        let count = |name: &str| {
+            let families = registry.gather();
+            let family = families.iter().find(|family| family.name() == name);
+            let metrics = family.unwrap().get_metric();
+            metrics
+                .iter()
+                .map(|it| it.get_counter().get_value())
+                .sum::<f64>()
+        };
+        for name in [
+            "controller_runtime_reconcile_panics_total",
+            "controller_runtime_reconcile_errors_total",
+        ] {
+            assert!((count(name) - 1.0).abs() < 0.5, "{name}");
+        }
+        let passes = count("controller_runtime_reconcile_total");
+        assert!((passes - 2.0).abs() < 0.5, "{passes}");
     }
 }

@@ -11,6 +11,7 @@ use crate::events::Events;
 use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::trace::Tracer;
 
 /// The surroundings of a reconciler.
 #[derive(Debug)]
@@ -29,4 +30,6 @@ pub struct Context {
     pub events: Events,
     /// Where figures go.
     pub metrics: Arc<Metrics>,
+    /// Where spans go.
+    pub tracer: Tracer,
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use agent_sandbox_service::clock::{Clock, UniqueTimes};
+use agent_sandbox_service::shutdown::Shutdown;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -117,10 +118,25 @@ impl Events {
 }
 
 impl Recorder {
-    /// Writes events until every [`Events`] is gone.
-    pub async fn run(mut self, api: Api, lanes: Lanes, clock: Clock, instance: String) {
+    /// Writes events until every [`Events`] is gone, or, once `end` has come, until none is waiting.
+    pub async fn run(
+        mut self,
+        api: Api,
+        lanes: Lanes,
+        clock: Clock,
+        instance: String,
+        end: Shutdown,
+    ) {
         let mut times = UniqueTimes::default();
-        while let Some(event) = self.backlog.recv().await {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.backlog.recv() => event,
+                () = end.triggered() => None,
+            };
+            let Some(event) = event else {
+                return;
+            };
             let now = clock.now();
             let name = event_name(&event.regarding.key.name, times.next(now));
             let object = to_value(&event, &name, &now.to_string(), &instance);

@@ -44,6 +44,19 @@ impl Fence {
         }
     }
 
+    /// Completes when writing is forbidden, or was never allowed.
+    pub async fn closed_or_over(&self) {
+        loop {
+            let until = *self.until.read();
+            match until {
+                Open::Always => std::future::pending().await,
+                Open::Never => return,
+                Open::Until(end) if Instant::now() >= end => return,
+                Open::Until(end) => tokio::time::sleep_until(end).await,
+            }
+        }
+    }
+
     /// Allows writing until `end`, and not a moment longer unless extended.
     pub fn open_until(&self, end: Instant) {
         *self.until.write() = Open::Until(end);

@@ -98,6 +98,12 @@ impl Connection {
         &self.config.default_namespace
     }
 
+    /// Host and port of the API server.
+    pub fn host(&self) -> &str {
+        let authority = self.config.cluster_url.authority();
+        authority.map_or("", http::uri::Authority::as_str)
+    }
+
     /// Where the configuration comes from.
     pub fn origin(&self) -> &str {
         &self.origin

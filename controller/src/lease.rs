@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::api::{Api, ApiError, LEASES};
+use crate::api::{Api, ApiError, Fields, LEASES, Part};
 use crate::config::LeaderElection;
 use crate::events::micro_time;
 use crate::fence::Fence;
@@ -27,6 +27,7 @@ pub struct Lease {
     fence: Fence,
     clock: Clock,
     seen: Option<Seen>,
+    leads: bool,
 }
 
 /// The lease as last seen, and when it last changed.
@@ -56,7 +57,6 @@ struct Metadata {
 struct Spec {
     holder_identity: Option<String>,
     lease_duration_seconds: Option<u64>,
-    acquire_time: Option<String>,
     renew_time: Option<String>,
     lease_transitions: Option<i64>,
 }
@@ -74,11 +74,13 @@ impl Lease {
     /// A replica that has not tried yet. `fence` is opened while it leads.
     pub fn new(api: Api, settings: LeaderElection, fence: Fence, clock: Clock) -> Self {
         Self {
-            api,
+            // So many calls that hang fit between two renewals.
+            api: api.unhindered(settings.renew_deadline / 4),
             settings,
             fence,
             clock,
             seen: None,
+            leads: false,
         }
     }
 
@@ -90,10 +92,11 @@ impl Lease {
         let asked = Instant::now();
         let key = self.key();
         let Some(found): Option<Object> = self.api.get(&LEASES, &key).await? else {
-            let lease = self.to_value(None);
+            let lease = self.new_lease();
+            let namespace = &self.settings.namespace;
             return match self
                 .api
-                .create_unfenced::<Object>(&LEASES, &self.settings.namespace, &lease)
+                .create::<Object>(&LEASES, namespace, &lease, Fields::Lenient)
                 .await
             {
                 Ok(_) => Ok(self.lead(asked)),
@@ -105,9 +108,10 @@ impl Lease {
         if !self.may_take() {
             return Ok(Standing::Standby);
         }
-        let lease = self.to_value(Some(&found));
-        match self.api.replace::<Object>(&LEASES, &key, &lease).await {
-            Ok(_) => Ok(self.lead(asked)),
+        let patch = patch_of(&found, &self.claim_on(&found));
+        let patched = self.api.patch(&LEASES, &key, Part::Object, &patch).await;
+        match patched {
+            Ok(Object { .. }) => Ok(self.lead(asked)),
             Err(ApiError::Conflict(_)) => Ok(Standing::Standby),
             Err(error) => Err(error),
         }
@@ -127,27 +131,35 @@ impl Lease {
 
     /// Renews until the lease is lost: taken by another replica, or not renewed in time.
     pub async fn hold(&mut self) {
+        let fence = self.fence.clone();
         loop {
-            self.pause().await;
-            match self.try_once().await {
+            let renewed = async {
+                self.pause().await;
+                self.try_once().await
+            };
+            let renewed = tokio::select! {
+                biased;
+                renewed = renewed => renewed,
+                // A call that hangs must not outlast the lease.
+                () = fence.closed_or_over() => break,
+            };
+            match renewed {
                 Ok(Standing::Leader) => {}
-                Ok(Standing::Standby) => {
-                    if self.is_held_by_another() {
-                        self.fence.close();
-                        return;
-                    }
-                }
+                Ok(Standing::Standby) if self.is_held_by_another() => break,
+                Ok(Standing::Standby) => {}
                 Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
             }
-            if !self.fence.is_open() {
-                return;
-            }
         }
+        self.fence.close();
+        self.leads = false;
     }
 
-    /// Gives the lease back, so that another replica need not wait for it to run out.
+    /// Gives the lease back, if it is held, so that another replica need not wait for it to run out.
     pub async fn release(&mut self) {
         self.fence.close();
+        if !std::mem::take(&mut self.leads) {
+            return;
+        }
         let key = self.key();
         let found: Option<Object> = self.api.get(&LEASES, &key).await.ok().flatten();
         let ours = found.filter(|lease| {
@@ -156,12 +168,14 @@ impl Lease {
         let Some(found) = ours else {
             return;
         };
-        let mut lease = self.to_value(Some(&found));
-        if let Some(spec) = lease.get_mut("spec").and_then(Value::as_object_mut) {
-            spec.insert("holderIdentity".to_owned(), json!(""));
-            spec.insert("leaseDurationSeconds".to_owned(), json!(1));
-        }
-        if let Err(error) = self.api.replace::<Object>(&LEASES, &key, &lease).await {
+        let spec = json!({
+            "holderIdentity": "",
+            "leaseDurationSeconds": 1,
+            "renewTime": self.time(),
+        });
+        let patch = patch_of(&found, &spec);
+        let patched: Result<Object, _> = self.api.patch(&LEASES, &key, Part::Object, &patch).await;
+        if let Err(error) = patched {
             tracing::info!(%error, "the lease was not given back; it runs out by itself");
         }
     }
@@ -190,6 +204,7 @@ impl Lease {
     fn lead(&mut self, since: Instant) -> Standing {
         self.fence.open_until(since + self.settings.renew_deadline);
         self.seen = None;
+        self.leads = true;
         Standing::Leader
     }
 
@@ -225,40 +240,50 @@ impl Lease {
                 .is_none_or(|seen| seen.changed.elapsed() >= seen.duration)
     }
 
-    fn to_value(&self, found: Option<&Object>) -> Value {
-        let now = micro_time(&self.clock.now().to_string());
-        let old = found.map(|lease| &lease.spec);
-        let kept = old.filter(|spec| {
-            spec.holder_identity.as_deref() == Some(self.settings.identity.as_str())
-        });
-        let transitions = old.and_then(|spec| spec.lease_transitions).unwrap_or(0);
-        let mut metadata = json!({
-            "name": self.settings.name,
-            "namespace": self.settings.namespace,
-        });
-        if let (Some(found), Some(members)) = (found, metadata.as_object_mut()) {
-            members.insert(
-                "resourceVersion".to_owned(),
-                json!(found.metadata.resource_version),
-            );
-        }
+    fn time(&self) -> String {
+        micro_time(&self.clock.now().to_string())
+    }
+
+    /// The first lease of this name.
+    fn new_lease(&self) -> Value {
+        let now = self.time();
         json!({
             "apiVersion": LEASES.api_version(),
             "kind": LEASES.kind,
-            "metadata": metadata,
+            "metadata": {"name": self.settings.name, "namespace": self.settings.namespace},
             "spec": {
                 "holderIdentity": self.settings.identity,
                 "leaseDurationSeconds": self.settings.duration.as_secs(),
-                "acquireTime": kept
-                    .and_then(|spec| spec.acquire_time.clone())
-                    .unwrap_or_else(|| now.clone()),
+                "acquireTime": now,
                 "renewTime": now,
-                "leaseTransitions": if kept.is_some() || old.is_none() {
-                    transitions
-                } else {
-                    transitions + 1
-                },
+                "leaseTransitions": 0,
             },
         })
     }
+
+    /// What changes in a lease that is renewed or taken.
+    fn claim_on(&self, found: &Object) -> Value {
+        let now = self.time();
+        let mut spec = json!({
+            "holderIdentity": self.settings.identity,
+            "leaseDurationSeconds": self.settings.duration.as_secs(),
+            "renewTime": now,
+        });
+        let was_ours = found.spec.holder_identity.as_deref() == Some(&*self.settings.identity);
+        if let (false, Some(members)) = (was_ours, spec.as_object_mut()) {
+            let transitions = found.spec.lease_transitions.unwrap_or(0);
+            members.insert("acquireTime".to_owned(), json!(now));
+            members.insert("leaseTransitions".to_owned(), json!(transitions + 1));
+        }
+        spec
+    }
+}
+
+/// A patch that holds only for the lease as it was found, and leaves alone what is not ours: labels,
+/// annotations, and members of the spec that are newer than this program.
+fn patch_of(found: &Object, spec: &Value) -> Value {
+    json!({
+        "metadata": {"resourceVersion": found.metadata.resource_version},
+        "spec": spec,
+    })
 }

@@ -16,6 +16,7 @@
 //!   file that writes.
 //! * [`queue`] decides when an object is looked at, [`expiry`] when its time is over, [`lanes`] who goes
 //!   first, [`lease`] and [`fence`] whether this replica may write at all.
+//! * [`trace`] follows work from the client's request to the pod, [`metrics`] counts it.
 //! * [`transport`] is the connection that [`api`] calls through, [`kubeconfig`] says where to.
 //! * [`app`] puts it together: [`Controller::builder`] with a client, then [`Controller::run`].
 //!
@@ -56,6 +57,7 @@ pub mod queue;
 pub mod sandbox;
 pub mod store;
 pub mod template;
+pub mod trace;
 pub mod transport;
 pub mod warm_pool;
 pub mod watch;

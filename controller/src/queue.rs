@@ -3,7 +3,7 @@
 //! somebody waits for goes before housekeeping, which still gets every ninth turn. In memory only;
 //! after a restart every object is added once.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,9 +60,14 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct State {
-    high: VecDeque<Key>,
-    low: VecDeque<Key>,
+    /// What waits, by the number of its ticket.
+    high: BTreeMap<u64, Key>,
+    low: BTreeMap<u64, Key>,
+    /// The number of the next ticket.
+    ticket: u64,
     entries: BTreeMap<Key, Entry>,
+    /// What is being worked on, and since when.
+    running: BTreeMap<Key, Instant>,
     timers: BTreeSet<(Instant, Key)>,
     high_turns: u32,
     added: u64,
@@ -71,7 +76,7 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Entry {
-    queued: Option<Priority>,
+    queued: Option<Ticket>,
     running: bool,
     /// Added while running.
     again: Option<Priority>,
@@ -79,6 +84,14 @@ struct Entry {
     level: Option<Priority>,
     due: Option<Instant>,
     failures: u32,
+}
+
+/// A key's place in the queue.
+#[derive(Clone, Copy, Debug)]
+struct Ticket {
+    priority: Priority,
+    number: u64,
+    since: Instant,
 }
 
 impl Entry {
@@ -96,6 +109,10 @@ pub struct Depth {
     pub delayed: usize,
     /// Keys being worked on.
     pub running: usize,
+    /// How long they have been worked on, in sum.
+    pub unfinished: Duration,
+    /// How long the one that was begun first has been worked on.
+    pub longest: Duration,
     /// Keys added since the start.
     pub added: u64,
     /// Retries since the start.
@@ -129,17 +146,23 @@ impl Queue {
 
     /// Takes the next key; the caller owes a [`Self::finish`] for it.
     pub async fn take(&self) -> Key {
+        self.take_turn().await.0
+    }
+
+    /// Takes the next key and says how long it waited for a worker; the caller owes a
+    /// [`Self::finish`] for it.
+    pub async fn take_turn(&self) -> (Key, Duration) {
         loop {
             let notified = self.inner.ready.notified();
             {
                 let mut state = self.inner.state.lock();
-                if let Some(key) = state.pop() {
+                if let Some(taken) = state.pop() {
                     let more = !state.high.is_empty() || !state.low.is_empty();
                     drop(state);
                     if more {
                         self.inner.ready.notify_one();
                     }
-                    return key;
+                    return taken;
                 }
             }
             notified.await;
@@ -150,8 +173,12 @@ impl Queue {
     pub fn finish(&self, key: &Key, next: Next) {
         let mut state = self.inner.state.lock();
         let State {
-            entries, retries, ..
+            entries,
+            retries,
+            running,
+            ..
         } = &mut *state;
+        running.remove(key);
         let Some(entry) = entries.get_mut(key) else {
             return;
         };
@@ -230,10 +257,13 @@ impl Queue {
     /// Figures for metrics.
     pub fn depth(&self) -> Depth {
         let state = self.inner.state.lock();
+        let ages = || state.running.values().map(Instant::elapsed);
         Depth {
             ready: state.high.len() + state.low.len(),
             delayed: state.timers.len(),
-            running: state.entries.values().filter(|entry| entry.running).count(),
+            running: state.running.len(),
+            unfinished: ages().sum(),
+            longest: ages().max().unwrap_or_default(),
             added: state.added,
             retries: state.retries,
         }
@@ -251,16 +281,25 @@ impl State {
             entry.again = entry.again.max(Some(priority));
             return false;
         }
-        match entry.queued {
-            Some(queued) if queued >= priority => return false,
-            Some(_) => self.low.retain(|waiting| *waiting != key),
-            None => {}
+        let mut since = Instant::now();
+        if let Some(ticket) = entry.queued {
+            if ticket.priority >= priority {
+                return false;
+            }
+            self.low.remove(&ticket.number);
+            since = ticket.since;
         }
-        entry.queued = Some(priority);
+        let number = self.ticket;
+        self.ticket += 1;
+        entry.queued = Some(Ticket {
+            priority,
+            number,
+            since,
+        });
         match priority {
-            Priority::High => self.high.push_back(key),
-            Priority::Low => self.low.push_back(key),
-        }
+            Priority::High => self.high.insert(number, key),
+            Priority::Low => self.low.insert(number, key),
+        };
         true
     }
 
@@ -297,21 +336,26 @@ impl State {
         moved
     }
 
-    fn pop(&mut self) -> Option<Key> {
+    fn pop(&mut self) -> Option<(Key, Duration)> {
         let low_turn = self.high_turns >= HIGH_TURNS && !self.low.is_empty();
-        let key = if low_turn {
-            self.low.pop_front()
+        let next = if low_turn {
+            self.low.pop_first()
         } else {
-            self.high.pop_front().or_else(|| self.low.pop_front())
-        }?;
+            self.high.pop_first().or_else(|| self.low.pop_first())
+        };
+        let (_, key) = next?;
+        let now = Instant::now();
         let entry = self.entries.entry(key.clone()).or_default();
-        self.high_turns = match entry.queued {
+        let ticket = entry.queued.take();
+        entry.level = ticket.map(|ticket| ticket.priority);
+        entry.running = true;
+        self.high_turns = match entry.level {
             Some(Priority::High) => self.high_turns + 1,
             _ => 0,
         };
-        entry.level = entry.queued.take();
-        entry.running = true;
-        Some(key)
+        self.running.insert(key.clone(), now);
+        let waited = ticket.map_or(Duration::ZERO, |ticket| now - ticket.since);
+        Some((key, waited))
     }
 
     fn forget_if_idle(&mut self, key: &Key) {
@@ -361,9 +405,15 @@ mod tests {
         queue.add(key("a"), Priority::Low);
         queue.add(key("b"), Priority::Low);
         queue.add(key("b"), Priority::High);
-        assert_eq!(next(&queue).await, "b");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let (key, waited) = queue.take_turn().await;
+        assert_eq!((&*key.name, waited), ("b", Duration::from_secs(3)));
         assert_eq!(next(&queue).await, "a");
         assert_eq!(next(&queue).await, "-");
+        let depth = queue.depth();
+        assert_eq!((depth.ready, depth.running), (0, 2));
+        assert_eq!(depth.longest, Duration::from_secs(1), "of waiting in vain");
+        assert_eq!(depth.unfinished, Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]

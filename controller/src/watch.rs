@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -49,6 +50,16 @@ pub struct Scope {
 pub struct Handle {
     relist: Arc<Notify>,
     lists: watch::Receiver<Lists>,
+    contact: Arc<Mutex<Contact>>,
+}
+
+/// Whether the server is heard of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Contact {
+    /// Since when nothing was brought by a list or watch.
+    broken: Option<Instant>,
+    /// When the present watch was opened.
+    opened: Option<Instant>,
 }
 
 /// How many lists were begun and how many of them ended well. One that fails is begun again under the
@@ -74,6 +85,13 @@ impl Handle {
         self.listed(begun + 1).await;
     }
 
+    /// For how long every attempt to list or watch has failed; `None` while news would come.
+    pub fn silent_for(&self) -> Option<Duration> {
+        let Contact { broken, opened } = *self.contact.lock();
+        let lasts = opened.is_some_and(|at| at.elapsed() >= SHORT_LIVED);
+        broken.filter(|_| !lasts).map(|since| since.elapsed())
+    }
+
     async fn listed(&self, number: u64) {
         let mut lists = self.lists.clone();
         if lists.wait_for(|lists| lists.done >= number).await.is_err() {
@@ -93,6 +111,7 @@ pub struct Watch<R> {
     namespace: Option<String>,
     relist: Arc<Notify>,
     lists: watch::Sender<Lists>,
+    contact: Arc<Mutex<Contact>>,
     kind: PhantomData<R>,
 }
 
@@ -125,9 +144,11 @@ impl<R: Stored> Watch<R> {
     ) -> (Self, Handle) {
         let relist = Arc::new(Notify::new());
         let (sender, lists) = watch::channel(Lists::default());
+        let contact = Arc::new(Mutex::default());
         let handle = Handle {
             relist: relist.clone(),
             lists,
+            contact: contact.clone(),
         };
         let watch = Self {
             api,
@@ -137,6 +158,7 @@ impl<R: Stored> Watch<R> {
             namespace,
             relist,
             lists: sender,
+            contact,
             kind: PhantomData,
         };
         (watch, handle)
@@ -147,7 +169,10 @@ impl<R: Stored> Watch<R> {
         let mut delay = FIRST_DELAY;
         let mut since = None;
         loop {
-            let pause = match self.step(&mut since).await {
+            let step = self.step(&mut since).await;
+            let in_vain = matches!(step, Ok(Step::InVain) | Err(_));
+            self.note_contact(!in_vain);
+            let pause = match step {
                 Ok(Step::Listed) => continue,
                 Ok(Step::Watched) => {
                     delay = FIRST_DELAY;
@@ -170,6 +195,16 @@ impl<R: Stored> Watch<R> {
             tokio::time::sleep(pause.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
             delay = (delay * 2).min(LONGEST_DELAY);
         }
+    }
+
+    /// A list or watch has ended, or something was heard.
+    fn note_contact(&self, heard: bool) {
+        let mut contact = self.contact.lock();
+        contact.opened = None;
+        contact.broken = match (heard, contact.broken) {
+            (true, _) => None,
+            (false, since) => since.or_else(|| Some(Instant::now())),
+        };
     }
 
     /// One list, or one watch from its begin to its end.
@@ -267,6 +302,7 @@ impl<R: Stored> Watch<R> {
             )
             .await?;
         tokio::pin!(events);
+        self.contact.lock().opened = Some(Instant::now());
         loop {
             let event = tokio::select! {
                 biased;
@@ -334,6 +370,7 @@ mod tests {
         let handle = Handle {
             relist: Arc::new(Notify::new()),
             lists: receiver,
+            contact: Arc::default(),
         };
         let mut refresh = std::pin::pin!(handle.refresh());
         assert!(futures::poll!(&mut refresh).is_pending());

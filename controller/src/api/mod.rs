@@ -45,6 +45,8 @@ pub type Result<T> = std::result::Result<T, ApiError>;
 #[derive(Clone)]
 pub struct Api {
     inner: Arc<Inner>,
+    /// Set for the lease: its writes decide who may write, and must not wait behind those of workers.
+    unhindered: Option<Duration>,
 }
 
 struct Inner {
@@ -54,6 +56,7 @@ struct Inner {
     fence: Fence,
     limit: Option<RateLimit>,
     metrics: ApiMetrics,
+    host: String,
     timeout: Duration,
 }
 
@@ -92,6 +95,8 @@ pub struct Settings {
     pub limit: Option<RateLimit>,
     /// Counters.
     pub metrics: ApiMetrics,
+    /// What the API server is called in them.
+    pub host: String,
     /// How long one call may take.
     pub timeout: Duration,
 }
@@ -107,8 +112,19 @@ impl Api {
                 fence: settings.fence,
                 limit: settings.limit,
                 metrics: settings.metrics,
+                host: settings.host,
                 timeout: settings.timeout,
             }),
+            unhindered: None,
+        }
+    }
+
+    /// The same API server for the lease alone: past the fence and the rate limit, and with a timeout
+    /// of its own, so that a call that hangs leaves time for another.
+    pub(crate) fn unhindered(&self, timeout: Duration) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            unhindered: Some(timeout.min(self.inner.timeout)),
         }
     }
 
@@ -207,52 +223,6 @@ impl Api {
         }
     }
 
-    /// Replaces an object.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
-    pub(crate) async fn replace<T: DeserializeOwned>(
-        &self,
-        resource: &'static Resource,
-        key: &Key,
-        object: &Value,
-    ) -> Result<T> {
-        let body = serde_json::to_vec(object).map_err(unreadable)?;
-        let path = object_path(resource, key);
-        self.write_unfenced(
-            "update",
-            resource,
-            Method::PUT,
-            &path,
-            "application/json",
-            body,
-        )
-        .await
-    }
-
-    /// Creates an object although this replica does not lead; only the lease may do this.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
-    pub(crate) async fn create_unfenced<T: DeserializeOwned>(
-        &self,
-        resource: &'static Resource,
-        namespace: &str,
-        object: &Value,
-    ) -> Result<T> {
-        let body = serde_json::to_vec(object).map_err(unreadable)?;
-        let path = resource.path(Some(namespace));
-        self.write_unfenced(
-            "create",
-            resource,
-            Method::POST,
-            &path,
-            "application/json",
-            body,
-        )
-        .await
-    }
-
     /// Reads an object past every cache; `None` when it does not exist.
     ///
     /// # Errors
@@ -264,6 +234,7 @@ impl Api {
     ) -> Result<Option<T>> {
         let path = object_path(resource, key);
         let request = request(Method::GET, &path, None, Vec::new())?;
+        self.wait_for_turn().await;
         match self.answer("get", resource, self.writer(), request).await {
             Ok(body) => serde_json::from_slice(&body).map(Some).map_err(unreadable),
             Err(ApiError::NotFound(_)) => Ok(None),
@@ -287,6 +258,7 @@ impl Api {
         push_query(&mut path, "labelSelector", selector);
         push_query(&mut path, "continue", token);
         let request = request(Method::GET, &path, None, Vec::new())?;
+        self.wait_for_turn().await;
         let body = self
             .answer("list", resource, &self.inner.watcher, request)
             .await?;
@@ -342,26 +314,23 @@ impl Api {
         content_type: &'static str,
         body: Vec<u8>,
     ) -> Result<T> {
-        if !self.inner.fence.is_open() {
+        let request = request(method, path, Some(content_type), body)?;
+        self.wait_for_turn().await;
+        // Asked last: while the call waited for its turn, the lease may have been lost.
+        if self.unhindered.is_none() && !self.inner.fence.is_open() {
             self.inner.metrics.count(verb, resource.plural, "fenced");
             return Err(ApiError::NotLeader);
         }
-        self.write_unfenced(verb, resource, method, path, content_type, body)
-            .await
-    }
-
-    async fn write_unfenced<T: DeserializeOwned>(
-        &self,
-        verb: &'static str,
-        resource: &'static Resource,
-        method: Method,
-        path: &str,
-        content_type: &'static str,
-        body: Vec<u8>,
-    ) -> Result<T> {
-        let request = request(method, path, Some(content_type), body)?;
         let body = self.answer(verb, resource, self.writer(), request).await?;
         serde_json::from_slice(&body).map_err(unreadable)
+    }
+
+    /// Waits as long as the rate limit says. This does not count towards a call's timeout, which is for
+    /// servers that do not answer.
+    async fn wait_for_turn(&self) {
+        if let (Some(limit), None) = (&self.inner.limit, self.unhindered) {
+            limit.take().await;
+        }
     }
 
     /// Sends a request and reads the whole answer, within the timeout.
@@ -372,9 +341,6 @@ impl Api {
         client: &Client,
         request: Request<Body>,
     ) -> Result<Bytes> {
-        if let Some(limit) = &self.inner.limit {
-            limit.take().await;
-        }
         let whole = async {
             let response = self.send(verb, resource, client, request).await?;
             collect(response).await
@@ -392,7 +358,8 @@ impl Api {
         let Inner {
             timeout, metrics, ..
         } = &*self.inner;
-        tokio::time::timeout(*timeout, call)
+        let timeout = self.unhindered.unwrap_or(*timeout);
+        tokio::time::timeout(timeout, call)
             .await
             .unwrap_or_else(|_| {
                 metrics.count(verb, resource.plural, "timeout");
@@ -409,7 +376,13 @@ impl Api {
         request: Request<Body>,
     ) -> Result<Response<Body>> {
         let started = tokio::time::Instant::now();
+        let method = request.method().clone();
         let outcome = client.send(request).await;
+        let code = outcome
+            .as_ref()
+            .map_or(0, |answer| answer.status().as_u16());
+        let Inner { metrics, host, .. } = &*self.inner;
+        metrics.sent(method.as_str(), host, code);
         let result = match outcome {
             Ok(response) if response.status().is_success() => Ok(response),
             Ok(response) => {
@@ -425,10 +398,8 @@ impl Api {
             Err(error) => Err(ApiError::Transport(chain(&error))),
         };
         let class = result.as_ref().err().map_or("2xx", ApiError::class);
-        self.inner.metrics.count(verb, resource.plural, class);
-        self.inner
-            .metrics
-            .observe(verb, resource.plural, started.elapsed());
+        metrics.count(verb, resource.plural, class);
+        metrics.observe(verb, resource.plural, started.elapsed());
         result
     }
 
@@ -448,3 +419,6 @@ async fn collect(response: Response<Body>) -> Result<Bytes> {
         .map(http_body_util::Collected::to_bytes)
         .map_err(|error| ApiError::Transport(chain(&error)))
 }
+
+#[cfg(test)]
+mod tests;

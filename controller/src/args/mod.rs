@@ -15,7 +15,7 @@ use agent_sandbox_service::readiness::Readiness;
 use agent_sandbox_service::server::Server;
 use agent_sandbox_service::shutdown::{self, Shutdown};
 use agent_sandbox_service::tasks::Tasks;
-use agent_sandbox_service::{admin, listen, log, tls};
+use agent_sandbox_service::{admin, log, process, tls};
 use anyhow::Context as _;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args as ClapArgs, Parser};
@@ -530,20 +530,21 @@ async fn serve(plan: Plan) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let tasks = Tasks::new("admin");
     let metrics = Metrics::new();
+    process::register(metrics.registry())?;
     let readiness = Readiness::new();
 
     // Ports first: a port in use is the likeliest mistake and the quickest to find.
     let mut servers = Vec::new();
-    if let Bind(Some(address)) = server.metrics {
+    if let Some(listener) = server.metrics.listen()? {
         let mut endpoint = Server::new(admin::metrics_router(metrics.clone()));
         if let Some(dir) = server.metrics_tls {
             endpoint = endpoint.tls(tls::load(&dir.join("tls.crt"), &dir.join("tls.key"))?);
         }
-        servers.push((endpoint, listen::bind(address)?));
+        servers.push((endpoint, listener));
     }
-    if let Bind(Some(address)) = server.health {
+    if let Some(listener) = server.health.listen()? {
         let endpoint = Server::new(admin::health_router(readiness.clone()));
-        servers.push((endpoint, listen::bind(address)?));
+        servers.push((endpoint, listener));
     }
     let admin_shutdown = Shutdown::new();
     for (server, listener) in servers {
@@ -561,6 +562,7 @@ async fn serve(plan: Plan) -> anyhow::Result<()> {
         connection.namespace().clone_into(&mut election.namespace);
     }
     let mut builder = Controller::builder(connection.client()?, config)
+        .host(connection.host())
         .metrics(&metrics)
         .readiness(&readiness);
     for _ in 1..connections {

@@ -27,14 +27,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.pools.unschedulable_recheck, Duration::from_secs(60));
     assert!(config.pools.eviction && config.claims.events);
     assert_eq!(config.claims.label_domains, [DEFAULT_LABEL_DOMAIN]);
-    assert_eq!(
-        plan.server.metrics,
-        Bind(Some("0.0.0.0:8080".parse().unwrap()))
-    );
-    assert_eq!(
-        plan.server.health,
-        Bind(Some("0.0.0.0:8081".parse().unwrap()))
-    );
+    assert_eq!(plan.server.metrics, Bind::Everywhere(8080));
+    assert_eq!(plan.server.health, Bind::Everywhere(8081));
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
 }
 

@@ -1,12 +1,36 @@
 //! The forms in which flag values are written. They follow the tools and manifests that already pass
 //! these flags: durations such as `5m` or `1m30s`, addresses such as `:8080`.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-/// An address to listen on, or none.
+use agent_sandbox_service::listen::{self, ListenError};
+use tokio::net::TcpListener;
+
+/// Where to listen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Bind(pub(super) Option<SocketAddr>);
+pub(super) enum Bind {
+    /// Nowhere.
+    Off,
+    /// At one address.
+    At(SocketAddr),
+    /// At this port of every address, of both IP versions.
+    Everywhere(u16),
+}
+
+impl Bind {
+    /// Listens, if anywhere.
+    ///
+    /// # Errors
+    /// Names the address, the cause and the remedy.
+    pub(super) fn listen(self) -> Result<Option<TcpListener>, ListenError> {
+        match self {
+            Self::Off => Ok(None),
+            Self::At(address) => listen::bind(address).map(Some),
+            Self::Everywhere(port) => listen::bind_everywhere(port).map(Some),
+        }
+    }
+}
 
 /// Reads a duration: a number with a unit (`300ms`, `5m`, `1h30m`), or `0`.
 ///
@@ -32,23 +56,21 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads an address: `host:port`, `:port` for every interface, `0` for none.
+/// Reads an address: `host:port`, `:port` for every interface, `0` for none. A host may be an IP
+/// address or a name of this machine.
 ///
 /// # Errors
 /// Says what was expected.
 pub(super) fn bind(text: &str) -> Result<Bind, String> {
+    let expected = || "expected HOST:PORT, :PORT for every interface, or 0 for none".to_owned();
     if text == "0" {
-        return Ok(Bind(None));
+        return Ok(Bind::Off);
     }
-    let whole = if text.starts_with(':') {
-        format!("0.0.0.0{text}")
-    } else {
-        text.to_owned()
-    };
-    whole
-        .parse()
-        .map(|address| Bind(Some(address)))
-        .map_err(|_| "expected IP:PORT, :PORT for every interface, or 0 for none".to_owned())
+    if let Some(port) = text.strip_prefix(':') {
+        return port.parse().map(Bind::Everywhere).map_err(|_| expected());
+    }
+    let addresses = text.to_socket_addrs().map_err(|_| expected())?;
+    addresses.map(Bind::At).next().ok_or_else(expected)
 }
 
 /// Reads a count that must not be zero.
@@ -120,16 +142,15 @@ mod tests {
 
     #[test]
     fn addresses_may_leave_out_the_host() {
-        assert_eq!(
-            bind(":8080"),
-            Ok(Bind(Some("0.0.0.0:8080".parse().unwrap())))
-        );
+        assert_eq!(bind(":8080"), Ok(Bind::Everywhere(8080)));
         assert_eq!(
             bind("127.0.0.1:1"),
-            Ok(Bind(Some("127.0.0.1:1".parse().unwrap())))
+            Ok(Bind::At("127.0.0.1:1".parse().unwrap()))
         );
-        assert_eq!(bind("0"), Ok(Bind(None)));
-        assert!(bind("8080").is_err() && bind("host:port").is_err());
+        assert_eq!(bind("[::1]:1"), Ok(Bind::At("[::1]:1".parse().unwrap())));
+        assert!(matches!(bind("localhost:1"), Ok(Bind::At(address)) if address.ip().is_loopback()));
+        assert_eq!(bind("0"), Ok(Bind::Off));
+        assert!(bind("8080").is_err() && bind(":x").is_err() && bind("host:port").is_err());
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_sandbox_crds::{condition, labels};
+use agent_sandbox_crds::{annotations, condition, labels};
+use tokio::time::Instant;
 
 use self::act::{Attempt, Published};
 use self::memory::Memory;
@@ -25,10 +26,12 @@ use crate::api::{POOLS, TEMPLATES};
 use crate::confirm::exists;
 use crate::context::Context;
 use crate::error::Fault;
-use crate::ident::Key;
+use crate::ident::{Key, Text};
+use crate::metrics;
 use crate::objects::{ClaimRow, PoolRow, SandboxRow, TemplateRow};
 use crate::queue::Next;
 use crate::store::Work;
+use crate::trace::Span;
 use crate::warm_pool::Staleness;
 
 /// Steps a pass may take; each makes progress, so this is never reached without a defect.
@@ -73,20 +76,39 @@ impl Claims {
         }
     }
 
+    /// The trace a claim belongs to: its client's, or the one that began with its sandbox.
+    pub fn trace_context(&self, key: &Key) -> Option<Text> {
+        self.cx.store.read(|state| {
+            let claim = state.claim(key)?;
+            let own = claim.annotations.trace_context.clone();
+            own.or_else(|| {
+                let mut bound = state.sandboxes_of(claim.head.uid);
+                bound.find_map(|row| row.annotations.get(annotations::TRACE_CONTEXT).cloned())
+            })
+        })
+    }
+
     /// Brings one claim to its desired state, as far as possible now.
-    pub async fn reconcile(&self, key: &Key) -> Next {
+    pub async fn reconcile(&self, key: &Key, span: &Span) -> Next {
         let cx = &*self.cx;
         let by = Work::Claim(key.clone());
         let mut learned = Learned::default();
         let mut lane = None;
         for _ in 0..STEPS {
-            let Some(observed) = cx
+            let Some(mut observed) = cx
                 .store
                 .read(|state| observe::observe(state, key, &learned))
             else {
                 self.memory.forget(key);
                 return Next::Done;
             };
+            if let (None, Some(context)) =
+                (&observed.claim.annotations.trace_context, span.carrier())
+            {
+                // The trace begins here; the sandbox carries it on.
+                let claim = Arc::make_mut(&mut observed.claim);
+                claim.annotations.trace_context = Some(context.into());
+            }
             let claim = observed.claim.clone();
             if lane.is_none() && claim.bound.name.is_none() {
                 self.memory.see(&claim, cx.clock.now());
@@ -200,7 +222,11 @@ impl Claims {
         patch: &serde_json::Value,
         learned: &mut Learned,
     ) -> Result<(), Fault> {
-        match act::bind(&self.cx, by, claim, member, patch).await? {
+        let began = Instant::now();
+        let attempt = act::bind(&self.cx, by, claim, member, patch).await;
+        let steps = &self.cx.metrics.steps;
+        steps.took(metrics::Step::Bind, began.elapsed());
+        match attempt? {
             Attempt::Won => {
                 learned.launched = Some(labels::LAUNCH_TYPE_WARM);
             }
@@ -234,9 +260,13 @@ impl Claims {
         let shown = self.shown(claim, sandbox, &verdict);
         let new = shown.and_then(|shown| status::status(claim, sandbox, &shown, now));
         let published = match new.as_ref().and_then(|new| status::patch(claim, new)) {
-            Some(patch) => act::publish(cx, by, &claim.head.key, &patch)
-                .await
-                .map(Some),
+            Some(patch) => {
+                let began = Instant::now();
+                let published = act::publish(cx, by, &claim.head.key, &patch).await;
+                let steps = &cx.metrics.steps;
+                steps.took(metrics::Step::Publish, began.elapsed());
+                published.map(Some)
+            }
             None => Ok(None),
         };
         // The client has its answer; whoever yielded may go on.

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_sandbox_crds::annotations;
 use agent_sandbox_crds::condition::{self, reason};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -28,11 +29,13 @@ use self::status::{Outcome, Urgency};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
-use crate::ident::Key;
+use crate::ident::{Key, Text};
 use crate::lanes::Turn;
+use crate::metrics;
 use crate::objects::{OwnerKind, PodRow, SandboxRow, SandboxStatus, ServiceRow, VolumeClaimRow};
 use crate::queue::{Next, Priority};
 use crate::store::Work;
+use crate::trace::Span;
 
 /// Details nobody waits for are collected this long before they are written.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -68,8 +71,14 @@ impl Sandboxes {
         }
     }
 
+    /// The trace a sandbox belongs to, as annotated.
+    pub fn trace_context(&self, key: &Key) -> Option<Text> {
+        let row = self.cx.store.read(|state| state.sandbox(key))?;
+        row.annotations.get(annotations::TRACE_CONTEXT).cloned()
+    }
+
     /// Brings one sandbox to its desired state, as far as possible now.
-    pub async fn reconcile(&self, key: &Key) -> Next {
+    pub async fn reconcile(&self, key: &Key, span: &Span) -> Next {
         let mut learned = Learned::default();
         for _ in 0..ROUNDS {
             let Some(observed) = self.observe(key, &learned) else {
@@ -95,7 +104,10 @@ impl Sandboxes {
                     return self.tear_down(&by, &observed.sandbox, steps).await;
                 }
                 Plan::Converge(steps) => {
-                    match self.converge(&by, &observed, steps, &mut learned).await {
+                    match self
+                        .converge(&by, &observed, steps, &mut learned, span)
+                        .await
+                    {
                         Round::Again => {}
                         Round::Settled { outcome, wait } => {
                             return self.settle(key, &by, &learned, outcome, wait).await;
@@ -114,6 +126,7 @@ impl Sandboxes {
         observed: &Observed,
         steps: Converge,
         learned: &mut Learned,
+        span: &Span,
     ) -> Round {
         let cx = &*self.cx;
         let row = &*observed.sandbox;
@@ -126,6 +139,7 @@ impl Sandboxes {
             turn.take().await;
         }
 
+        let part = span.child("reconcilePVCs");
         for step in steps.volumes {
             match self.volume_step(by, row, step, learned).await {
                 Ok(done) => revealed |= done == VolumeDone::Revealed,
@@ -137,8 +151,27 @@ impl Sandboxes {
             return Round::Again;
         }
 
+        drop(part);
+
+        let mut part = span.child("reconcilePod");
+        for pod in &observed.pods {
+            part.event("ExistingPodStatusObserved", || pod_marks(pod));
+        }
         let mut pod_is_in_line = false;
-        match self.pod_step(by, row, steps.pod, learned, &mut turn).await {
+        let step = self.pod_step(by, row, steps.pod, learned, &mut turn).await;
+        if observed.pods.is_empty() {
+            for pod in cx
+                .store
+                .read(|state| state.pods_of(row.head.uid).cloned().collect::<Vec<_>>())
+            {
+                part.event("NewPodStatusObserved", || pod_marks(&pod));
+            }
+        }
+        if step.is_err() {
+            part.fail("the pod's step failed");
+        }
+        drop(part);
+        match step {
             Ok(PodDone::Settled { wait: longer }) => {
                 wait = longer;
                 pod_is_in_line = longer.is_none();
@@ -296,10 +329,15 @@ impl Sandboxes {
                 if !adopts && let Some(left) = self.write_behind(row) {
                     return Ok(PodDone::Settled { wait: Some(left) });
                 }
+                let began = Instant::now();
                 if !adopts {
                     turn.take_within(self.metadata_may_wait(row)).await;
                 }
                 act::patch::<PodRow>(cx, by, &name, &patch).await?;
+                if !adopts && !is_unclaimed_member(row) {
+                    let steps = &cx.metrics.steps;
+                    steps.took(metrics::Step::PodRelabel, began.elapsed());
+                }
                 self.remember(row, |memory| memory.metadata_waits = None);
                 if adopts {
                     // From here on it is watched: what was learned of it is out of date.
@@ -489,6 +527,14 @@ impl Sandboxes {
 enum VolumeDone {
     Settled,
     Revealed,
+}
+
+/// What traces say about a pod.
+fn pod_marks(pod: &PodRow) -> Vec<(&'static str, String)> {
+    vec![
+        ("pod.Name", pod.head.key.name.to_string()),
+        ("pod.Phase", format!("{:?}", pod.phase)),
+    ]
 }
 
 /// What became of the pod's step.

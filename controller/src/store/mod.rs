@@ -4,6 +4,7 @@
 //! I/O.
 
 mod availability;
+mod census;
 mod routes;
 mod table;
 
@@ -22,6 +23,7 @@ use crate::objects::{
 use crate::queue::{Priority, Queue};
 
 pub use availability::{Availability, Class, Pick};
+pub use census::{Census, Sort};
 pub use routes::Stored;
 pub use table::{Delta, Seen, Table};
 
@@ -72,6 +74,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     state: RwLock<State>,
+    census: Census,
     interner: Interner,
     queues: Queues,
     deadlines: Deadlines,
@@ -97,6 +100,7 @@ pub struct State {
     /// How many sandboxes and pods carry a template's hash, by namespace and hash.
     template_users: BTreeMap<(Text, Text), usize>,
     availability: Availability,
+    census: Census,
     /// Claims that wait for a member of a pool to get its address.
     waiting_claims: BTreeMap<Uid, BTreeSet<Key>>,
 }
@@ -104,14 +108,21 @@ pub struct State {
 impl Store {
     /// An empty store that feeds `queues` and `deadlines`.
     pub fn new(queues: Queues, deadlines: Deadlines) -> Self {
+        let state = State::default();
         Self {
             shared: Arc::new(Shared {
-                state: RwLock::new(State::default()),
+                census: state.census.clone(),
+                state: RwLock::new(state),
                 interner: Interner::default(),
                 queues,
                 deadlines,
             }),
         }
+    }
+
+    /// How many sandboxes there are of each sort.
+    pub fn census(&self) -> Census {
+        self.shared.census.clone()
     }
 
     /// The interner that decoders use.

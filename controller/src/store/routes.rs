@@ -75,6 +75,7 @@ impl Stored for SandboxRow {
             old.map(|row| (&row.head, &*row.labels)),
             out,
         );
+        state.census.changed(new, old);
         if let Some(row) = new {
             let healthy = state.node_is_healthy(row.status.node_name.as_ref());
             if state.availability.update(row, healthy) {

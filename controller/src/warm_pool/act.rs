@@ -3,6 +3,7 @@
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::desired;
 use super::plan::Doomed;
@@ -10,6 +11,7 @@ use crate::api::{ApiError, Delete, Deleted, Fields, POOLS, Part, SANDBOXES};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::Key;
+use crate::metrics::Step;
 use crate::objects::{PoolRow, Row, SandboxRow, TemplateRow};
 use crate::store::Work;
 
@@ -70,11 +72,13 @@ async fn create_member(
         &cx.config.policy.resolvers,
     );
     let namespace = &pool.head.key.namespace;
-    match cx
+    let began = Instant::now();
+    let created = cx
         .api
         .create(&SANDBOXES, namespace, &member, Fields::Strict)
-        .await
-    {
+        .await;
+    cx.metrics.steps.took(Step::Refill, began.elapsed());
+    match created {
         Ok(wire) => {
             assume(cx, by, wire);
             Ok(())

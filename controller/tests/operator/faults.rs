@@ -29,7 +29,7 @@ fn conflict() -> Mischief {
     Mischief::Refuse(409, "Conflict", "the object has been modified".to_owned())
 }
 
-fn is_binding(call: &Call) -> bool {
+pub(crate) fn is_binding(call: &Call) -> bool {
     call.verb == "patch" && call.resource == "sandboxes" && !call.status
 }
 
@@ -40,7 +40,7 @@ async fn burst(harness: &Harness, claims: usize) {
 }
 
 /// Every claim has exactly one sandbox, no sandbox has two claims, every sandbox has one pod.
-fn assert_nothing_is_shared(harness: &Harness) {
+pub(crate) fn assert_nothing_is_shared(harness: &Harness) {
     let claims = harness.model.list("sandboxclaims");
     let names: BTreeSet<String> = claims
         .iter()

@@ -6,14 +6,16 @@
 
 use std::time::Duration;
 
-use agent_sandbox_controller::{Config, Controller, ControllerError};
+use agent_sandbox_controller::{Builder, Config, Controller, ControllerError};
 use agent_sandbox_service::clock::Clock;
 use agent_sandbox_service::metrics::Metrics;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use jiff::{SignedDuration, Timestamp};
+use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::model::Model;
@@ -24,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// One running operator.
 pub(crate) struct Operator {
     pub(crate) shutdown: Shutdown,
+    /// Ends it without any chance to tidy up.
+    pub(crate) life: AbortHandle,
     ended: Option<oneshot::Receiver<Result<(), ControllerError>>>,
 }
 
@@ -34,7 +38,7 @@ pub(crate) struct Harness {
     tasks: Tasks,
     operators: Vec<Operator>,
     /// Metrics of the operator that was started last.
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
 }
 
 pub(crate) const START: &str = "2026-01-01T00:00:00Z";
@@ -75,21 +79,32 @@ impl Harness {
 
     /// Starts an operator.
     pub(crate) fn run(&mut self, config: Config) {
+        let client = self.model.client();
+        self.run_with(client, config, |builder| builder);
+    }
+
+    /// Starts an operator that is made to order.
+    pub(crate) fn run_with(
+        &mut self,
+        client: Client,
+        config: Config,
+        order: impl FnOnce(Builder) -> Builder,
+    ) {
         self.metrics = Metrics::new();
-        let controller = Controller::builder(self.model.client(), config)
+        let builder = Controller::builder(client, config)
             .clock(self.clock.clone())
-            .metrics(&self.metrics)
-            .build()
-            .unwrap();
+            .metrics(&self.metrics);
+        let controller = order(builder).build().unwrap();
         let shutdown = Shutdown::new();
         let (sender, ended) = oneshot::channel();
         let stop = shutdown.clone();
-        self.tasks.spawn("operator", async move {
+        let life = self.tasks.spawn("operator", async move {
             let result = controller.run(stop).await;
             drop(sender.send(result));
         });
         self.operators.push(Operator {
             shutdown,
+            life,
             ended: Some(ended),
         });
     }
@@ -111,6 +126,17 @@ impl Harness {
             (is_it && labels.iter().all(|label| set.contains(label))).then_some(value)
         });
         samples.map(|value| value.parse::<f64>().unwrap()).sum()
+    }
+
+    /// The operator that was started first of those still running.
+    pub(crate) fn first(&mut self) -> &mut Operator {
+        self.operators.first_mut().unwrap()
+    }
+
+    /// Waits until that operator has ended by itself, and says how.
+    pub(crate) async fn ended(&mut self) -> Result<(), ControllerError> {
+        let mut operator = self.operators.remove(0);
+        operator.ended.take().unwrap().await.unwrap()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -20,6 +20,8 @@ mod kube_model;
 mod lifecycle;
 mod model;
 mod pools;
+mod process;
 mod reports;
 mod sandboxes;
 mod templates;
+mod tracing;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use agent_sandbox_service::tasks::Tasks;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{Response, StatusCode};
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::kube_model::{Body, Failure, Id, Request, State, failure, respond};
 
@@ -42,6 +43,44 @@ pub(crate) enum Mischief {
 }
 
 type Rule = Box<dyn FnMut(&Call) -> Option<Mischief> + Send>;
+
+/// What one operator's calls go through. While it is held, calls wait before they reach the server,
+/// and answers before they reach the operator: as with a stopped process, whatever it had sent is
+/// still carried out when it goes on, even if nobody waits for the answer any more.
+#[derive(Clone)]
+pub(crate) struct Link {
+    open: watch::Sender<bool>,
+    tasks: Tasks,
+}
+
+impl Link {
+    pub(crate) fn new() -> Self {
+        Self {
+            open: watch::Sender::new(true),
+            tasks: Tasks::new("link"),
+        }
+    }
+
+    pub(crate) fn hold(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub(crate) fn release(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Calls that wait, for the server or for their answer to be let through.
+    pub(crate) fn held(&self) -> usize {
+        self.tasks.len()
+    }
+
+    async fn passed(&self) {
+        let mut open = self.open.subscribe();
+        open.wait_for(|open| *open)
+            .await
+            .expect("the link is there");
+    }
+}
 
 /// What becomes of watch events.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -93,6 +132,27 @@ impl Model {
         let service = tower::service_fn(move |request| {
             let model = model.clone();
             async move { Ok::<_, Infallible>(model.serve(request).await) }
+        });
+        Client::new(service, "default")
+    }
+
+    /// A client whose calls go through `link`.
+    pub(crate) fn client_through(&self, link: &Link) -> Client {
+        let (model, link) = (self.clone(), link.clone());
+        let service = tower::service_fn(move |request| {
+            let (model, link) = (model.clone(), link.clone());
+            async move {
+                let (sender, answer) = oneshot::channel();
+                let tasks = link.tasks.clone();
+                tasks.spawn("call", async move {
+                    link.passed().await;
+                    let response = model.serve(request).await;
+                    link.passed().await;
+                    // The caller may have given up.
+                    drop(sender.send(response));
+                });
+                answer.await
+            }
         });
         Client::new(service, "default")
     }
