@@ -10,6 +10,9 @@ pub const BINDING_GENERATION: &str = "agents.x-k8s.io/binding-generation";
 pub const POLICY_TEMPLATE: &str = "agents.x-k8s.io/policy-of-template";
 /// On a managed NetworkPolicy: the UID of that template.
 pub const POLICY_TEMPLATE_UID: &str = "agents.x-k8s.io/policy-of-template-uid";
+/// On a managed NetworkPolicy whose template has become Unmanaged: it stays for the pods created until
+/// then.
+pub const POLICY_KEPT_FOR: &str = "agents.x-k8s.io/policy-kept-for-pods-until";
 
 /// On a Pod: the UID of its Sandbox. The Service selects by it beside the name's hash, which is short
 /// enough for two names in one namespace to share.

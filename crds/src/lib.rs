@@ -34,7 +34,7 @@ pub use crate::pod_template::{Blueprint, PodMetadata, PodTemplate, VolumeClaimTe
 pub use crate::reference::ObjectReference;
 pub use crate::sandbox::{Sandbox, SandboxSpec, SandboxStatus};
 pub use crate::schema::PodSpecSchema;
-pub use crate::template::{SandboxTemplate, SandboxTemplateSpec};
+pub use crate::template::{SandboxTemplate, SandboxTemplateSpec, SandboxTemplateStatus};
 pub use crate::warm_pool::{SandboxWarmPool, SandboxWarmPoolSpec, SandboxWarmPoolStatus};
 
 /// The API group of Sandbox.

@@ -1,7 +1,8 @@
 //! `SandboxTemplate` (`extensions.agents.x-k8s.io`): the blueprint pools and claims make sandboxes from, and the
-//! network policy that covers them. It has no status.
+//! network policy that covers them.
 
 use k8s_openapi::api::networking::v1::{NetworkPolicyEgressRule, NetworkPolicyIngressRule};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use crate::string_enum::string_enum;
     plural = "sandboxtemplates",
     shortname = "sandboxtemplate",
     namespaced,
+    status = "SandboxTemplateStatus",
     derive = "PartialEq",
     derive = "Default",
     schema = "disabled"
@@ -38,7 +40,8 @@ pub struct SandboxTemplateSpec {
     /// Rules that replace the default network policy. An empty object denies everything both ways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicyRules>,
-    /// Whether the controller keeps a network policy for the template's pods.
+    /// Whether the controller keeps a network policy for the template's pods. After a change to Unmanaged it keeps the one
+    /// there is until the pods that started under it are gone; delete the policy to end that sooner.
     #[serde(default)]
     pub network_policy_management: NetworkPolicyManagement,
     /// What a claim's env may do: nothing (Disallowed), add (Allowed), or add and replace (Overrides).
@@ -74,12 +77,27 @@ pub struct NetworkPolicyRules {
     pub egress: Option<Vec<JsonObject>>,
 }
 
+/// What the controller has observed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SandboxTemplateStatus {
+    /// NetworkPolicyReady: True while the controller's network policy covers the template's pods, with the reason Managed or
+    /// Retained. False otherwise; unless the reason is Unmanaged, no pod of the template starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// Generation of the spec that the conditions are about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub observed_generation: Option<i64>,
+}
+
 string_enum! {
     /// Who takes care of the network policy for the template's pods.
     pub enum NetworkPolicyManagement {
         /// The controller keeps one policy per template.
         Managed,
-        /// The user does; the controller removes its own.
+        /// The user does; the controller removes its own once no pod from before needs it.
         Unmanaged,
     }
     default Managed

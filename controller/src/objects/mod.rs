@@ -21,7 +21,7 @@ pub use node::{NodeRow, NodeWire};
 pub use pod::{PodPhase, PodRow, PodWire, Scheduled};
 pub use policy::{PolicyRow, PolicyWire, normal_form};
 pub use sandbox::{Mode, PodBlueprint, SandboxRow, SandboxStatus, SandboxWire, ShutdownPolicy};
-pub use template::{TemplateRow, TemplateWire};
+pub use template::{TemplateRow, TemplateStatus, TemplateWire};
 pub use warm_pool::{PoolRow, PoolStatus, PoolWire, UpdateStrategy};
 
 use std::collections::BTreeMap;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use agent_sandbox_crds::labels;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DecodeError, Head, Labels, Metadata, Row};
+use super::{DecodeError, Head, Labels, Metadata, OwnerKind, Row};
 use crate::ident::{Text, Uid};
 use crate::intern::Interner;
 use crate::names;
@@ -20,6 +21,8 @@ pub struct PolicyRow {
     pub labels: Arc<Labels>,
     /// The template named in the annotations, when the operator made this policy.
     pub template: Option<(Text, Uid)>,
+    /// Set once the template has become Unmanaged: the policy stays for the pods created until then.
+    pub kept_for: Option<Timestamp>,
     /// The spec in normal form, see [`normal_form`].
     pub spec: Text,
 }
@@ -32,6 +35,15 @@ impl PolicyRow {
             .as_ref()
             .is_some_and(|(_, uid)| uid.is(template))
             || self.head.is_controlled_by(template)
+    }
+
+    /// The name of the template the operator made this policy for.
+    pub fn template_name(&self) -> Option<&Text> {
+        let recorded = self.template.as_ref().map(|(name, _)| name);
+        recorded.or_else(|| {
+            let owner = self.head.owner.as_ref()?;
+            (owner.kind == OwnerKind::Template).then_some(&owner.name)
+        })
     }
 
     /// The hash of the template whose pods the policy selects.
@@ -64,10 +76,12 @@ impl Row for PolicyRow {
         let template = annotation(names::POLICY_TEMPLATE)
             .zip(annotation(names::POLICY_TEMPLATE_UID))
             .map(|(name, uid)| (interner.text(name), Uid::parse(uid)));
+        let kept_for = annotation(names::POLICY_KEPT_FOR).and_then(|text| text.parse().ok());
         Ok(Self {
             head: Head::read(Self::KIND, &metadata, interner)?,
             labels: Labels::read(metadata.labels.as_ref(), interner),
             template,
+            kept_for,
             spec: interner.text(&normal_form(spec)),
         })
     }

@@ -92,8 +92,9 @@ fn policy(state: &State, row: &SandboxRow) -> Policy {
     let (true, Some(name)) = (from_template, row.template_name()) else {
         return Policy::InPlace;
     };
-    let Some(template) = state.template(&row.head.key.sibling(name.clone())) else {
-        return Policy::InPlace;
-    };
-    crate::template::policy_of(state, &template)
+    let key = row.head.key.sibling(name.clone());
+    match state.template(&key) {
+        Some(template) => crate::template::policy_of(state, &template),
+        None => crate::template::policy_of_gone(state, &key),
+    }
 }

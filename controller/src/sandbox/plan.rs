@@ -69,6 +69,30 @@ pub enum Policy {
         /// The template it belongs to.
         template: Text,
     },
+    /// The template's pods would get the rules of another template, whose name has the same hash.
+    Refused {
+        /// The template.
+        template: Text,
+        /// The other one, which was first.
+        rival: Text,
+    },
+}
+
+impl Policy {
+    /// What keeps pods from starting, for people.
+    pub fn obstacle(&self) -> Option<String> {
+        match self {
+            Self::InPlace => None,
+            Self::Missing { name, template } => Some(format!(
+                "waiting for NetworkPolicy {name:?} of SandboxTemplate {:?}",
+                &**template
+            )),
+            Self::Refused { template, rival } => Some(format!(
+                "the name of SandboxTemplate {:?} has the same hash as {:?}, which was first",
+                &**template, &**rival
+            )),
+        }
+    }
 }
 
 /// Children the API server refused as invalid. They are not tried again before the sandbox changes.

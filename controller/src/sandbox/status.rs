@@ -5,7 +5,7 @@ use agent_sandbox_crds::names;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::plan::{Holder, Observed, Policy};
+use super::plan::{Holder, Observed};
 use crate::error::Fault;
 use crate::ident::Text;
 use crate::objects::{
@@ -335,12 +335,9 @@ fn pod_message(observed: &Observed, pod: &PodView<'_>) -> (bool, String) {
     let PodView::Ours(pod) = pod else {
         return (
             false,
-            match &observed.policy {
-                Policy::InPlace => "Pod does not exist".to_owned(),
-                Policy::Missing { name, template } => format!(
-                    "Pod does not exist; waiting for NetworkPolicy {name:?} of SandboxTemplate {:?}",
-                    &**template
-                ),
+            match observed.policy.obstacle() {
+                None => "Pod does not exist".to_owned(),
+                Some(obstacle) => format!("Pod does not exist; {obstacle}"),
             },
         );
     };

@@ -7,6 +7,7 @@ mod availability;
 mod census;
 mod routes;
 mod table;
+mod template_users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use availability::{Availability, Class, Pick};
 pub use census::{Census, Sort};
 pub use routes::Stored;
 pub use table::{Delta, Seen, Table};
+pub use template_users::Rival;
 
 /// A key with the queue it belongs to.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -97,8 +99,9 @@ pub struct State {
     pools_by_template: BTreeMap<Key, BTreeSet<Key>>,
     claims_by_pool: BTreeMap<Key, BTreeSet<Key>>,
     claims_by_template: BTreeMap<Key, BTreeSet<Key>>,
-    /// How many sandboxes and pods carry a template's hash, by namespace and hash.
-    template_users: BTreeMap<(Text, Text), usize>,
+    template_users: template_users::TemplateUsers,
+    /// Policies that were deleted although pods need them and their templates are gone.
+    fallen_policies: BTreeMap<Key, Arc<PolicyRow>>,
     availability: Availability,
     census: Census,
     /// Claims that wait for a member of a pool to get its address.
@@ -423,12 +426,6 @@ impl State {
     /// A network policy.
     pub fn policy(&self, key: &Key) -> Option<Arc<PolicyRow>> {
         self.policies.get(key).cloned()
-    }
-
-    /// Whether a sandbox or a pod in the namespace carries a template's hash.
-    pub fn template_is_used(&self, namespace: &Text, ref_hash: &Text) -> bool {
-        self.template_users
-            .contains_key(&(namespace.clone(), ref_hash.clone()))
     }
 
     /// Whether a node is fine; an unknown one is.

@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agent_sandbox_crds::claim::Warmth;
-use agent_sandbox_crds::{condition, labels};
+use agent_sandbox_crds::{condition, names};
 
+use super::template_users::{self, Shared, Users, carried};
 use super::{Deadline, State, Table, Work};
 use crate::expiry::Target;
 use crate::ident::{Key, Text, Uid};
 use crate::objects::{
     ClaimRow, Head, NodeRow, Owner, OwnerKind, PodRow, PolicyRow, PoolRow, Row, SandboxRow,
-    ServiceRow, Source, TemplateRow, VolumeClaimRow,
+    ServiceRow, Source, TemplateRow, Truth, VolumeClaimRow,
 };
 use crate::queue::Priority;
 
@@ -69,13 +70,26 @@ impl Stored for SandboxRow {
             new.map(|r| &r.head),
             old.map(|r| &r.head),
         );
-        count_user(
-            state,
-            new.map(|row| (&row.head, &*row.labels)),
-            old.map(|row| (&row.head, &*row.labels)),
-            out,
+        let shared = |row: Option<&Self>| carried(&row?.head, &row?.labels);
+        // Only what a claim or a pool made has its pods covered by a template's policy.
+        let named = |row: Option<&Self>| {
+            let row = row.filter(|row| {
+                let owner = row.head.owner.as_ref();
+                owner.is_some_and(|owner| owner.kind.is_extension())
+            });
+            Some((shared(row)?, row?.template_name()?.clone()))
+        };
+        state.template_users.recount(named(new), named(old));
+        state.template_users.shift(
+            |users| &mut users.sandboxes,
+            &head.key,
+            shared(new),
+            shared(old),
         );
         state.census.changed(new, old);
+        if named(old) != named(new) || shared(old) != shared(new) {
+            release(state, shared(old), old.and_then(Self::template_name), out);
+        }
         if let Some(row) = new {
             let healthy = state.node_is_healthy(row.status.node_name.as_ref());
             if state.availability.update(row, healthy) {
@@ -169,12 +183,13 @@ impl Stored for PodRow {
             new.map(|r| &r.head),
             old.map(|r| &r.head),
         );
-        count_user(
-            state,
-            new.map(|row| (&row.head, &*row.labels)),
-            old.map(|row| (&row.head, &*row.labels)),
-            out,
-        );
+        let shared = |row: Option<&Self>| carried(&row?.head, &row?.labels);
+        state
+            .template_users
+            .shift(|users| &mut users.pods, &head.key, shared(new), shared(old));
+        if shared(old) != shared(new) {
+            release(state, shared(old), None, out);
+        }
         wake_sandbox(state, new.map(|r| &r.head), old.map(|r| &r.head), out);
     }
 }
@@ -299,21 +314,44 @@ impl Stored for TemplateRow {
         &mut state.templates
     }
 
+    fn is_reconciled_by(key: &Key, work: &Work) -> bool {
+        matches!(work, Work::Template(own) if own == key)
+    }
+
     fn changed(state: &mut State, new: Option<&Self>, old: Option<&Self>, out: &mut Routed) {
-        let Some(key) = new.or(old).map(|row| row.head.key.clone()) else {
+        let Some(row) = new.or(old) else {
             return;
         };
+        let key = &row.head.key;
+        let shared = template_users::own(row);
+        state.template_users.shift(
+            |users| &mut users.templates,
+            key,
+            new.map(|_| shared.clone()),
+            old.map(|_| shared.clone()),
+        );
         out.work.push(Work::Template(key.clone()));
+        if let (Some(new), Some(old)) = (new, old)
+            && new.differs_in_own_status_only(old)
+            && verdict(new) == verdict(old)
+        {
+            return;
+        }
         let pools: Vec<Key> = state
             .pools_by_template
-            .get(&key)
+            .get(key)
             .into_iter()
             .flatten()
             .cloned()
             .collect();
-        let created = old.is_none() && new.is_some();
-        if created {
-            let direct = state.claims_by_template.get(&key).into_iter().flatten();
+        let came_or_went = new.map(|row| row.head.uid) != old.map(|row| row.head.uid);
+        if new.is_some() && came_or_went {
+            // A policy of an earlier template of the name is this one's business.
+            let policy = key.sibling(names::network_policy(&key.name));
+            state.fallen_policies.remove(&policy);
+        }
+        if old.is_none() {
+            let direct = state.claims_by_template.get(key).into_iter().flatten();
             let through_pools = pools
                 .iter()
                 .filter_map(|pool| state.claims_by_pool.get(pool))
@@ -323,15 +361,23 @@ impl Stored for TemplateRow {
                 .extend(claims.into_iter().cloned().map(Work::Claim));
         }
         out.work.extend(pools.into_iter().map(Work::Pool));
-        let calls_for_policy = |row: Option<&Self>| {
-            row.map(|row| (row.head.uid, row.spec.network_policy_management.clone()))
-        };
-        if calls_for_policy(new) != calls_for_policy(old)
-            && let Some(row) = new.or(old)
+        if came_or_went {
+            wake_covering(state, &shared, out);
+        }
+        let management = |row: &Self| row.spec.network_policy_management.clone();
+        if came_or_went
+            || new.map(management) != old.map(management)
+            || new.map(verdict) != old.map(verdict)
         {
-            wake_podless(state, &key.namespace, &row.ref_hash, out);
+            wake_podless(state, &shared, out);
         }
     }
+}
+
+/// What a template's status says of its policy, as far as others act on it.
+fn verdict(row: &TemplateRow) -> Option<(Truth, Text)> {
+    let condition = row.status.conditions.get(condition::NETWORK_POLICY_READY)?;
+    Some((condition.status, condition.reason.clone()))
 }
 
 impl Stored for PoolRow {
@@ -390,32 +436,52 @@ impl Stored for PolicyRow {
     }
 
     fn changed(state: &mut State, new: Option<&Self>, old: Option<&Self>, out: &mut Routed) {
-        let Some(row) = new.or(old) else {
+        let Some(key) = new.or(old).map(|row| row.head.key.clone()) else {
             return;
         };
-        let key = &row.head.key;
-        let templates: BTreeSet<Text> = [old, new]
+        let shared = |row: Option<&Self>| template_users::covered(row?);
+        state
+            .template_users
+            .shift(|users| &mut users.policies, &key, shared(new), shared(old));
+        match (new, old) {
+            (Some(_), _) => {
+                state.fallen_policies.remove(&key);
+            }
+            (None, Some(gone)) => note_fall(state, gone),
+            (None, None) => {}
+        }
+        let templates: BTreeSet<&Text> = [old, new]
             .into_iter()
             .flatten()
-            .filter_map(|row| {
-                let named = row.template.as_ref().map(|(name, _)| name.clone());
-                let owner = row.head.owner.as_ref();
-                named.or_else(|| {
-                    owner
-                        .filter(|owner| owner.kind == OwnerKind::Template)
-                        .map(|owner| owner.name.clone())
-                })
-            })
+            .filter_map(Self::template_name)
             .collect();
-        for template in templates {
-            let template = key.sibling(template);
-            if new.is_some_and(|new| old.is_none_or(|old| may_now_protect(new, old)))
-                && let Some(row) = state.templates.get(&template)
-            {
-                wake_podless(state, &key.namespace, &row.ref_hash, out);
-            }
-            out.work.push(Work::Template(template));
+        out.work.extend(
+            templates
+                .into_iter()
+                .map(|name| Work::Template(key.sibling(name.clone()))),
+        );
+        if let Some(gone) = shared(old).filter(|_| shared(new) != shared(old)) {
+            // Whoever shares the hash may have waited for its end.
+            wake_covering(state, &gone, out);
         }
+        if let Some(row) = new
+            && old.is_none_or(|old| may_now_protect(row, old))
+            && let Some(shared) = shared(new)
+        {
+            wake_podless(state, &shared, out);
+        }
+    }
+}
+
+/// Remembers a policy that somebody deleted while pods need it and nothing else tells what it said.
+fn note_fall(state: &mut State, gone: &PolicyRow) {
+    let Some((name, _)) = &gone.template else {
+        return;
+    };
+    let template = gone.head.key.sibling(name.clone());
+    if state.templates.get(&template).is_none() && state.template_is_used(&template) {
+        let row = std::sync::Arc::new(gone.clone());
+        state.fallen_policies.insert(gone.head.key.clone(), row);
     }
 }
 
@@ -427,17 +493,57 @@ fn may_now_protect(new: &PolicyRow, old: &PolicyRow) -> bool {
         || new.template != old.template
 }
 
-/// Queues the sandboxes that carry a template's hash and have no pod: they may be waiting for its policy.
-fn wake_podless(state: &State, namespace: &Text, ref_hash: &Text, out: &mut Routed) {
-    let waiting = state.sandboxes.iter().filter(|sandbox| {
-        sandbox.head.key.namespace == *namespace
-            && sandbox
-                .labels
-                .has(labels::SANDBOX_TEMPLATE_REF_HASH, ref_hash)
-            && !state.pods_by_owner.contains_key(&sandbox.head.uid)
-    });
+/// Queues the sandboxes under a template's hash that have no pod: they may be waiting for its policy.
+fn wake_podless(state: &State, shared: &Shared, out: &mut Routed) {
+    let users = state.template_users.get(shared);
+    let waiting = users
+        .into_iter()
+        .flat_map(|users| &users.sandboxes)
+        .filter_map(|key| state.sandboxes.get(key))
+        .filter(|row| !state.pods_by_owner.contains_key(&row.head.uid));
     out.work
         .extend(waiting.map(|row| Work::Sandbox(row.head.key.clone(), priority(row))));
+}
+
+/// Queues the templates whose policies cover a hash, and those whose policies would.
+fn wake_covering(state: &State, shared: &Shared, out: &mut Routed) {
+    let Some(users) = state.template_users.get(shared) else {
+        return;
+    };
+    let of_policies = users
+        .policies
+        .iter()
+        .filter_map(|key| Some(key.sibling(state.policies.get(key)?.template_name()?.clone())));
+    let templates: BTreeSet<Key> = users.templates.iter().cloned().chain(of_policies).collect();
+    out.work.extend(templates.into_iter().map(Work::Template));
+}
+
+/// Somebody who was under a hash is so no longer. Queues the templates that may have waited for that: the
+/// last one frees the policy, and with a policy that is on its way out, or with something left of another
+/// template, anybody may have been the last that mattered.
+fn release(state: &mut State, shared: Option<Shared>, name: Option<&Text>, out: &mut Routed) {
+    let Some(shared) = shared else {
+        return;
+    };
+    let users = state.template_users.get(&shared);
+    let is_idle = users.is_none_or(Users::is_idle);
+    if is_idle {
+        state
+            .fallen_policies
+            .retain(|_, policy| template_users::covered(policy).as_ref() != Some(&shared));
+    }
+    let Some(users) = users else {
+        return;
+    };
+    let lives = |name: &Text| users.templates.iter().any(|key| key.name == *name);
+    let is_leaving = |key: &Key| {
+        state.policies.get(key).is_some_and(|policy| {
+            policy.kept_for.is_some() || !policy.template_name().is_some_and(lives)
+        })
+    };
+    if is_idle || name.is_some_and(|name| !lives(name)) || users.policies.iter().any(is_leaving) {
+        wake_covering(state, &shared, out);
+    }
 }
 
 impl Stored for NodeRow {
@@ -457,45 +563,6 @@ impl Stored for NodeRow {
             if let Some(row) = state.sandboxes.get(&key).cloned() {
                 state.availability.update(&row, healthy(new));
             }
-        }
-    }
-}
-
-/// Keeps count of the sandboxes and pods that carry a template's hash, and queues the template when
-/// its last one is gone: its policy may go now.
-fn count_user(
-    state: &mut State,
-    new: Option<(&Head, &crate::objects::Labels)>,
-    old: Option<(&Head, &crate::objects::Labels)>,
-    out: &mut Routed,
-) {
-    let user = |row: Option<(&Head, &crate::objects::Labels)>| {
-        let (head, set) = row?;
-        let hash = set.get(labels::SANDBOX_TEMPLATE_REF_HASH)?;
-        Some((head.key.namespace.clone(), hash.clone()))
-    };
-    let (new, old) = (user(new), user(old));
-    if new == old {
-        return;
-    }
-    if let Some(user) = new {
-        *state.template_users.entry(user).or_default() += 1;
-    }
-    let Some(user) = old else {
-        return;
-    };
-    if let Some(count) = state.template_users.get_mut(&user) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            state.template_users.remove(&user);
-            let (namespace, hash) = &user;
-            let policies = state.policies.iter().filter(|policy| {
-                policy.head.key.namespace == *namespace && policy.ref_hash() == Some(hash)
-            });
-            out.work.extend(policies.filter_map(|policy| {
-                let (template, _) = policy.template.as_ref()?;
-                Some(Work::Template(policy.head.key.sibling(template.clone())))
-            }));
         }
     }
 }

@@ -24,6 +24,23 @@ pub async fn label(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<
     }
 }
 
+/// Writes the status. That there is none to write to is no failure: the template is gone, or the installed
+/// definition is one of another implementation, which has no status. Where somebody else was faster, the
+/// watch brings what they wrote and with it the next pass.
+pub async fn publish(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
+    match cx.api.patch(&TEMPLATES, key, Part::Status, patch).await {
+        Ok(wire) => {
+            store::<TemplateRow>(cx, by, wire);
+            Ok(())
+        }
+        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
+        Err(error) => Err(Fault::of(
+            &format!("writing the status of SandboxTemplate {:?}", &*key.name),
+            &error,
+        )),
+    }
+}
+
 /// Creates a policy.
 pub async fn create_policy(
     cx: &Context,

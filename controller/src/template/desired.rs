@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use agent_sandbox_crds::{annotations, labels, names};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::config::PolicySettings;
 use crate::names as own;
-use crate::objects::TemplateRow;
+use crate::objects::{PolicyRow, TemplateRow};
 
 /// Ranges a sandbox must not reach under the default policy: private and link-local networks.
 const BLOCKED_V4: [&str; 4] = [
@@ -36,6 +36,37 @@ pub fn policy(template: &TemplateRow, settings: &PolicySettings) -> Value {
             "annotations": policy_annotations(template),
         },
         "spec": policy_spec(template, settings),
+    })
+}
+
+/// A policy as it was before somebody deleted it.
+pub fn policy_again(fallen: &PolicyRow) -> Value {
+    let mut record = Map::new();
+    if let Some((template, uid)) = &fallen.template {
+        record.insert(own::POLICY_TEMPLATE.to_owned(), json!(&**template));
+        record.insert(own::POLICY_TEMPLATE_UID.to_owned(), json!(uid.to_string()));
+        record.insert(
+            annotations::SANDBOX_TEMPLATE_REF.to_owned(),
+            json!(&**template),
+        );
+    }
+    if let Some(until) = fallen.kept_for {
+        record.insert(own::POLICY_KEPT_FOR.to_owned(), json!(until.to_string()));
+    }
+    let mut labels = Map::new();
+    if let Some(hash) = fallen.ref_hash() {
+        labels.insert(labels::SANDBOX_TEMPLATE_REF_HASH.to_owned(), json!(&**hash));
+    }
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": &*fallen.head.key.name,
+            "namespace": &*fallen.head.key.namespace,
+            "labels": labels,
+            "annotations": record,
+        },
+        "spec": serde_json::from_str::<Value>(&fallen.spec).unwrap_or_default(),
     })
 }
 

@@ -1,22 +1,25 @@
-//! SandboxTemplate -> its label and its NetworkPolicy. Sandboxes ask [`policy_of`] before they start
-//! a pod, so no pod of a managed template runs without its policy.
+//! SandboxTemplate -> its label, its NetworkPolicy and its status. Sandboxes ask [`policy_of`] before they
+//! start a pod, so no pod of a managed template runs without its policy, and none of a template whose
+//! name has the hash of another's, because policies select by that hash.
 
 pub mod act;
 pub mod desired;
 pub mod plan;
+pub mod status;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use agent_sandbox_crds::{hash, names};
+use agent_sandbox_crds::condition::{self, reason};
+use agent_sandbox_crds::names;
 use parking_lot::Mutex;
 
 use self::plan::{Observed, PolicyStep};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
-use crate::ident::{Key, Text, Uid};
-use crate::objects::TemplateRow;
+use crate::ident::{Key, Text};
+use crate::objects::{TemplateRow, TemplateStatus};
 use crate::queue::Next;
 use crate::sandbox::plan::Policy;
 use crate::store::{State, Work};
@@ -25,26 +28,46 @@ use crate::store::{State, Work};
 #[derive(Debug)]
 pub struct Templates {
     cx: Arc<Context>,
-    /// Templates whose policy name was found taken, so that it is said once.
-    clashes: Mutex<BTreeSet<Uid>>,
+    /// The trouble that was last told in an event, by template. The status says the same, and outlives a
+    /// restart, but not every definition that may be installed has one.
+    told: Mutex<BTreeMap<Key, Text>>,
 }
 
 /// Whether pods of the template may start.
 pub fn policy_of(state: &State, template: &TemplateRow) -> Policy {
+    let key = &template.head.key;
+    if let Some(rival) = state.rival(template) {
+        return Policy::Refused {
+            template: key.name.clone(),
+            rival: rival.template,
+        };
+    }
     if !plan::is_managed(template) {
         return Policy::InPlace;
     }
-    let name = names::network_policy(&template.head.key.name);
+    let name = names::network_policy(&key.name);
     let in_place = state
-        .policy(&template.head.key.sibling(name.as_str()))
+        .policy(&key.sibling(name.as_str()))
         .is_some_and(|policy| plan::is_ours(&policy, template) && !policy.head.is_deleting());
     if in_place {
         Policy::InPlace
     } else {
         Policy::Missing {
             name,
-            template: template.head.key.name.clone(),
+            template: key.name.clone(),
         }
+    }
+}
+
+/// Whether pods of a template that is gone may start: not while its policy is being made again.
+pub fn policy_of_gone(state: &State, template: &Key) -> Policy {
+    let name = names::network_policy(&template.name);
+    match state.fallen_policy(&template.sibling(name.as_str())) {
+        Some(_) => Policy::Missing {
+            name,
+            template: template.name.clone(),
+        },
+        None => Policy::InPlace,
     }
 }
 
@@ -53,16 +76,19 @@ impl Templates {
     pub fn new(cx: Arc<Context>) -> Self {
         Self {
             cx,
-            clashes: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
-    /// Brings one template's policy to its desired state.
+    /// Brings one template's policy to its desired state, and says how that went.
     pub async fn reconcile(&self, key: &Key) -> Next {
         let cx = &*self.cx;
         let observed = self.observe(key);
+        if observed.template.is_none() {
+            self.told.lock().remove(key);
+        }
         let by = Work::Template(key.clone());
-        let plan = plan::plan(&observed, &cx.config.policy);
+        let plan = plan::plan(&observed, &cx.config.policy, cx.clock.now());
         let mut faults = Vec::new();
         // The policy first: pods wait for it.
         let done = match plan.policy {
@@ -74,20 +100,13 @@ impl Templates {
             PolicyStep::Delete(name, uid, revision) => {
                 act::delete_policy(cx, &by, &name, uid, revision).await
             }
-            PolicyStep::Clash(name) => {
-                self.report_clash(&observed, &name);
-                Err(Fault::Refused(format!(
-                    "NetworkPolicy {:?} exists and is not this template's",
-                    &*name.name
-                )))
-            }
+            PolicyStep::Clash => Err(Fault::Refused(status::conflict(&observed.policy_name))),
         };
-        if done.is_ok()
-            && let Some(template) = &observed.template
-        {
-            self.clashes.lock().remove(&template.head.uid);
-        }
         faults.extend(done.err());
+        let after = self.observe(key);
+        if let Some(new) = status::status(&after, faults.first(), cx.clock.now()) {
+            faults.extend(self.publish(&by, &after, &new).await.err());
+        }
         if let Some(patch) = plan.label {
             faults.extend(act::label(cx, &by, key, &patch).await.err());
         }
@@ -105,32 +124,77 @@ impl Templates {
     }
 
     fn observe(&self, key: &Key) -> Observed {
-        let policy_key = key.sibling(names::network_policy(&key.name));
-        let ref_hash: Text = hash::name_hash(&key.name).into();
-        self.cx.store.read(|state| Observed {
-            key: key.clone(),
-            template: state.template(key),
-            policy: state.policy(&policy_key),
-            used: state.template_is_used(&key.namespace, &ref_hash),
+        let policy_name = names::network_policy(&key.name);
+        let policy_key = key.sibling(policy_name.as_str());
+        self.cx.store.read(|state| {
+            let template = state.template(key);
+            let created = state.pods_under(key).map(|pod| pod.head.created);
+            let pods = created.fold(None, |range, at| match range {
+                None => Some((at, at)),
+                Some((oldest, newest)) => Some((at.min(oldest), at.max(newest))),
+            });
+            Observed {
+                key: key.clone(),
+                rival: template.as_ref().and_then(|row| state.rival(row)),
+                template,
+                policy: state.policy(&policy_key),
+                fallen: state.fallen_policy(&policy_key),
+                policy_name,
+                used: state.template_is_used(key),
+                pods,
+            }
         })
     }
 
-    fn report_clash(&self, observed: &Observed, policy: &Key) {
-        let Some(template) = &observed.template else {
+    /// Writes the status where it differs, and tells trouble in an event when it is news.
+    async fn publish(
+        &self,
+        by: &Work,
+        observed: &Observed,
+        new: &TemplateStatus,
+    ) -> Result<(), Fault> {
+        let Some(template) = observed.template.as_deref() else {
+            return Ok(());
+        };
+        self.announce(template, new);
+        match status::patch(template, new) {
+            Some(patch) => act::publish(&self.cx, by, &template.head.key, &patch).await,
+            None => Ok(()),
+        }
+    }
+
+    fn announce(&self, template: &TemplateRow, new: &TemplateStatus) {
+        let key = &template.head.key;
+        let Some(condition) = new.conditions.get(condition::NETWORK_POLICY_READY) else {
             return;
         };
-        if !self.clashes.lock().insert(template.head.uid) {
+        let event = match &*condition.reason {
+            reason::CONFLICT => "NetworkPolicyConflict",
+            reason::HASH_COLLISION => "TemplateHashCollision",
+            reason::FAILED => "NetworkPolicyFailed",
+            _ => {
+                self.told.lock().remove(key);
+                return;
+            }
+        };
+        let already = template
+            .status
+            .conditions
+            .reason(condition::NETWORK_POLICY_READY)
+            == Some(&*condition.reason);
+        let before = self
+            .told
+            .lock()
+            .insert(key.clone(), condition.reason.clone());
+        if already || before.as_ref() == Some(&condition.reason) {
             return;
         }
         self.cx.events.record(Event {
             regarding: Regarding::template(&template.head),
             importance: Importance::Warning,
-            reason: "NetworkPolicyConflict",
+            reason: event,
             action: "Reconciling",
-            note: format!(
-                "NetworkPolicy {:?} exists and is not managed for this template; no pod of the template starts until it is renamed or removed",
-                &*policy.name
-            ),
+            note: condition.message.to_string(),
         });
     }
 }

@@ -1,20 +1,23 @@
 //! What to do for a template, as a plain function of what was observed.
 //!
 //! A policy must be there before the first pod of its template starts and stay until the last one is
-//! gone, also when the template itself goes first. It therefore has no owner reference: the operator
-//! deletes it when neither template nor sandboxes nor pods need it any more.
+//! gone, also when the template itself goes first, or becomes Unmanaged. It therefore has no owner
+//! reference: the operator deletes it when neither template nor sandboxes nor pods need it any more.
 
 use std::sync::Arc;
 
 use agent_sandbox_crds::labels;
 use agent_sandbox_crds::template::NetworkPolicyManagement;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::desired;
 use crate::config::PolicySettings;
 use crate::ident::{Key, Revision, Uid};
 use crate::merge;
+use crate::names;
 use crate::objects::{PolicyRow, TemplateRow, normal_form};
+use crate::store::Rival;
 
 /// Everything a plan may depend on.
 #[derive(Clone, Debug)]
@@ -23,10 +26,18 @@ pub struct Observed {
     pub key: Key,
     /// The template of that name.
     pub template: Option<Arc<TemplateRow>>,
-    /// The policy of the template's name.
+    /// The name of the template's policy.
+    pub policy_name: String,
+    /// The policy of that name.
     pub policy: Option<Arc<PolicyRow>>,
-    /// Whether a sandbox or a pod carries the template's hash.
+    /// The policy of that name which somebody deleted although pods need it, while the template was gone.
+    pub fallen: Option<Arc<PolicyRow>>,
+    /// Whether a sandbox or a pod of the template is left.
     pub used: bool,
+    /// When the oldest and the newest pod with the template's hash were created.
+    pub pods: Option<(Timestamp, Timestamp)>,
+    /// Who had the hash of the template's name first.
+    pub rival: Option<Rival>,
 }
 
 /// What to do.
@@ -51,7 +62,7 @@ pub enum PolicyStep {
     /// Delete it.
     Delete(Key, Uid, Revision),
     /// Somebody else's policy has the name; no pod of the template may start.
-    Clash(Key),
+    Clash,
 }
 
 /// Whether the operator keeps a policy for the template.
@@ -70,7 +81,7 @@ pub fn is_ours(policy: &PolicyRow, template: &TemplateRow) -> bool {
 }
 
 /// Decides what to do.
-pub fn plan(observed: &Observed, settings: &PolicySettings) -> Plan {
+pub fn plan(observed: &Observed, settings: &PolicySettings, now: Timestamp) -> Plan {
     let Some(template) = &observed.template else {
         return Plan {
             label: None,
@@ -82,10 +93,14 @@ pub fn plan(observed: &Observed, settings: &PolicySettings) -> Plan {
     }
     Plan {
         label: label(template),
-        policy: if is_managed(template) {
-            managed(template, observed.policy.as_deref(), settings)
+        policy: if !is_managed(template) {
+            unmanaged(template, observed, now)
+        } else if observed.rival.is_some() {
+            // Rules of two templates for the same pods add up to what neither allows. What there is
+            // already stays, for the pods that started under it.
+            PolicyStep::None
         } else {
-            unmanaged(template, observed.policy.as_deref())
+            managed(template, observed.policy.as_deref(), settings)
         },
     }
 }
@@ -99,39 +114,90 @@ fn label(template: &TemplateRow) -> Option<Box<Value>> {
     })
 }
 
-/// The policy of a template that is gone: kept while anything of the template is left.
+/// The policy of a template that is gone: kept, and made again when somebody deletes it, while anything of
+/// the template is left.
 fn abandoned(observed: &Observed) -> PolicyStep {
-    match &observed.policy {
-        Some(policy)
-            if !observed.used
-                && policy
-                    .template
-                    .as_ref()
-                    .is_some_and(|(name, _)| *name == observed.key.name) =>
-        {
-            PolicyStep::Delete(
-                policy.head.key.clone(),
-                policy.head.uid,
-                policy.head.revision,
-            )
-        }
+    let Some(policy) = &observed.policy else {
+        return match &observed.fallen {
+            Some(fallen) if observed.used => {
+                PolicyStep::Create(Box::new(desired::policy_again(fallen)))
+            }
+            _ => PolicyStep::None,
+        };
+    };
+    let of_this_name = policy
+        .template
+        .as_ref()
+        .is_some_and(|(name, _)| *name == observed.key.name);
+    if !of_this_name || policy.head.is_deleting() {
+        return PolicyStep::None;
+    }
+    match policy.kept_for {
+        Some(until) if !is_needed(observed, until) => delete(policy),
+        None if !observed.used => delete(policy),
         _ => PolicyStep::None,
     }
 }
 
-/// A template whose policy is its author's business. The author could as well have written rules that
-/// allow everything, so this takes effect at once.
-fn unmanaged(template: &TemplateRow, policy: Option<&PolicyRow>) -> PolicyStep {
-    match policy {
-        Some(policy) if is_ours(policy, template) && !policy.head.is_deleting() => {
-            PolicyStep::Delete(
-                policy.head.key.clone(),
-                policy.head.uid,
-                policy.head.revision,
-            )
-        }
-        _ => PolicyStep::None,
+/// A template whose policy has become its author's business. Pods that started under the operator's policy
+/// were promised it, so it stays until they are gone; a pod that starts later was not. The policy itself
+/// records the moment, for want of any other witness that a restart and a deleted template leave alive.
+fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> PolicyStep {
+    let Some(policy) = observed.policy.as_deref() else {
+        return PolicyStep::None;
+    };
+    if !is_ours(policy, template) || policy.head.is_deleting() {
+        return PolicyStep::None;
     }
+    let Some((_, newest)) = observed.pods else {
+        return delete(policy);
+    };
+    match policy.kept_for {
+        Some(until) if is_needed(observed, until) => PolicyStep::None,
+        Some(_) => delete(policy),
+        None => {
+            // The API server's clock dates the pods, and may be ahead of ours.
+            let until = now.max(newest);
+            let mut annotations = desired::policy_annotations(template);
+            if let Some(members) = annotations.as_object_mut() {
+                members.insert(names::POLICY_KEPT_FOR.to_owned(), json!(until.to_string()));
+            }
+            let mut metadata = Map::new();
+            metadata.insert("annotations".to_owned(), annotations);
+            if policy.head.owner.is_some() {
+                metadata.insert("ownerReferences".to_owned(), Value::Null);
+            }
+            patch(policy, metadata, Map::new())
+        }
+    }
+}
+
+/// Whether a pod is left that was created by then. Pods are dated in whole seconds, rounded down.
+fn is_needed(observed: &Observed, until: Timestamp) -> bool {
+    observed.pods.is_some_and(|(oldest, _)| oldest <= until)
+}
+
+fn delete(policy: &PolicyRow) -> PolicyStep {
+    PolicyStep::Delete(
+        policy.head.key.clone(),
+        policy.head.uid,
+        policy.head.revision,
+    )
+}
+
+/// A patch of the policy as it was seen.
+fn patch(
+    policy: &PolicyRow,
+    mut metadata: Map<String, Value>,
+    mut patch: Map<String, Value>,
+) -> PolicyStep {
+    metadata.insert("uid".to_owned(), json!(policy.head.uid.to_string()));
+    metadata.insert(
+        "resourceVersion".to_owned(),
+        json!(policy.head.revision.to_string()),
+    );
+    patch.insert("metadata".to_owned(), Value::Object(metadata));
+    PolicyStep::Patch(policy.head.key.clone(), Box::new(Value::Object(patch)))
 }
 
 fn managed(
@@ -146,18 +212,21 @@ fn managed(
         return PolicyStep::None;
     }
     if !is_ours(policy, template) {
-        return PolicyStep::Clash(policy.head.key.clone());
+        return PolicyStep::Clash;
     }
     let mut metadata = Map::new();
     let recorded = policy
         .template
         .as_ref()
         .is_some_and(|(_, uid)| uid.is(template.head.uid));
-    if !recorded {
-        metadata.insert(
-            "annotations".to_owned(),
-            desired::policy_annotations(template),
-        );
+    if !recorded || policy.kept_for.is_some() {
+        let mut annotations = desired::policy_annotations(template);
+        if policy.kept_for.is_some()
+            && let Some(members) = annotations.as_object_mut()
+        {
+            members.insert(names::POLICY_KEPT_FOR.to_owned(), Value::Null);
+        }
+        metadata.insert("annotations".to_owned(), annotations);
     }
     if policy.head.owner.is_some() {
         // Garbage collection must not take it away with the template.
@@ -170,21 +239,15 @@ fn managed(
         );
     }
     let wanted = normal_form(desired::policy_spec(template, settings));
-    let mut patch = Map::new();
+    let mut changes = Map::new();
     if wanted != *policy.spec {
         let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
         if let Some(spec) = merge::diff(&parse(&policy.spec), &parse(&wanted)) {
-            patch.insert("spec".to_owned(), spec);
+            changes.insert("spec".to_owned(), spec);
         }
     }
-    if metadata.is_empty() && patch.is_empty() {
+    if metadata.is_empty() && changes.is_empty() {
         return PolicyStep::None;
     }
-    metadata.insert("uid".to_owned(), json!(policy.head.uid.to_string()));
-    metadata.insert(
-        "resourceVersion".to_owned(),
-        json!(policy.head.revision.to_string()),
-    );
-    patch.insert("metadata".to_owned(), Value::Object(metadata));
-    PolicyStep::Patch(policy.head.key.clone(), Box::new(Value::Object(patch)))
+    patch(policy, metadata, changes)
 }

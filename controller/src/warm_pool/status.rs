@@ -1,5 +1,6 @@
 //! What a pool's status should say. Pure.
 
+use agent_sandbox_crds::condition::NETWORK_POLICY_READY;
 use agent_sandbox_crds::names;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -8,7 +9,6 @@ use super::plan::{Observed, is_unschedulable};
 use crate::config::PoolSettings;
 use crate::error::Fault;
 use crate::objects::{Condition, PoolRow, PoolStatus, Truth};
-use crate::sandbox::plan::Policy;
 
 /// Whether the pool gets to its size.
 pub const PROGRESSING: &str = "Progressing";
@@ -64,14 +64,22 @@ fn progress(
         let message = format!("SandboxTemplate {:?} not found", &*pool.template);
         return (Truth::False, SANDBOX_TEMPLATE_ERROR, message);
     }
-    if let Policy::Missing { name, .. } = &observed.policy {
-        // Normal for a moment after the template was created; told only when it lasts.
-        let waiting = observed.members.iter().any(|member| {
-            member.pod.is_none()
-                && now.duration_since(member.row.head.created) > jiff::SignedDuration::from_secs(10)
+    if let Some(message) = observed.policy.obstacle() {
+        // Normal for a moment after the template was created; told when it lasts, or when the template's
+        // own status says that it will.
+        let is_known = observed.template.as_ref().is_some_and(|template| {
+            let conditions = &template.status.conditions;
+            conditions
+                .get(NETWORK_POLICY_READY)
+                .is_some_and(|it| it.status == Truth::False)
         });
+        let waiting = is_known
+            || observed.members.iter().any(|member| {
+                member.pod.is_none()
+                    && now.duration_since(member.row.head.created)
+                        > jiff::SignedDuration::from_secs(10)
+            });
         if waiting {
-            let message = format!("waiting for NetworkPolicy {name:?}");
             return (Truth::False, SANDBOX_TEMPLATE_ERROR, message);
         }
     }

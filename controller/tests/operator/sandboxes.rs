@@ -685,3 +685,38 @@ async fn a_volume_name_that_two_sandboxes_share_is_the_firsts_and_a_mistake_of_t
         .unwrap();
     assert_eq!(owner["metadata"]["ownerReferences"][0]["name"], "b-c");
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_sandboxes_whose_names_share_a_hash_do_not_get_each_others_traffic() {
+    let harness = Harness::start();
+    let names = ["sandbox-0ac4t", "sandbox-yml5e"];
+    for name in names {
+        let more = json!({"service": true});
+        harness.model.create("sandboxes", sandbox(name, more));
+    }
+    for name in names {
+        harness.until_ready("sandboxes", name).await;
+    }
+    let hash = "agents.x-k8s.io/sandbox-name-hash";
+    let pods = harness.model.list("pods");
+    assert_eq!(
+        pods[0]["metadata"]["labels"][hash], pods[1]["metadata"]["labels"][hash],
+        "they do share it"
+    );
+    for name in names {
+        let service = harness.model.get("services", name).unwrap();
+        let selector = service["spec"]["selector"].as_object().unwrap();
+        let selected: Vec<&Value> = pods
+            .iter()
+            .filter(|pod| {
+                selector
+                    .iter()
+                    .all(|(key, value)| pod["metadata"]["labels"][key] == *value)
+            })
+            .map(|pod| &pod["metadata"]["name"])
+            .collect();
+        assert_eq!(selected, [name]);
+        assert!(ready(&harness.model, "sandboxes", name));
+    }
+    harness.assert_at_rest().await;
+}

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Harness, claim, condition, ready, template};
+use crate::harness::{Harness, claim, condition, ready, said, template};
 use crate::model::Mischief;
 
 #[tokio::test(start_paused = true)]
@@ -254,4 +254,267 @@ async fn a_policy_becomes_the_templates_by_its_record_and_pods_start() {
         .get("networkpolicies", "t-network-policy")
         .unwrap();
     assert!(policy["spec"]["egress"].is_array(), "{policy}");
+}
+
+const READY: &str = "NetworkPolicyReady";
+
+fn reason(model: &crate::model::Model, template: &str) -> String {
+    model
+        .get("sandboxtemplates", template)
+        .map(|template| said(&template, READY).1)
+        .unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_template_says_that_its_policy_is_in_place_and_rests() {
+    let harness = Harness::start();
+    harness.settle().await;
+    harness.model.take_writes();
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .eventually("Managed", |model| reason(model, "t") == "Managed")
+        .await;
+    harness.settle().await;
+    let mut writes: Vec<(&str, String, bool)> = harness
+        .model
+        .take_writes()
+        .into_iter()
+        .map(|call| (call.verb, call.resource, call.status))
+        .collect();
+    writes.sort();
+    assert_eq!(
+        writes,
+        [
+            ("create", "networkpolicies".to_owned(), false),
+            ("patch", "sandboxtemplates".to_owned(), false),
+            ("patch", "sandboxtemplates".to_owned(), true),
+        ]
+    );
+    harness.assert_at_rest().await;
+    harness.model.patch(
+        "sandboxtemplates",
+        "t",
+        json!({"spec": {"networkPolicy": {}}}),
+    );
+    harness
+        .eventually("the generation is acknowledged", |model| {
+            let template = model.get("sandboxtemplates", "t").unwrap();
+            template["status"]["observedGeneration"] == 2
+                && condition(&template, READY).unwrap()["observedGeneration"] == 2
+                && said(&template, READY) == ("True".to_owned(), "Managed".to_owned())
+        })
+        .await;
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_without_a_status_serves_as_well() {
+    let harness = Harness::start();
+    harness.model.disturb(|call| {
+        (call.resource == "sandboxtemplates" && call.status)
+            .then(|| Mischief::Refuse(404, "NotFound", "the server could not find it".to_owned()))
+    });
+    harness.pool("p", 1).await;
+    harness.assert_at_rest().await;
+    let foreign = json!({"metadata": {"name": "u-network-policy"}, "spec": {"podSelector": {}}});
+    harness.model.create("networkpolicies", foreign);
+    harness
+        .model
+        .create("sandboxtemplates", template("u", json!({})));
+    harness.pass(std::time::Duration::from_secs(120)).await;
+    let events = harness.model.list("events");
+    let told = events
+        .iter()
+        .filter(|event| event["reason"] == "NetworkPolicyConflict");
+    assert_eq!(told.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_a_policy_is_said_and_taken_back() {
+    let harness = Harness::start();
+    let foreign = json!({"metadata": {"name": "t-network-policy"}, "spec": {"podSelector": {}}});
+    harness.model.create("networkpolicies", foreign);
+    let refused = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let refuse = refused.clone();
+    harness.model.disturb(move |call| {
+        let hit = call.resource == "networkpolicies"
+            && call.verb == "create"
+            && refuse.load(std::sync::atomic::Ordering::SeqCst);
+        hit.then(|| Mischief::Refuse(403, "Forbidden", "exceeded quota".to_owned()))
+    });
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .eventually("Conflict", |model| reason(model, "t") == "Conflict")
+        .await;
+    harness.model.remove("networkpolicies", "t-network-policy");
+    harness
+        .eventually("Failed", |model| {
+            let template = model.get("sandboxtemplates", "t").unwrap();
+            said(&template, READY) == ("False".to_owned(), "Failed".to_owned())
+                && condition(&template, READY).unwrap()["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("exceeded quota")
+        })
+        .await;
+    refused.store(false, std::sync::atomic::Ordering::SeqCst);
+    harness
+        .eventually("Managed", |model| reason(model, "t") == "Managed")
+        .await;
+    harness.assert_at_rest().await;
+}
+
+/// Two names whose hash is the same.
+const TWINS: [&str; 2] = ["sandbox-0ac4t", "sandbox-yml5e"];
+
+/// A claim straight from a template.
+fn straight(name: &str, template: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"sandboxTemplateRef": {"name": template}, "warmpool": "none"}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_templates_whose_names_share_a_hash_the_younger_gets_no_pod() {
+    let harness = Harness::start();
+    let [first, second] = TWINS;
+    let strict = json!({"networkPolicy": {}});
+    harness
+        .model
+        .create("sandboxtemplates", template(first, strict));
+    harness.model.create("sandboxclaims", straight("a", first));
+    harness.until_ready("sandboxclaims", "a").await;
+    harness.settle().await;
+
+    harness
+        .model
+        .create("sandboxtemplates", template(second, json!({})));
+    let pool = crate::harness::warm_pool("p", second, 1);
+    harness.model.create("sandboxwarmpools", pool);
+    harness.model.create("sandboxclaims", straight("b", second));
+    harness
+        .eventually("everybody says why", |model| {
+            let claim = model.get("sandboxclaims", "b").unwrap();
+            let pool = model.get("sandboxwarmpools", "p").unwrap();
+            let told = condition(&claim, "Ready").and_then(|it| it["message"].as_str());
+            reason(model, second) == "HashCollision"
+                && told.is_some_and(|message| message.contains("hash"))
+                && said(&pool, "Progressing").1 == "SandboxTemplateError"
+        })
+        .await;
+    harness.pass(std::time::Duration::from_secs(120)).await;
+    let events = harness.model.list("events");
+    let told = events
+        .iter()
+        .filter(|event| event["reason"] == "TemplateHashCollision");
+    assert_eq!(told.count(), 1);
+    assert_eq!(harness.model.list("pods").len(), 1, "none but the first's");
+    let policies = harness.model.list("networkpolicies");
+    assert_eq!(policies.len(), 1, "rules of two templates would add up");
+    assert_eq!(reason(&harness.model, first), "Managed");
+    harness.assert_at_rest().await;
+
+    // The first is deleted, and still covers the pod of its claim.
+    harness.model.delete("sandboxtemplates", first);
+    harness.settle().await;
+    assert_eq!(reason(&harness.model, second), "HashCollision");
+    assert_eq!(harness.model.list("pods").len(), 1);
+    harness.model.delete("sandboxclaims", "a");
+    harness.until_ready("sandboxclaims", "b").await;
+    harness
+        .eventually("Managed", |model| reason(model, second) == "Managed")
+        .await;
+    let policies = harness.model.list("networkpolicies");
+    assert_eq!(policies.len(), 1);
+    assert!(policies[0]["spec"]["egress"][0]["to"].is_array());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_template_switched_to_unmanaged_keeps_its_policy_for_the_pods_from_before() {
+    let mut harness = Harness::start();
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness.model.create("sandboxclaims", straight("a", "t"));
+    harness.until_ready("sandboxclaims", "a").await;
+    harness.settle().await;
+    let switch = |to: &str| {
+        let patch = json!({"spec": {"networkPolicyManagement": to}});
+        harness.model.patch("sandboxtemplates", "t", patch);
+    };
+    let kept = |model: &crate::model::Model| {
+        let policy = model.get("networkpolicies", "t-network-policy").unwrap();
+        policy["metadata"]["annotations"]["agents.x-k8s.io/policy-kept-for-pods-until"].is_string()
+    };
+    switch("Unmanaged");
+    harness
+        .eventually("Retained", |model| reason(model, "t") == "Retained")
+        .await;
+    assert!(kept(&harness.model));
+    switch("Managed");
+    harness
+        .eventually("Managed", |model| reason(model, "t") == "Managed")
+        .await;
+    assert!(!kept(&harness.model));
+    switch("Unmanaged");
+    harness
+        .eventually("Retained", |model| reason(model, "t") == "Retained")
+        .await;
+    harness.assert_at_rest().await;
+
+    // A pod that starts later was promised nothing; and nothing is kept in memory.
+    harness.model.create("sandboxclaims", straight("b", "t"));
+    harness.until_ready("sandboxclaims", "b").await;
+    harness.stop().await;
+    harness.run(agent_sandbox_controller::Config::default());
+    harness.assert_at_rest().await;
+    assert_eq!(harness.model.list("networkpolicies").len(), 1);
+    harness.model.delete("sandboxclaims", "a");
+    harness
+        .eventually(
+            "the policy goes with the last pod it is kept for",
+            |model| model.list("networkpolicies").is_empty() && reason(model, "t") == "Unmanaged",
+        )
+        .await;
+    assert!(ready(&harness.model, "sandboxclaims", "b"));
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_deleted_after_its_template_is_made_again_while_pods_live() {
+    let harness = Harness::start();
+    let rules = json!({"networkPolicy": {"egress": [{"ports": [{"port": 53}]}]}});
+    harness
+        .model
+        .create("sandboxtemplates", template("t", rules));
+    harness.model.create("sandboxclaims", straight("a", "t"));
+    harness.until_ready("sandboxclaims", "a").await;
+    harness.model.delete("sandboxtemplates", "t");
+    harness.settle().await;
+    let before = harness
+        .model
+        .get("networkpolicies", "t-network-policy")
+        .unwrap();
+    harness.model.remove("networkpolicies", "t-network-policy");
+    harness
+        .eventually("it is back", |model| {
+            let policy = model.get("networkpolicies", "t-network-policy");
+            policy.is_some_and(|policy| {
+                // An empty list of rules and none are the same.
+                ["podSelector", "policyTypes", "egress"]
+                    .iter()
+                    .all(|member| policy["spec"][member] == before["spec"][member])
+            })
+        })
+        .await;
+    harness.assert_at_rest().await;
+    harness.model.delete("sandboxclaims", "a");
+    harness
+        .eventually("it goes with the last pod", |model| {
+            model.list("networkpolicies").is_empty()
+        })
+        .await;
+    harness.assert_at_rest().await;
 }

@@ -15,6 +15,9 @@ pub const POD_SCHEDULED: &str = "PodScheduled";
 /// The pod has run to its end.
 pub const FINISHED: &str = "Finished";
 
+/// The policy that a template calls for is in place, so that its pods may start.
+pub const NETWORK_POLICY_READY: &str = "NetworkPolicyReady";
+
 /// The longest message the CRDs accept, in characters.
 pub const MAX_MESSAGE: usize = 32_768;
 /// The longest reason the CRDs accept, in characters.

@@ -56,5 +56,18 @@ pub const SANDBOX_MISSING: &str = "SandboxMissing";
 /// Claim Ready: the sandbox has not said anything yet.
 pub const SANDBOX_NOT_READY: &str = "SandboxNotReady";
 
+/// `NetworkPolicyReady` True: the policy is there and as the template has it.
+pub const MANAGED: &str = "Managed";
+/// `NetworkPolicyReady` True: the template is Unmanaged by now, and pods from before are still covered.
+pub const RETAINED: &str = "Retained";
+/// `NetworkPolicyReady` False: the template is Unmanaged; its author looks after policies.
+pub const UNMANAGED: &str = "Unmanaged";
+/// `NetworkPolicyReady` False: somebody else's policy has the name. No pod starts.
+pub const CONFLICT: &str = "Conflict";
+/// `NetworkPolicyReady` False: another template's name has the same hash and was first. No pod starts.
+pub const HASH_COLLISION: &str = "HashCollision";
+/// `NetworkPolicyReady` False: the policy could not be written; retried.
+pub const FAILED: &str = "Failed";
+
 /// Stands in for a reason that the CRDs would refuse.
 pub const UNKNOWN: &str = "Unknown";

@@ -15,7 +15,7 @@ use crate::claim::{SandboxClaim, SandboxClaimSpec, SandboxClaimStatus};
 use crate::sandbox::{Sandbox, SandboxSpec, SandboxStatus};
 use crate::schema::PodSpecSchema;
 use crate::schema::structural::{insert, property_mut, structural};
-use crate::template::{SandboxTemplate, SandboxTemplateSpec};
+use crate::template::{SandboxTemplate, SandboxTemplateSpec, SandboxTemplateStatus};
 use crate::warm_pool::{SandboxWarmPool, SandboxWarmPoolSpec, SandboxWarmPoolStatus};
 use crate::{DEPRECATED_VERSION, STORED_VERSION};
 
@@ -140,12 +140,19 @@ pub fn template() -> CustomResourceDefinition {
     let schema = object(
         "What sandboxes are made of, and the rules for those who claim them.",
         &structural::<SandboxTemplateSpec>(PodSpecSchema::Full),
-        None,
+        Some(&structural::<SandboxTemplateStatus>(PodSpecSchema::Full)),
     );
     let version = Version {
         schema,
-        columns: vec![],
-        subresources: None,
+        columns: vec![
+            column(
+                "NetworkPolicy",
+                "string",
+                ".status.conditions[?(@.type=='NetworkPolicyReady')].reason",
+            ),
+            age_column(),
+        ],
+        subresources: status_subresource(),
     };
     definition::<SandboxTemplate>(version.clone(), version)
 }

@@ -88,7 +88,13 @@ fn printer_columns() {
             columns(&claim(), name),
             [ready, "Sandbox: string: .status.sandbox.name", reason, age]
         );
-        assert_eq!(columns(&template(), name), [""; 0]);
+        assert_eq!(
+            columns(&template(), name),
+            [
+                "NetworkPolicy: string: .status.conditions[?(@.type=='NetworkPolicyReady')].reason",
+                age
+            ]
+        );
         assert_eq!(
             columns(&warm_pool(), name),
             [
@@ -114,7 +120,7 @@ fn subresources() {
     assert_eq!(found(&sandbox, "v1alpha1"), (true, true));
     for name in ["v1beta1", "v1alpha1"] {
         assert_eq!(found(&claim(), name), (true, false));
-        assert_eq!(found(&template(), name), (false, false));
+        assert_eq!(found(&template(), name), (true, false));
         assert_eq!(found(&warm_pool(), name), (true, true));
     }
 }
@@ -164,7 +170,10 @@ fn spec_and_status_fields() {
         "envVarsInjectionPolicy networkPolicy networkPolicyManagement podTemplate service \
          volumeClaimTemplates volumeClaimTemplatesPolicy"
     );
-    assert_eq!(fields(&template(), "status"), "");
+    assert_eq!(
+        fields(&template(), "status"),
+        "conditions observedGeneration"
+    );
     assert_eq!(
         fields(&warm_pool(), "spec"),
         "replicas sandboxTemplateRef updateStrategy"

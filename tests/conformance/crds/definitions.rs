@@ -90,6 +90,7 @@ async fn show_in_discovery() -> Result<()> {
             [
                 "sandboxclaims/status:SandboxClaim:",
                 "sandboxclaims:SandboxClaim:sandboxclaim",
+                "sandboxtemplates/status:SandboxTemplate:",
                 "sandboxtemplates:SandboxTemplate:sandboxtemplate",
                 "sandboxwarmpools/scale:Scale:",
                 "sandboxwarmpools/status:SandboxWarmPool:",
@@ -176,7 +177,15 @@ async fn print_their_columns() -> Result<()> {
             "Name Ready Sandbox Reason Age",
             json!(["a", "True", "box", "DependenciesReady"]),
         ),
-        (TEMPLATE, blueprint(|_| {}), None, "Name Age", json!(["a"])),
+        (
+            TEMPLATE,
+            blueprint(|_| {}),
+            Some(json!({ "conditions": [
+                condition("NetworkPolicyReady", &json!({ "reason": "Managed" })),
+            ] })),
+            "Name NetworkPolicy Age",
+            json!(["a", "Managed"]),
+        ),
         (
             POOL,
             pool_spec,

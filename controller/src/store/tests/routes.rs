@@ -258,26 +258,142 @@ fn a_node_that_falls_ill_reorders_its_members() {
     assert_eq!(&*picked.head.key.name, "m2");
 }
 
+/// Two names whose hash is the same.
+const TWINS: [&str; 2] = ["sandbox-0ac4t", "sandbox-yml5e"];
+
+fn template(name: &str, number: u64, created: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "uid": uid(number), "creationTimestamp": created},
+        "spec": {"podTemplate": {"spec": {}}},
+    })
+}
+
+/// A sandbox that a pool made from a template, and its pod.
+fn made_from(template: &str, name: &str, number: u64) -> (Value, Value) {
+    let hash = agent_sandbox_crds::hash::name_hash(template);
+    let labels = json!({"agents.x-k8s.io/sandbox-template-ref-hash": hash});
+    let sandbox = json!({"metadata": {
+        "name": name, "uid": uid(number), "labels": labels,
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "annotations": {"agents.x-k8s.io/sandbox-template-ref": template},
+        "ownerReferences": owner("SandboxWarmPool", "p", &uid(8)),
+    }});
+    let pod = json!({"metadata": {
+        "name": name, "uid": uid(number + 1), "labels": labels,
+        "ownerReferences": owner("Sandbox", name, &uid(number)),
+    }});
+    (sandbox, pod)
+}
+
 #[test]
 fn a_template_is_in_use_while_a_sandbox_or_pod_carries_its_hash() {
     let mut fixture = Fixture::new();
-    let labels = json!({"agents.x-k8s.io/sandbox-template-ref-hash": "abcd"});
     let used = |fixture: &Fixture| {
         fixture
             .store
-            .read(|state| state.template_is_used(&"n".into(), &"abcd".into()))
+            .read(|state| state.template_is_used(&Key::new("n", "t")))
     };
-    fixture.see::<SandboxRow>(json!({"metadata": {"name": "s", "uid": uid(1), "labels": labels}}));
-    fixture.see::<PodRow>(json!({"metadata": {"name": "s", "uid": uid(2), "labels": labels}}));
-    let sandbox = fixture
-        .wire::<SandboxRow>(json!({"metadata": {"name": "s", "uid": uid(1), "labels": labels}}));
+    let (sandbox, pod) = made_from("t", "s", 1);
+    fixture.see::<SandboxRow>(sandbox.clone());
+    fixture.see::<PodRow>(pod.clone());
+    let sandbox = fixture.wire::<SandboxRow>(sandbox);
     fixture
         .store
         .observe_deleted::<SandboxRow>(sandbox)
         .unwrap();
     assert!(used(&fixture));
-    let pod =
-        fixture.wire::<PodRow>(json!({"metadata": {"name": "s", "uid": uid(2), "labels": labels}}));
+    let pod = fixture.wire::<PodRow>(pod);
     fixture.store.observe_deleted::<PodRow>(pod).unwrap();
     assert!(!used(&fixture));
+}
+
+#[test]
+fn what_another_template_of_the_hash_needs_is_no_use_of_this_one() {
+    let mut fixture = Fixture::new();
+    let (sandbox, pod) = made_from(TWINS[1], "s", 1);
+    fixture.see::<SandboxRow>(sandbox);
+    fixture.see::<PodRow>(pod);
+    let used = |fixture: &Fixture, name: &str| {
+        fixture
+            .store
+            .read(|state| state.template_is_used(&Key::new("n", name)))
+    };
+    assert!(!used(&fixture, TWINS[0]) && used(&fixture, TWINS[1]));
+    let (_, mut stray) = made_from(TWINS[1], "stray", 11);
+    stray["metadata"]["ownerReferences"] = json!([]);
+    fixture.see::<PodRow>(stray);
+    assert!(used(&fixture, TWINS[0]), "it may be this one's");
+}
+
+#[test]
+fn the_older_of_two_templates_has_their_hash_and_what_is_left_of_it_keeps_it() {
+    let mut fixture = Fixture::new();
+    let rival = |fixture: &Fixture, name: &str| {
+        fixture.store.read(|state| {
+            let row = state.template(&Key::new("n", name)).unwrap();
+            state
+                .rival(&row)
+                .map(|it| (it.template.to_string(), it.is_gone))
+        })
+    };
+    fixture.see::<TemplateRow>(template(TWINS[1], 21, "2026-01-01T00:00:00Z"));
+    fixture.see::<TemplateRow>(template(TWINS[0], 20, "2026-01-01T01:00:00Z"));
+    assert_eq!(rival(&fixture, TWINS[1]), None);
+    assert_eq!(
+        rival(&fixture, TWINS[0]),
+        Some((TWINS[1].to_owned(), false))
+    );
+
+    let (sandbox, _) = made_from(TWINS[1], "s", 1);
+    fixture.see::<SandboxRow>(sandbox.clone());
+    fixture.queued();
+    let gone = fixture.wire::<TemplateRow>(template(TWINS[1], 21, "2026-01-01T00:00:00Z"));
+    fixture.store.observe_deleted::<TemplateRow>(gone).unwrap();
+    assert_eq!(rival(&fixture, TWINS[0]), Some((TWINS[1].to_owned(), true)));
+    assert!(
+        fixture.queued().contains(&format!("template {}", TWINS[0])),
+        "it may say something else now"
+    );
+    let gone = fixture.wire::<SandboxRow>(sandbox);
+    fixture.store.observe_deleted::<SandboxRow>(gone).unwrap();
+    assert_eq!(rival(&fixture, TWINS[0]), None);
+    assert!(
+        fixture.queued().contains(&format!("template {}", TWINS[0])),
+        "its time has come"
+    );
+}
+
+#[test]
+fn a_templates_own_word_wakes_nobody_unless_it_changes_what_they_may_do() {
+    let mut fixture = Fixture::new();
+    let pool = json!({
+        "metadata": {"name": "p", "uid": uid(8)},
+        "spec": {"sandboxTemplateRef": {"name": "t"}},
+    });
+    fixture.see::<PoolRow>(pool);
+    let (sandbox, _) = made_from("t", "s", 1);
+    fixture.see::<SandboxRow>(sandbox);
+    let mut row = template("t", 20, "2026-01-01T00:00:00Z");
+    fixture.see::<TemplateRow>(row.clone());
+    assert_eq!(fixture.queued(), ["pool p", "sandbox s", "template t"]);
+    row["status"] = json!({"conditions": [condition("NetworkPolicyReady", "True", "Managed")]});
+    fixture.see::<TemplateRow>(row.clone());
+    assert_eq!(fixture.queued(), ["pool p", "sandbox s", "template t"]);
+    row["status"]["observedGeneration"] = json!(1);
+    fixture.see::<TemplateRow>(row.clone());
+    assert_eq!(fixture.queued(), ["template t"]);
+    row["spec"]["networkPolicyManagement"] = json!("Unmanaged");
+    fixture.see::<TemplateRow>(row);
+    assert_eq!(fixture.queued(), ["pool p", "sandbox s", "template t"]);
+}
+
+#[test]
+fn a_sandbox_that_is_gone_is_looked_at_once_more() {
+    let mut fixture = Fixture::new();
+    let bare = json!({"metadata": {"name": "s", "uid": uid(1)}, "spec": {}});
+    fixture.see::<SandboxRow>(bare.clone());
+    fixture.queued();
+    let gone = fixture.wire::<SandboxRow>(bare);
+    fixture.store.observe_deleted::<SandboxRow>(gone).unwrap();
+    assert_eq!(fixture.queued(), ["sandbox s"], "so that it is forgotten");
 }

@@ -1,5 +1,7 @@
 //! The pure parts of the template controller.
 
+mod status;
+
 use std::sync::Arc;
 
 use agent_sandbox_crds::labels;
@@ -8,8 +10,10 @@ use serde_json::{Value, json};
 use super::desired;
 use super::plan::{Observed, Plan, PolicyStep, plan};
 use crate::config::PolicySettings;
-use crate::fixtures::{owner, row, uid};
+use crate::fixtures::{at, owner, row, uid};
+use crate::names;
 use crate::objects::{PolicyRow, TemplateRow};
+use crate::store::Rival;
 
 fn template(spec: Value) -> Arc<TemplateRow> {
     let mut object = json!({
@@ -30,15 +34,32 @@ fn policy_of(template: &TemplateRow, settings: &PolicySettings) -> Value {
     policy
 }
 
-fn decide(template: Option<Arc<TemplateRow>>, policy: Option<Value>, used: bool) -> Plan {
-    let key = crate::ident::Key::new("n", "t");
-    let observed = Observed {
-        key,
+/// Noon, as the moment of every decision.
+const NOW: &str = "2026-01-01T12:00:00Z";
+
+fn observed(template: Option<Arc<TemplateRow>>, policy: Option<Value>, used: bool) -> Observed {
+    Observed {
+        key: crate::ident::Key::new("n", "t"),
         template,
+        policy_name: "t-network-policy".to_owned(),
         policy: policy.map(row::<PolicyRow>),
+        fallen: None,
         used,
-    };
-    plan(&observed, &PolicySettings::default())
+        pods: used.then(|| (at("2026-01-01T11:00:00Z"), at("2026-01-01T11:30:00Z"))),
+        rival: None,
+    }
+}
+
+fn decide_on(observed: &Observed) -> Plan {
+    plan(observed, &PolicySettings::default(), at(NOW))
+}
+
+fn decide(template: Option<Arc<TemplateRow>>, policy: Option<Value>, used: bool) -> Plan {
+    decide_on(&observed(template, policy, used))
+}
+
+fn unmanaged() -> Arc<TemplateRow> {
+    template(json!({"networkPolicyManagement": "Unmanaged"}))
 }
 
 #[test]
@@ -195,7 +216,7 @@ fn a_policy_of_an_older_controller_or_an_earlier_template_is_taken_over() {
     assert!(patch["metadata"].as_object().unwrap()["ownerReferences"].is_null());
     assert!(patch["metadata"]["annotations"].is_object());
     let mut earlier = policy_of(&managed, &settings);
-    earlier["metadata"]["annotations"][crate::names::POLICY_TEMPLATE_UID] = json!(uid(99));
+    earlier["metadata"]["annotations"][names::POLICY_TEMPLATE_UID] = json!(uid(99));
     assert!(matches!(
         decide(Some(managed), Some(earlier), true).policy,
         PolicyStep::Patch(..)
@@ -206,10 +227,9 @@ fn a_policy_of_an_older_controller_or_an_earlier_template_is_taken_over() {
 fn somebody_elses_policy_is_left_alone() {
     let foreign = json!({"metadata": {"name": "t-network-policy"}, "spec": {"podSelector": {}}});
     let managed = decide(Some(template(json!({}))), Some(foreign.clone()), true);
-    assert!(matches!(managed.policy, PolicyStep::Clash(_)));
-    let unmanaged = template(json!({"networkPolicyManagement": "Unmanaged"}));
+    assert!(matches!(managed.policy, PolicyStep::Clash));
     assert_eq!(
-        decide(Some(unmanaged), Some(foreign.clone()), true).policy,
+        decide(Some(unmanaged()), Some(foreign.clone()), true).policy,
         PolicyStep::None
     );
     assert_eq!(decide(None, Some(foreign), false).policy, PolicyStep::None);
@@ -227,11 +247,88 @@ fn the_policy_goes_when_nothing_needs_it() {
         decide(None, Some(policy.clone()), false).policy,
         PolicyStep::Delete(..)
     ));
-    let unmanaged = template(json!({"networkPolicyManagement": "Unmanaged"}));
     assert!(matches!(
-        decide(Some(unmanaged), Some(policy), true).policy,
+        decide(Some(unmanaged()), Some(policy), false).policy,
         PolicyStep::Delete(..)
     ));
+}
+
+#[test]
+fn an_unmanaged_template_keeps_its_policy_for_the_pods_from_before() {
+    let policy = policy_of(&template(json!({})), &PolicySettings::default());
+    let mut seen = observed(Some(unmanaged()), Some(policy.clone()), true);
+    let PolicyStep::Patch(_, patch) = decide_on(&seen).policy else {
+        panic!("the moment is not recorded");
+    };
+    assert_eq!(
+        patch["metadata"]["annotations"][names::POLICY_KEPT_FOR],
+        NOW
+    );
+    // The API server's clock may be ahead, and the youngest pod still counts.
+    seen.pods = Some((at("2026-01-01T11:00:00Z"), at("2026-01-01T12:00:07Z")));
+    let PolicyStep::Patch(_, patch) = decide_on(&seen).policy else {
+        panic!("the moment is not recorded");
+    };
+    assert_eq!(
+        patch["metadata"]["annotations"][names::POLICY_KEPT_FOR],
+        "2026-01-01T12:00:07Z"
+    );
+    let mut kept = policy;
+    kept["metadata"]["annotations"][names::POLICY_KEPT_FOR] = json!("2026-01-01T11:30:00Z");
+    for template in [Some(unmanaged()), None] {
+        let mut seen = observed(template, Some(kept.clone()), true);
+        for (oldest, stays) in [
+            ("2026-01-01T11:00:00Z", true),
+            ("2026-01-01T11:30:00Z", true),
+            ("2026-01-01T11:30:01Z", false),
+        ] {
+            seen.pods = Some((at(oldest), at("2026-01-01T11:59:00Z")));
+            let step = decide_on(&seen).policy;
+            assert_eq!(step == PolicyStep::None, stays, "{oldest}: {step:?}");
+            assert_eq!(matches!(step, PolicyStep::Delete(..)), !stays, "{oldest}");
+        }
+        seen.pods = None;
+        assert!(matches!(decide_on(&seen).policy, PolicyStep::Delete(..)));
+    }
+    let PolicyStep::Patch(_, patch) = decide(Some(template(json!({}))), Some(kept), true).policy
+    else {
+        panic!("managed again, and still marked as kept");
+    };
+    let annotations = patch["metadata"]["annotations"].as_object().unwrap();
+    assert!(annotations[names::POLICY_KEPT_FOR].is_null());
+}
+
+#[test]
+fn a_policy_that_fell_with_nothing_left_to_tell_its_rules_is_made_again() {
+    let custom = template(json!({"networkPolicy": {"egress": [{"ports": [{"port": 53}]}]}}));
+    let policy = policy_of(&custom, &PolicySettings::default());
+    let mut seen = observed(None, None, true);
+    assert_eq!(decide_on(&seen), Plan::default());
+    seen.fallen = Some(row(policy.clone()));
+    let PolicyStep::Create(again) = decide_on(&seen).policy else {
+        panic!("not made again");
+    };
+    let (before, after): (Arc<PolicyRow>, Arc<PolicyRow>) = (row(policy), row(*again));
+    assert_eq!(before.spec, after.spec);
+    assert_eq!(before.template, after.template);
+    assert_eq!(before.ref_hash(), after.ref_hash());
+    assert!(after.ref_hash().is_some());
+    seen.used = false;
+    assert_eq!(decide_on(&seen), Plan::default());
+}
+
+#[test]
+fn a_template_that_came_second_to_its_hash_gets_no_policy() {
+    let mut seen = observed(Some(template(json!({}))), None, true);
+    seen.rival = Some(Rival {
+        template: "u".into(),
+        is_gone: false,
+    });
+    assert_eq!(decide_on(&seen), Plan::default());
+    let mut bent = policy_of(&template(json!({})), &PolicySettings::default());
+    bent["spec"]["egress"] = json!([]);
+    seen.policy = Some(row(bent));
+    assert_eq!(decide_on(&seen), Plan::default(), "what is there stays");
 }
 
 #[test]
