@@ -29,7 +29,7 @@ use crate::context::Context;
 use crate::events::{Events, Recorder};
 use crate::expiry::{Deadlines, Target};
 use crate::fence::Fence;
-use crate::ident::{Key, Text};
+use crate::ident::Key;
 use crate::lanes::Lanes;
 use crate::lease::{Lease, Standing};
 use crate::metrics::Metrics;
@@ -41,7 +41,7 @@ use crate::queue::{Next, Priority, Queue};
 use crate::sandbox::Sandboxes;
 use crate::store::{Queues, Store, Stored};
 use crate::template::Templates;
-use crate::trace::{Span, Tracer};
+use crate::trace::{About, Span, Tracer};
 use crate::warm_pool::{Pools, Staleness};
 use crate::watch::{Handle, Scope, Watch};
 
@@ -271,7 +271,7 @@ impl Controller {
             .config
             .leader_election
             .clone()
-            .map(|settings| Lease::new(cx.api.clone(), settings, fence, cx.clock.clone()));
+            .map(|settings| Lease::new(&cx.api, settings, fence, cx.clock.clone()));
         let lease_name = cx
             .config
             .leader_election
@@ -547,9 +547,9 @@ trait Reconcile: Send + Sync + 'static {
     /// What its passes are called in traces, if they are traced.
     const SPAN: Option<&'static str>;
 
-    /// The trace that an object belongs to, as annotated.
-    fn carrier(&self, _key: &Key) -> Option<Text> {
-        None
+    /// What traces say of an object.
+    fn about(&self, _key: &Key) -> About {
+        About::default()
     }
 
     /// One pass over one object.
@@ -560,8 +560,8 @@ impl Reconcile for Sandboxes {
     const NAME: &'static str = "sandbox";
     const SPAN: Option<&'static str> = Some("ReconcileSandbox");
 
-    fn carrier(&self, key: &Key) -> Option<Text> {
-        self.trace_context(key)
+    fn about(&self, key: &Key) -> About {
+        self.traced_as(key).unwrap_or_default()
     }
 
     async fn pass(&self, key: &Key, span: &Span) -> Next {
@@ -573,8 +573,8 @@ impl Reconcile for Claims {
     const NAME: &'static str = "sandboxclaim";
     const SPAN: Option<&'static str> = Some("ReconcileSandboxClaim");
 
-    fn carrier(&self, key: &Key) -> Option<Text> {
-        self.trace_context(key)
+    fn about(&self, key: &Key) -> About {
+        self.traced_as(key).unwrap_or_default()
     }
 
     async fn pass(&self, key: &Key, span: &Span) -> Next {
@@ -667,10 +667,10 @@ async fn work<R: Reconcile>(
         let turn = metrics.passes.begin(R::NAME, waited);
         let span = tracing::debug_span!("reconcile", controller = R::NAME, object = %key);
         // A defect in one pass must not take the worker, and with it all other objects, along.
-        let mut traced = R::SPAN.map_or_else(Span::off, |name| {
-            tracer.pass(name, &key, || reconciler.carrier(&key))
+        let mut work = R::SPAN.map_or_else(Span::off, |name| {
+            tracer.pass(name, &key, || reconciler.about(&key))
         });
-        let pass = reconciler.pass(&key, &traced).instrument(span);
+        let pass = reconciler.pass(&key, &work).instrument(span);
         let guarded = AssertUnwindSafe(pass).catch_unwind();
         let next = guarded.await.unwrap_or_else(|_| {
             tracing::error!(controller = R::NAME, object = %key, "a pass panicked; it is retried");
@@ -683,10 +683,10 @@ async fn work<R: Reconcile>(
             Next::Retry | Next::RetryAfter(_) => "error",
         };
         if result == "error" {
-            traced.fail("the pass failed and is repeated");
+            work.fail("the pass failed and is repeated");
         }
-        traced.text("result", || result.to_owned());
-        drop(traced);
+        work.text("result", || result.to_owned());
+        drop(work);
         queue.finish(&key, next);
         turn.end(result, started.elapsed());
     }

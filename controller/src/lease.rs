@@ -72,7 +72,7 @@ pub enum Standing {
 
 impl Lease {
     /// A replica that has not tried yet. `fence` is opened while it leads.
-    pub fn new(api: Api, settings: LeaderElection, fence: Fence, clock: Clock) -> Self {
+    pub fn new(api: &Api, settings: LeaderElection, fence: Fence, clock: Clock) -> Self {
         Self {
             // So many calls that hang fit between two renewals.
             api: api.unhindered(settings.renew_deadline / 4),
@@ -144,9 +144,8 @@ impl Lease {
                 () = fence.closed_or_over() => break,
             };
             match renewed {
-                Ok(Standing::Leader) => {}
                 Ok(Standing::Standby) if self.is_held_by_another() => break,
-                Ok(Standing::Standby) => {}
+                Ok(Standing::Leader | Standing::Standby) => {}
                 Err(error) => tracing::warn!(%error, "the lease could not be renewed"),
             }
         }

@@ -4,10 +4,20 @@ use std::process::ExitCode;
 
 use agent_sandbox_controller::args::Args;
 use agent_sandbox_service::causes;
-use clap::Parser;
 
 fn main() -> ExitCode {
-    match Args::parse().run() {
+    let arguments = match Args::read(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are answers, and the rest is the user's to mend.
+            let asked = error.exit_code() == 0;
+            if error.print().is_ok() && asked {
+                return ExitCode::SUCCESS;
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    match arguments.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);

@@ -7,12 +7,21 @@ use std::time::SystemTime;
 use agent_sandbox_service::otlp::{self, Exporter, SpanContext, SpanEvent, SpanId, SpanKind};
 use serde::Deserialize;
 
-use crate::ident::Key;
+use crate::ident::{Key, Text};
 
 /// Where spans go, if anywhere. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Tracer {
     exporter: Option<Exporter>,
+}
+
+/// What an object says about the work on it.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The annotation with the trace's context.
+    pub context: Option<Text>,
+    /// The client that asked for the object, normalised.
+    pub creator: Option<&'static str>,
 }
 
 /// The annotation's content: headers of W3C trace context, as JSON.
@@ -46,31 +55,30 @@ impl Tracer {
         }
     }
 
-    /// Begins a pass over an object, below the context that `carrier` finds on it. A context that
-    /// cannot be read is reported and left out.
-    pub fn pass<T: AsRef<str>>(
-        &self,
-        name: &'static str,
-        key: &Key,
-        carrier: impl FnOnce() -> Option<T>,
-    ) -> Span {
+    /// Begins a pass over an object, below the context that it carries. A context that cannot be read
+    /// is reported and left out.
+    pub fn pass(&self, name: &'static str, key: &Key, about: impl FnOnce() -> About) -> Span {
         let Some(exporter) = &self.exporter else {
             return Span(None);
         };
-        let parent = carrier().and_then(|text| {
-            let context = parse(text.as_ref());
-            if context.is_none() {
+        let About { context, creator } = about();
+        let parent = context.and_then(|text| {
+            let parent = parse(&text);
+            if parent.is_none() {
                 tracing::info!(
                     object = %key,
-                    text = text.as_ref(),
+                    %text,
                     "no trace context: expected JSON with a traceparent"
                 );
             }
-            context
+            parent
         });
         let mut span = Span::begin(exporter, parent, name);
         span.text("k8s.namespace.name", || key.namespace.to_string());
         span.text("k8s.object.name", || key.name.to_string());
+        if let Some(creator) = creator {
+            span.text("agent_sandbox.created_by", || creator.to_owned());
+        }
         span
     }
 }
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn without_an_exporter_nothing_is_computed() {
         let tracer = Tracer::default();
-        let mut span = tracer.pass("p", &Key::new("n", "a"), || -> Option<&str> {
+        let mut span = tracer.pass("p", &Key::new("n", "a"), || {
             unreachable!("nobody asks for the context")
         });
         span.text("k", || unreachable!("nobody asks for text"));

@@ -65,7 +65,7 @@ async fn the_lease_does_not_wait_behind_the_workers() {
     let fence = Fence::closed();
     let api = limited(&client, &fence);
     let settings = LeaderElection::new("n", "a");
-    let mut lease = Lease::new(api.clone(), settings, fence, Clock::system());
+    let mut lease = Lease::new(&api, settings, fence, Clock::system());
     let waiting = futures::future::join_all((0..20).map(|_| patch(&api)));
     let begun = Instant::now();
     let mut waiting = std::pin::pin!(waiting);

@@ -3,40 +3,49 @@
 //! that ask for what this program cannot do are refused.
 
 mod former;
+mod serve;
+mod spelling;
 mod values;
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use agent_sandbox_service::args::LogArgs;
-use agent_sandbox_service::metrics::Metrics;
-use agent_sandbox_service::readiness::Readiness;
-use agent_sandbox_service::server::Server;
-use agent_sandbox_service::shutdown::{self, Shutdown};
-use agent_sandbox_service::tasks::Tasks;
-use agent_sandbox_service::{admin, log, process, tls};
+use agent_sandbox_service::log;
+use agent_sandbox_service::otlp::{OtlpArgs, OtlpSettings};
 use anyhow::Context as _;
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args as ClapArgs, Parser};
+use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser};
 
 use self::former::{FormerArgs, ZapArgs};
-use self::values::Bind;
-use crate::app::Controller;
+use self::serve::{ServerArgs, Serving};
 use crate::config::{
     ClaimSettings, Config, DEFAULT_LABEL_DOMAIN, LeaderElection, PolicySettings, PoolSettings,
     Workers,
 };
-use crate::kubeconfig::Connection;
 
-/// How long the admin servers may take to end.
-const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 /// Workers beyond which a warning is due.
 const MANY_WORKERS: usize = 1000;
 
+/// What `--version` says.
+const LONG_VERSION: &str = concat!(
+    "v",
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit:   ",
+    env!("AGENT_SANDBOX_GIT_COMMIT"),
+    "\ndate:     ",
+    env!("AGENT_SANDBOX_BUILD_DATE"),
+    "\ncompiler: ",
+    env!("AGENT_SANDBOX_COMPILER"),
+    "\nplatform: ",
+    env!("AGENT_SANDBOX_PLATFORM"),
+);
+
 /// Runs sandboxes, their claims, templates and warm pools on a Kubernetes cluster.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "agent-sandbox-controller", version)]
+#[command(name = "agent-sandbox-controller", version, long_version = LONG_VERSION)]
 pub struct Args {
     #[command(flatten)]
     scope: ScopeArgs,
@@ -59,6 +68,8 @@ pub struct Args {
     #[command(flatten)]
     zap: ZapArgs,
     #[command(flatten)]
+    otlp: OtlpArgs,
+    #[command(flatten)]
     former: FormerArgs,
 }
 
@@ -69,35 +80,6 @@ struct ScopeArgs {
     /// Run the controllers for claims, templates and pools
     #[arg(long, env = "AGENT_SANDBOX_EXTENSIONS", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     extensions: bool,
-}
-
-/// What is served.
-#[derive(ClapArgs, Clone, Debug)]
-#[command(next_help_heading = "Serving")]
-struct ServerArgs {
-    /// Address of `/metrics`; 0 serves none
-    #[arg(long, env = "AGENT_SANDBOX_METRICS_BIND_ADDRESS", default_value = ":8080", value_parser = values::bind, value_name = "ADDRESS")]
-    metrics_bind_address: Bind,
-    /// Address of `/livez`, `/healthz` and `/readyz`; 0 serves none
-    #[arg(long, env = "AGENT_SANDBOX_HEALTH_PROBE_BIND_ADDRESS", default_value = ":8081", value_parser = values::bind, value_name = "ADDRESS")]
-    health_probe_bind_address: Bind,
-    /// Serve metrics over TLS
-    #[arg(long, env = "AGENT_SANDBOX_METRICS_SECURE_SERVING", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
-    metrics_secure_serving: bool,
-    /// Directory with `tls.crt` and `tls.key` for secure metrics
-    #[arg(
-        long,
-        env = "AGENT_SANDBOX_METRICS_CERT_DIR",
-        value_name = "DIR",
-        required_if_eq("metrics_secure_serving", "true")
-    )]
-    metrics_cert_dir: Option<PathBuf>,
-    /// Lowest TLS version; only the default, TLS 1.2, can be chosen
-    #[arg(long, value_name = "VERSION")]
-    tls_min_version: Option<String>,
-    /// TLS 1.2 cipher suites; cannot be chosen
-    #[arg(long, value_name = "SUITES", value_delimiter = ',')]
-    tls_cipher_suites: Vec<String>,
 }
 
 /// Leader election.
@@ -268,11 +250,23 @@ struct Plan {
     kubeconfig: Option<PathBuf>,
     connections: usize,
     own_watch_connection: bool,
+    traces: Option<OtlpSettings>,
     log: LogArgs,
     warnings: Vec<String>,
 }
 
 impl Args {
+    /// Reads a command line, with the program's name in front.
+    ///
+    /// # Errors
+    /// What is wrong with it; or, as clap has it, that help or the version was asked for.
+    pub fn read(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        // Programs of this kind write their logs for machines unless told otherwise.
+        let mut command = Self::command().mut_arg("format", |arg| arg.default_value("json"));
+        let mut matches = command.try_get_matches_from_mut(spelling::normal(line))?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    }
+
     /// Runs the operator until SIGINT or SIGTERM.
     ///
     /// # Errors
@@ -288,7 +282,7 @@ impl Args {
             .enable_all()
             .build()
             .context("cannot start the runtime")?
-            .block_on(serve(plan))
+            .block_on(serve::serve(plan))
     }
 
     /// Turns flags into settings.
@@ -304,13 +298,16 @@ impl Args {
             templates,
             log,
             zap,
+            otlp,
             former,
         } = self;
         let mut warnings: Vec<String> = former
             .passed()
             .into_iter()
-            .map(|name| format!("{name} has no effect in this release"))
+            .map(|(name, why)| format!("{name} has no effect: {why}"))
             .collect();
+        let (log, ignored) = zap.apply(log);
+        warnings.extend(ignored);
         let server = server.check()?;
         let ApiArgs {
             kubeconfig,
@@ -363,7 +360,8 @@ impl Args {
             kubeconfig: kubeconfig.filter(|path| !path.as_os_str().is_empty()),
             connections: api_connections,
             own_watch_connection: separate_watch_connection,
-            log: zap.apply(log),
+            traces: otlp.settings("agent-sandbox-controller")?,
+            log,
             warnings,
         })
     }
@@ -383,42 +381,6 @@ fn worker_warnings(workers: Workers, qps: f64, burst: usize) -> Vec<String> {
         ));
     }
     warnings
-}
-
-/// What to serve where.
-#[derive(Debug)]
-struct Serving {
-    metrics: Bind,
-    metrics_tls: Option<PathBuf>,
-    health: Bind,
-}
-
-impl ServerArgs {
-    fn check(self) -> anyhow::Result<Serving> {
-        let Self {
-            metrics_bind_address,
-            health_probe_bind_address,
-            metrics_secure_serving,
-            metrics_cert_dir,
-            tls_min_version,
-            tls_cipher_suites,
-        } = self;
-        if let Some(version) = tls_min_version.filter(|version| version != "VersionTLS12") {
-            anyhow::bail!(
-                "--tls-min-version {version:?} is not supported: metrics are served with TLS 1.2 and 1.3 (VersionTLS12)"
-            );
-        }
-        if !tls_cipher_suites.is_empty() {
-            anyhow::bail!(
-                "--tls-cipher-suites is not supported: the built-in list cannot be changed"
-            );
-        }
-        Ok(Serving {
-            metrics: metrics_bind_address,
-            metrics_tls: metrics_cert_dir.filter(|_| metrics_secure_serving),
-            health: health_probe_bind_address,
-        })
-    }
 }
 
 impl ElectionArgs {
@@ -514,80 +476,6 @@ impl PoolArgs {
         };
         (sandbox_warm_pool_concurrent_workers, settings)
     }
-}
-
-/// Connects, serves and reconciles.
-async fn serve(plan: Plan) -> anyhow::Result<()> {
-    let Plan {
-        mut config,
-        server,
-        kubeconfig,
-        connections,
-        own_watch_connection,
-        log: _,
-        warnings: _,
-    } = plan;
-    let shutdown = Shutdown::new();
-    let tasks = Tasks::new("admin");
-    let metrics = Metrics::new();
-    process::register(metrics.registry())?;
-    let readiness = Readiness::new();
-
-    // Ports first: a port in use is the likeliest mistake and the quickest to find.
-    let mut servers = Vec::new();
-    if let Some(listener) = server.metrics.listen()? {
-        let mut endpoint = Server::new(admin::metrics_router(metrics.clone()));
-        if let Some(dir) = server.metrics_tls {
-            endpoint = endpoint.tls(tls::load(&dir.join("tls.crt"), &dir.join("tls.key"))?);
-        }
-        servers.push((endpoint, listener));
-    }
-    if let Some(listener) = server.health.listen()? {
-        let endpoint = Server::new(admin::health_router(readiness.clone()));
-        servers.push((endpoint, listener));
-    }
-    let admin_shutdown = Shutdown::new();
-    for (server, listener) in servers {
-        let stop = admin_shutdown.clone();
-        tasks.spawn("admin", async move {
-            server.serve(listener, stop, ADMIN_DRAIN).await;
-        });
-    }
-
-    let connection = Connection::find(kubeconfig.as_deref()).await?;
-    tracing::info!(origin = connection.origin(), "connecting to the API server");
-    if let Some(election) = &mut config.leader_election
-        && election.namespace.is_empty()
-    {
-        connection.namespace().clone_into(&mut election.namespace);
-    }
-    let mut builder = Controller::builder(connection.client()?, config)
-        .host(connection.host())
-        .metrics(&metrics)
-        .readiness(&readiness);
-    for _ in 1..connections {
-        builder = builder.write_client(connection.client()?);
-    }
-    if own_watch_connection {
-        builder = builder.watch_client(connection.client()?);
-    }
-    let controller = builder.build()?;
-
-    let signals = shutdown.clone();
-    tasks.spawn("signals", async move {
-        match shutdown::signals(&signals).await {
-            Ok(signal) => tracing::info!(signal, "stopping"),
-            Err(error) => {
-                tracing::error!(%error, "signals cannot be handled; stopping");
-                signals.trigger();
-            }
-        }
-    });
-    let result = controller.run(shutdown.clone()).await;
-    shutdown.trigger();
-    admin_shutdown.trigger();
-    tasks.shutdown(ADMIN_DRAIN * 2).await;
-    result.map_err(Into::into)
 }
 
 #[cfg(test)]

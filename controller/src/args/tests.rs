@@ -1,12 +1,14 @@
 //! Flags as manifests pass them.
 
-use clap::{CommandFactory, Parser};
+use agent_sandbox_service::args::LogFormat;
+use clap::CommandFactory;
 
+use super::values::Bind;
 use super::*;
 
 fn plan(flags: &[&str]) -> anyhow::Result<Plan> {
     let flags = std::iter::once("agent-sandbox-controller").chain(flags.iter().copied());
-    Args::try_parse_from(flags)?.plan()
+    Args::read(flags.map(OsString::from))?.plan()
 }
 
 #[test]
@@ -29,7 +31,71 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.claims.label_domains, [DEFAULT_LABEL_DOMAIN]);
     assert_eq!(plan.server.metrics, Bind::Everywhere(8080));
     assert_eq!(plan.server.health, Bind::Everywhere(8081));
+    assert_eq!(plan.log.format, LogFormat::Json);
+    assert_eq!(plan.log.filter, "info");
+    assert!(plan.traces.is_none() && plan.server.metrics_tls.is_none());
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+}
+
+#[test]
+fn one_dash_is_enough_as_in_go() {
+    let plan = plan(&["-leader-elect=false", "-extensions", "-kube-api-qps=-1"]).unwrap();
+    assert!(plan.config.extensions && plan.config.leader_election.is_none());
+}
+
+#[test]
+fn the_version_names_what_the_program_was_built_from() {
+    for flag in ["--version", "-version", "--version=true"] {
+        let error = plan(&[flag]).unwrap_err();
+        let error = error.downcast::<clap::Error>().unwrap();
+        assert_eq!(error.exit_code(), 0);
+        let text = error.to_string();
+        for word in ["commit:", "date:", "compiler: rustc", "platform: linux/"] {
+            assert!(text.contains(word), "{text}");
+        }
+        assert!(!text.contains("unknown"), "{text}");
+    }
+}
+
+#[test]
+fn logs_follow_the_flags_of_the_earlier_program() {
+    for (flags, format, filter) in [
+        (&["--zap-encoder=console"][..], LogFormat::Plain, "info"),
+        (&["--zap-devel"], LogFormat::Plain, "debug"),
+        (
+            &["--zap-devel", "--zap-encoder=json"],
+            LogFormat::Json,
+            "debug",
+        ),
+        (&["--zap-log-level=5"], LogFormat::Json, "trace"),
+        (&["--zap-log-level=panic"], LogFormat::Json, "error"),
+        (&["--log-format=plain"], LogFormat::Plain, "info"),
+    ] {
+        let plan = plan(flags).unwrap();
+        assert_eq!(plan.log.format, format, "{flags:?}");
+        assert_eq!(plan.log.filter, filter, "{flags:?}");
+    }
+}
+
+#[test]
+fn traces_go_where_the_standard_variables_say() {
+    let plan = plan(&["--enable-tracing", "--otlp-endpoint=http://collector:4317"]).unwrap();
+    assert!(plan.traces.is_some());
+}
+
+#[test]
+fn tls_terms_are_taken() {
+    let plan = plan(&[
+        "--metrics-secure-serving",
+        "--metrics-cert-dir=/certs",
+        "--tls-min-version=VersionTLS13",
+        "--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    ])
+    .unwrap();
+    let (dir, terms) = plan.server.metrics_tls.unwrap();
+    assert_eq!(dir, PathBuf::from("/certs"));
+    let terms = format!("{terms:?}");
+    assert!(!terms.contains("TLSv1_2"), "{terms}");
 }
 
 #[test]
@@ -73,15 +139,13 @@ fn flags_of_earlier_releases_are_accepted_with_a_warning() {
         "--zap-encoder=json",
         "--zap-log-level=debug",
         "--zap-time-encoding=iso8601",
+        "--zap-stacktrace-level=error",
     ])
     .unwrap();
-    assert_eq!(plan.warnings.len(), 6, "{:?}", plan.warnings);
+    assert_eq!(plan.warnings.len(), 8, "{:?}", plan.warnings);
     assert!(plan.warnings.iter().all(|text| text.contains("no effect")));
     assert_eq!(plan.log.filter, "debug");
-    assert_eq!(
-        plan.log.format,
-        agent_sandbox_service::args::LogFormat::Json
-    );
+    assert_eq!(plan.log.format, LogFormat::Json);
 }
 
 #[test]
@@ -96,8 +160,12 @@ fn bad_values_name_the_flag() {
         ["--resolvers=example.com"],
         ["--network-policy-block=10.0.0.0"],
         ["--metrics-secure-serving"],
-        ["--tls-min-version=VersionTLS13"],
+        ["--tls-min-version=VersionTLS10"],
         ["--tls-cipher-suites=X"],
+        ["--zap-log-level=loud"],
+        ["--zap-stacktrace-level=never"],
+        ["--zap-time-encoding=moon"],
+        ["--enable-tracing"],
         ["--unknown"],
     ] {
         let error = format!("{:#}", plan(&flags).unwrap_err());

@@ -26,12 +26,12 @@ use crate::api::{POOLS, TEMPLATES};
 use crate::confirm::exists;
 use crate::context::Context;
 use crate::error::Fault;
-use crate::ident::{Key, Text};
+use crate::ident::Key;
 use crate::metrics;
 use crate::objects::{ClaimRow, PoolRow, SandboxRow, TemplateRow};
 use crate::queue::Next;
 use crate::store::Work;
-use crate::trace::Span;
+use crate::trace::{About, Span};
 use crate::warm_pool::Staleness;
 
 /// Steps a pass may take; each makes progress, so this is never reached without a defect.
@@ -76,14 +76,19 @@ impl Claims {
         }
     }
 
-    /// The trace a claim belongs to: its client's, or the one that began with its sandbox.
-    pub fn trace_context(&self, key: &Key) -> Option<Text> {
+    /// What traces say of a claim. Its trace is its client's, or the one that began with its sandbox.
+    pub fn traced_as(&self, key: &Key) -> Option<About> {
         self.cx.store.read(|state| {
             let claim = state.claim(key)?;
             let own = claim.annotations.trace_context.clone();
-            own.or_else(|| {
+            let context = own.or_else(|| {
                 let mut bound = state.sandboxes_of(claim.head.uid);
                 bound.find_map(|row| row.annotations.get(annotations::TRACE_CONTEXT).cloned())
+            });
+            let creator = claim.created_by.as_deref().unwrap_or_default();
+            Some(About {
+                context,
+                creator: Some(labels::normalised_creator(creator)),
             })
         })
     }
@@ -102,13 +107,7 @@ impl Claims {
                 self.memory.forget(key);
                 return Next::Done;
             };
-            if let (None, Some(context)) =
-                (&observed.claim.annotations.trace_context, span.carrier())
-            {
-                // The trace begins here; the sandbox carries it on.
-                let claim = Arc::make_mut(&mut observed.claim);
-                claim.annotations.trace_context = Some(context.into());
-            }
+            begin_trace(&mut observed, span);
             let claim = observed.claim.clone();
             if lane.is_none() && claim.bound.name.is_none() {
                 self.memory.see(&claim, cx.clock.now());
@@ -325,6 +324,14 @@ impl Claims {
             None if lasts < FAULT_PATIENCE => None,
             _ => Some(verdict.clone()),
         }
+    }
+}
+
+/// Where the client began no trace, it begins here, and the sandbox carries it on.
+fn begin_trace(observed: &mut Observed, span: &Span) {
+    if let (None, Some(context)) = (&observed.claim.annotations.trace_context, span.carrier()) {
+        let claim = Arc::make_mut(&mut observed.claim);
+        claim.annotations.trace_context = Some(context.into());
     }
 }
 

@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_sandbox_crds::annotations;
 use agent_sandbox_crds::condition::{self, reason};
+use agent_sandbox_crds::{annotations, labels};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -29,13 +29,13 @@ use self::status::{Outcome, Urgency};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
-use crate::ident::{Key, Text};
+use crate::ident::Key;
 use crate::lanes::Turn;
 use crate::metrics;
 use crate::objects::{OwnerKind, PodRow, SandboxRow, SandboxStatus, ServiceRow, VolumeClaimRow};
 use crate::queue::{Next, Priority};
 use crate::store::Work;
-use crate::trace::Span;
+use crate::trace::{About, Span};
 
 /// Details nobody waits for are collected this long before they are written.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -71,10 +71,14 @@ impl Sandboxes {
         }
     }
 
-    /// The trace a sandbox belongs to, as annotated.
-    pub fn trace_context(&self, key: &Key) -> Option<Text> {
+    /// What traces say of a sandbox.
+    pub fn traced_as(&self, key: &Key) -> Option<About> {
         let row = self.cx.store.read(|state| state.sandbox(key))?;
-        row.annotations.get(annotations::TRACE_CONTEXT).cloned()
+        let creator = row.labels.get(labels::CREATED_BY).map(|text| &**text);
+        Some(About {
+            context: row.annotations.get(annotations::TRACE_CONTEXT).cloned(),
+            creator: Some(labels::normalised_creator(creator.unwrap_or_default())),
+        })
     }
 
     /// Brings one sandbox to its desired state, as far as possible now.

@@ -7,7 +7,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::needless_pass_by_value,
-    reason = "tests of JSON read best with indexing and literals, and failing loudly is their job"
+    clippy::float_cmp,
+    reason = "tests of JSON read best with indexing and literals, failing loudly is their job, and counts are whole"
 )]
 
 mod adoption;
@@ -16,6 +17,7 @@ mod election;
 mod faults;
 mod harness;
 #[path = "../kube_model/mod.rs"]
+#[allow(dead_code, reason = "the simulation asks more of it")]
 mod kube_model;
 mod lifecycle;
 mod model;

@@ -409,7 +409,7 @@ fn parse(text: &str) -> BTreeMap<String, Found> {
             let (of, kind) = rest.split_once(' ').unwrap();
             of.clone_into(&mut name);
             first.clear();
-            all.entry(name.clone()).or_default().kind = kind.to_owned();
+            kind.clone_into(&mut all.entry(name.clone()).or_default().kind);
             continue;
         }
         if line.starts_with('#') {

@@ -89,10 +89,8 @@ impl Span {
     }
 
     fn trace(&self) -> String {
-        self.trace
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let number = u128::from_be_bytes(self.trace.as_slice().try_into().unwrap());
+        format!("{number:032x}")
     }
 }
 
@@ -143,6 +141,7 @@ fn cold(harness: &Harness, annotations: Value) {
     model.create("sandboxwarmpools", warm_pool("p", "t", 0));
     let mut object = claim("c", "p");
     object["metadata"]["annotations"] = annotations;
+    object["metadata"]["labels"] = json!({"agents.x-k8s.io/created-by": "whoever"});
     model.create("sandboxclaims", object);
 }
 
@@ -168,6 +167,8 @@ async fn one_trace_leads_from_the_client_to_the_pod() {
     assert_eq!(claim.trace(), TRACE);
     assert_eq!(claim.parent, 0xb7ad_6b71_6920_3331_u64.to_be_bytes());
     assert_eq!(texts(&claim.attributes)["k8s.namespace.name"], "n");
+    let creator = texts(&claim.attributes)["agent_sandbox.created_by"];
+    assert_eq!(creator, "unknown", "normalised, as everywhere");
     let sandbox = named("ReconcileSandbox", "c");
     assert_eq!(sandbox.trace(), TRACE, "through the sandbox's annotation");
     assert!(spans.iter().any(|it| it.name == "ReconcileSandboxTemplate"));
