@@ -21,6 +21,7 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
+pub mod pprof;
 pub mod process;
 pub mod readiness;
 pub mod server;
