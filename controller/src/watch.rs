@@ -362,7 +362,134 @@ fn watch_error(status: &Value) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+
+    use agent_sandbox_service::tasks::Tasks;
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use kube::Client;
+    use kube::client::Body;
+    use prometheus::Registry;
+    use serde_json::json;
+
     use super::*;
+    use crate::api::{self, SANDBOXES};
+    use crate::expiry::Deadlines;
+    use crate::fence::Fence;
+    use crate::fixtures::uid;
+    use crate::objects::SandboxRow;
+    use crate::store::Queues;
+
+    /// A server that answers calls one after the other as written down, and then never again.
+    fn scripted(script: &[(u16, Value)]) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let script = Arc::new(Mutex::new(VecDeque::from(script.to_vec())));
+        let asked_too = asked.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            asked_too
+                .lock()
+                .push(request.uri().query().unwrap_or_default().to_owned());
+            let next = script.lock().pop_front();
+            async move {
+                let Some((code, answer)) = next else {
+                    return std::future::pending().await;
+                };
+                // A watch is one line per event.
+                let lines = answer.as_array().map_or_else(
+                    || answer.to_string(),
+                    |events| events.iter().map(|it| format!("{it}\n")).collect(),
+                );
+                let body = Full::new(Bytes::from(lines));
+                Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        (Client::new(service, "n"), asked)
+    }
+
+    fn sandbox(name: &str, revision: u64) -> Value {
+        json!({"metadata": {
+            "name": name, "namespace": "n", "uid": uid(revision),
+            "resourceVersion": revision.to_string(),
+        }, "spec": {}})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_bookmarks_and_revisions_that_are_too_old() {
+        let page = |items: &[Value], next: &str, revision: u64| {
+            let metadata = json!({"resourceVersion": revision.to_string(), "continue": next});
+            (200, json!({"metadata": metadata, "items": items}))
+        };
+        let gone =
+            json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
+        let bookmark = json!({"type": "BOOKMARK", "object": sandbox("", 50)});
+        let (client, asked) = scripted(&[
+            // The token of the second page is too old: everything anew.
+            page(&[sandbox("a", 1)], "token=1", 10),
+            (410, gone.clone()),
+            page(&[sandbox("a", 1)], "token=2", 20),
+            page(&[sandbox("b", 2)], "", 20),
+            // A watch that brings a bookmark and ends goes on from there.
+            (200, json!([bookmark])),
+            (200, json!([{"type": "ADDED", "object": sandbox("c", 60)}])),
+            // A revision that is too old, said in the watch.
+            (200, json!([{"type": "ERROR", "object": gone}])),
+            page(&[sandbox("b", 2), sandbox("c", 60)], "", 70),
+        ]);
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let settings = api::Settings {
+            fence: Fence::open(),
+            limit: None,
+            metrics: metrics.api.clone(),
+            host: "test".to_owned(),
+            timeout: Duration::from_secs(30),
+        };
+        let api = Api::new(vec![client.clone()], client, settings);
+        let store = Store::new(Queues::default(), Deadlines::new());
+        let scope = Scope {
+            resource: &SANDBOXES,
+            selector: None,
+            optional: false,
+        };
+        let (watch, handle) =
+            Watch::<SandboxRow>::new(api, store.clone(), metrics.clone(), scope, None);
+        let tasks = Tasks::new("test");
+        tasks.spawn("watch", watch.run());
+        handle.synced().await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+
+        let asked: Vec<String> = asked
+            .lock()
+            .iter()
+            .map(|query| {
+                let (query, _) = query.split_once("&timeoutSeconds").unwrap_or((query, ""));
+                query.to_owned()
+            })
+            .collect();
+        let watch = "watch=true&allowWatchBookmarks=true&resourceVersion=";
+        let expected = [
+            "limit=500".to_owned(),
+            "limit=500&continue=token%3D1".to_owned(),
+            "limit=500".to_owned(),
+            "limit=500&continue=token%3D2".to_owned(),
+            format!("{watch}20"),
+            format!("{watch}50"),
+            format!("{watch}60"),
+            "limit=500".to_owned(),
+            format!("{watch}70"),
+        ];
+        assert_eq!(asked, expected);
+        let names: Vec<String> = store.read(|state| {
+            let rows = state.sandboxes();
+            rows.map(|row| row.head.key.name.to_string()).collect()
+        });
+        assert_eq!(names, ["b", "c"]);
+        let expired = metrics
+            .watch_restarts
+            .with_label_values(&["Sandbox", "expired"]);
+        assert_eq!(expired.get(), 2);
+    }
 
     #[tokio::test]
     async fn a_list_under_way_is_too_old_for_a_refresh() {

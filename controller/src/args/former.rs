@@ -75,9 +75,8 @@ impl ZapArgs {
 
 /// Why webhook flags do nothing.
 const WEBHOOK: &str = "both versions are served without a webhook";
-/// Why profiling flags do nothing.
-const PROFILE: &str = "profile from outside, with `perf record -g -p PID`; CPU and memory of the \
-                       process are in /metrics";
+/// Why the rates of other profiles do nothing.
+const PROFILE: &str = "waiting and locks are not profiled; /metrics tells of queues";
 
 /// Flags whose subject is gone. Values in the wild still pass them.
 #[derive(ClapArgs, Clone, Debug)]
@@ -107,17 +106,11 @@ pub(super) struct FormerArgs {
     #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1, require_equals = true)]
     enable_webhook: Option<String>,
     /// Accepted and ignored
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    enable_pprof: Option<String>,
+    #[arg(long, hide = true, allow_negative_numbers = true)]
+    pprof_block_profile_rate: Option<i64>,
     /// Accepted and ignored
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1, require_equals = true)]
-    enable_pprof_debug: Option<String>,
-    /// Accepted and ignored
-    #[arg(long, hide = true)]
-    pprof_block_profile_rate: Option<String>,
-    /// Accepted and ignored
-    #[arg(long, hide = true)]
-    pprof_mutex_profile_fraction: Option<String>,
+    #[arg(long, hide = true, allow_negative_numbers = true)]
+    pprof_mutex_profile_fraction: Option<i64>,
 }
 
 impl FormerArgs {
@@ -132,8 +125,6 @@ impl FormerArgs {
             webhook_namespace,
             manage_webhook_certs,
             enable_webhook,
-            enable_pprof,
-            enable_pprof_debug,
             pprof_block_profile_rate,
             pprof_mutex_profile_fraction,
         } = self;
@@ -146,16 +137,14 @@ impl FormerArgs {
             ("--webhook-namespace", webhook_namespace, WEBHOOK),
             ("--manage-webhook-certs", manage_webhook_certs, WEBHOOK),
             ("--enable-webhook", enable_webhook, WEBHOOK),
-            ("--enable-pprof", enable_pprof, PROFILE),
-            ("--enable-pprof-debug", enable_pprof_debug, PROFILE),
             (
                 "--pprof-block-profile-rate",
-                pprof_block_profile_rate,
+                pprof_block_profile_rate.map(|rate| rate.to_string()),
                 PROFILE,
             ),
             (
                 "--pprof-mutex-profile-fraction",
-                pprof_mutex_profile_fraction,
+                pprof_mutex_profile_fraction.map(|fraction| fraction.to_string()),
                 PROFILE,
             ),
         ]

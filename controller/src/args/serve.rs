@@ -11,7 +11,7 @@ use agent_sandbox_service::server::Server;
 use agent_sandbox_service::shutdown::{self, Shutdown};
 use agent_sandbox_service::tasks::Tasks;
 use agent_sandbox_service::tls::{Followed, Terms};
-use agent_sandbox_service::{admin, process};
+use agent_sandbox_service::{admin, pprof, process};
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args as ClapArgs};
 
@@ -52,6 +52,12 @@ pub(super) struct ServerArgs {
         value_name = "VERSION"
     )]
     tls_min_version: String,
+    /// Serve `/debug/pprof/profile` beside the metrics: processor time by thread
+    #[arg(long, env = "AGENT_SANDBOX_ENABLE_PPROF", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    enable_pprof: bool,
+    /// Serve everything below `/debug/pprof/`: memory, tasks and the command line too
+    #[arg(long, env = "AGENT_SANDBOX_ENABLE_PPROF_DEBUG", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    enable_pprof_debug: bool,
     /// Cipher suites of TLS 1.2, all sound ones unless set
     #[arg(
         long,
@@ -68,6 +74,7 @@ pub(super) struct Serving {
     pub(super) metrics: Bind,
     pub(super) metrics_tls: Option<(PathBuf, Terms)>,
     pub(super) health: Bind,
+    pub(super) profiles: Option<pprof::Scope>,
 }
 
 impl ServerArgs {
@@ -77,6 +84,8 @@ impl ServerArgs {
             health_probe_bind_address,
             metrics_secure_serving,
             metrics_cert_dir,
+            enable_pprof,
+            enable_pprof_debug,
             tls_min_version,
             tls_cipher_suites,
         } = self;
@@ -91,6 +100,11 @@ impl ServerArgs {
                 .filter(|_| metrics_secure_serving)
                 .map(|dir| (dir, terms)),
             health: health_probe_bind_address,
+            profiles: if enable_pprof_debug {
+                Some(pprof::Scope::Everything)
+            } else {
+                enable_pprof.then_some(pprof::Scope::Processor)
+            },
         })
     }
 }
@@ -117,7 +131,11 @@ pub(super) async fn serve(plan: Plan) -> anyhow::Result<()> {
     // Ports first: a port in use is the likeliest mistake and the quickest to find.
     let mut servers = Vec::new();
     if let Some(listener) = server.metrics.listen()? {
-        let mut endpoint = Server::new(admin::metrics_router(metrics.clone()));
+        let mut router = admin::metrics_router(metrics.clone());
+        if let Some(scope) = server.profiles {
+            router = router.merge(pprof::router(scope));
+        }
+        let mut endpoint = Server::new(router);
         if let Some((dir, terms)) = server.metrics_tls {
             let pair = (dir.join("tls.crt"), dir.join("tls.key"));
             let (certificate, tls) = Followed::load(pair.0, pair.1, &terms)?;

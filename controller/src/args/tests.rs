@@ -1,6 +1,7 @@
 //! Flags as manifests pass them.
 
 use agent_sandbox_service::args::LogFormat;
+use agent_sandbox_service::pprof::Scope;
 use clap::CommandFactory;
 
 use super::values::Bind;
@@ -84,6 +85,14 @@ fn traces_go_where_the_standard_variables_say() {
 }
 
 #[test]
+fn profiles_are_served_as_far_as_asked_for() {
+    let scope = |flags: &[&str]| plan(flags).unwrap().server.profiles;
+    assert_eq!(scope(&[]), None);
+    assert_eq!(scope(&["--enable-pprof"]), Some(Scope::Processor));
+    assert_eq!(scope(&["--enable-pprof-debug"]), Some(Scope::Everything));
+}
+
+#[test]
 fn tls_terms_are_taken() {
     let plan = plan(&[
         "--metrics-secure-serving",
@@ -142,7 +151,7 @@ fn flags_of_earlier_releases_are_accepted_with_a_warning() {
         "--zap-stacktrace-level=error",
     ])
     .unwrap();
-    assert_eq!(plan.warnings.len(), 8, "{:?}", plan.warnings);
+    assert_eq!(plan.warnings.len(), 7, "{:?}", plan.warnings);
     assert!(plan.warnings.iter().all(|text| text.contains("no effect")));
     assert_eq!(plan.log.filter, "debug");
     assert_eq!(plan.log.format, LogFormat::Json);
@@ -166,6 +175,8 @@ fn bad_values_name_the_flag() {
         ["--zap-stacktrace-level=never"],
         ["--zap-time-encoding=moon"],
         ["--enable-tracing"],
+        ["--enable-pprof=maybe"],
+        ["--pprof-block-profile-rate=often"],
         ["--unknown"],
     ] {
         let error = format!("{:#}", plan(&flags).unwrap_err());

@@ -51,6 +51,7 @@ type Rule = Box<dyn FnMut(&Call) -> Option<Mischief> + Send>;
 pub(crate) struct Link {
     open: watch::Sender<bool>,
     tasks: Tasks,
+    verbs: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Link {
@@ -58,7 +59,13 @@ impl Link {
         Self {
             open: watch::Sender::new(true),
             tasks: Tasks::new("link"),
+            verbs: Arc::default(),
         }
+    }
+
+    /// What went through since the last call of this function.
+    pub(crate) fn take_verbs(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.verbs.lock())
     }
 
     pub(crate) fn hold(&self) {
@@ -146,7 +153,7 @@ impl Model {
                 let tasks = link.tasks.clone();
                 tasks.spawn("call", async move {
                     link.passed().await;
-                    let response = model.serve(request).await;
+                    let response = model.serve_noting(request, &link.verbs).await;
                     link.passed().await;
                     // The caller may have given up.
                     drop(sender.send(response));
@@ -292,9 +299,18 @@ impl Model {
     }
 
     async fn serve(&self, request: http::Request<kube::client::Body>) -> Response<Body> {
+        self.serve_noting(request, &Mutex::default()).await
+    }
+
+    async fn serve_noting(
+        &self,
+        request: http::Request<kube::client::Body>,
+        verbs: &Mutex<Vec<&'static str>>,
+    ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.expect("the body is whole").to_bytes();
         let request = Request::read(&parts, &body);
+        verbs.lock().push(request.verb);
         if request.verb == "watch" {
             if self.front.lock().delivery == Delivery::Mute {
                 return std::future::pending().await;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 use crate::harness::{Harness, claim, ready};
-use crate::model::Mischief;
+use crate::model::{Link, Mischief};
 
 /// What an endpoint answers.
 async fn ask(router: axum::Router, path: &str) -> (StatusCode, String) {
@@ -132,6 +132,30 @@ async fn an_operator_that_hears_nothing_for_long_is_not_ready() {
     harness.model.cut_watches(false);
     harness.pass(Duration::from_secs(60)).await;
     assert_eq!(is_ready(&readiness).await.0, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_take_turns_on_their_connections_and_watches_have_one_of_their_own() {
+    let mut harness = Harness::new();
+    let [first, second, watches] = [Link::new(), Link::new(), Link::new()];
+    let clients = [&first, &second, &watches].map(|link| harness.model.client_through(link));
+    let [client, other, watcher] = clients;
+    harness.run_with(client, Config::default(), |builder| {
+        builder.write_client(other).watch_client(watcher)
+    });
+    harness.pool("p", 10).await;
+    harness.claim_many("c", 5);
+    harness.until_claims_ready().await;
+    harness.settle().await;
+    let (ours, theirs) = (first.take_verbs(), second.take_verbs());
+    assert!(
+        ours.len() > 10 && ours.len().abs_diff(theirs.len()) <= 1,
+        "{ours:?} {theirs:?}"
+    );
+    let reads = |verbs: &[&str]| verbs.iter().all(|verb| ["list", "watch"].contains(verb));
+    assert!(!ours.iter().chain(&theirs).any(|verb| reads(&[verb])));
+    let watched = watches.take_verbs();
+    assert!(!watched.is_empty() && reads(&watched), "{watched:?}");
 }
 
 #[tokio::test(start_paused = true)]
