@@ -165,6 +165,9 @@ pub struct PolicySettings {
     pub resolvers: Vec<IpAddr>,
     /// Use exactly the address ranges that older releases blocked, without the ones added since.
     pub legacy_ranges: bool,
+    /// Name no IPv6 ranges: where pods have no such addresses, and for enforcers that refuse a policy
+    /// which names them. Traffic over IPv6 is then not allowed at all.
+    pub ipv4_only: bool,
     /// More ranges to block, such as the public addresses of API server and nodes.
     pub blocked: Vec<String>,
 }
@@ -176,6 +179,7 @@ impl Default for PolicySettings {
             router_app: agent_sandbox_crds::names::ROUTER_APP.to_owned(),
             resolvers: vec![[8, 8, 8, 8].into(), [1, 1, 1, 1].into()],
             legacy_ranges: false,
+            ipv4_only: false,
             blocked: Vec::new(),
         }
     }

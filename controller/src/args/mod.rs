@@ -237,6 +237,10 @@ struct TemplateArgs {
     /// Block exactly the networks that older releases blocked
     #[arg(long, env = "AGENT_SANDBOX_NETWORK_POLICY_LEGACY_RANGES", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     network_policy_legacy_ranges: bool,
+    /// Name no IPv6 ranges in the default network policy: for clusters without IPv6, and network
+    /// plugins that refuse a policy which names them. Nothing is then allowed over IPv6
+    #[arg(long, env = "AGENT_SANDBOX_NETWORK_POLICY_IPV4_ONLY", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    network_policy_ipv4_only: bool,
     /// Namespace of the router, the only one let in by the default network policy
     #[arg(long, env = "AGENT_SANDBOX_ROUTER_NAMESPACE", default_value = agent_sandbox_crds::names::SYSTEM_NAMESPACE, value_name = "NAMESPACE")]
     router_namespace: String,
@@ -404,12 +408,14 @@ impl TemplateArgs {
             resolvers,
             network_policy_block,
             network_policy_legacy_ranges,
+            network_policy_ipv4_only,
             router_namespace,
         } = self;
         let settings = PolicySettings {
             router_namespace,
             resolvers,
             legacy_ranges: network_policy_legacy_ranges,
+            ipv4_only: network_policy_ipv4_only,
             blocked: network_policy_block,
             ..PolicySettings::default()
         };

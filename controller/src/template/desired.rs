@@ -128,14 +128,16 @@ fn default_egress(settings: &PolicySettings) -> Value {
         let ranges = if address.is_ipv4() { &v4 } else { &v6 };
         ranges.iter().any(|range| contains(range, **address))
     };
-    let mut rules = vec![json!({"to": [
-        {"ipBlock": {"cidr": "0.0.0.0/0", "except": v4}},
-        {"ipBlock": {"cidr": "::/0", "except": v6}},
-    ]})];
+    let mut anywhere = vec![json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": v4}})];
+    if !settings.ipv4_only {
+        anywhere.push(json!({"ipBlock": {"cidr": "::/0", "except": v6}}));
+    }
+    let mut rules = vec![json!({ "to": anywhere })];
     let inside: Vec<Value> = settings
         .resolvers
         .iter()
         .filter(is_blocked)
+        .filter(|address| address.is_ipv4() || !settings.ipv4_only)
         .map(|address| {
             let bits = if address.is_ipv4() { 32 } else { 128 };
             json!({"ipBlock": {"cidr": format!("{address}/{bits}")}})

@@ -114,6 +114,28 @@ fn gaps_are_closed_by_default_and_more_can_be_blocked() {
 }
 
 #[test]
+fn without_ipv6_the_rules_name_no_such_range() {
+    let settings = PolicySettings {
+        ipv4_only: true,
+        blocked: vec!["203.0.113.7/32".to_owned(), "2001:db8::/32".to_owned()],
+        resolvers: vec!["10.96.0.10".parse().unwrap(), "fd00::53".parse().unwrap()],
+        ..PolicySettings::default()
+    };
+    let spec = desired::policy_spec(&template(json!({})), &settings);
+    assert!(!spec["egress"].to_string().contains("::"), "{spec}");
+    assert_eq!(spec["egress"][0]["to"].as_array().map(Vec::len), Some(1));
+    assert!(
+        spec["egress"][1].to_string().contains("10.96.0.10/32"),
+        "{spec}"
+    );
+    assert_eq!(
+        spec["policyTypes"],
+        json!(["Ingress", "Egress"]),
+        "so nothing goes over IPv6"
+    );
+}
+
+#[test]
 fn a_resolver_in_any_blocked_range_stays_reachable() {
     let named = |settings: &PolicySettings| {
         let egress = desired::policy_spec(&template(json!({})), settings)["egress"].clone();
