@@ -5,8 +5,10 @@
 
 pub mod cluster;
 pub mod eventually;
+pub mod replica;
 pub mod simulated_node;
 pub mod writes;
 
 pub use cluster::Cluster;
 pub use eventually::eventually;
+pub use replica::Replica;

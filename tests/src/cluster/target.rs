@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::{Running, STOP};
 use crate::eventually::eventually;
+use crate::replica::built;
 use crate::simulated_node;
 
 /// Names the kubeconfig of a cluster to test instead of one in the test's process.
@@ -133,7 +134,7 @@ async fn start_process_node(server: &Server, node: &Running, state: &TempDir) ->
     let readiness = Readiness::new();
     let running = Node::builder(server.client(), state.path().join("node"))
         .images(ImageTable::host_defaults().with(image))
-        .init(init_program()?)
+        .init(InitProgram::at(built("node-init")?))
         .stop_grace(Duration::from_millis(500))
         .gate(readiness.register("node"))
         .build()
@@ -146,14 +147,4 @@ async fn start_process_node(server: &Server, node: &Running, state: &TempDir) ->
     });
     eventually("the node is ready", || async { readiness.check().ok() }).await;
     Ok(())
-}
-
-/// The init helper, which cargo builds beside the suites' own executable's directory.
-fn init_program() -> Result<InitProgram> {
-    let executable = std::env::current_exe()?;
-    let built = executable
-        .parent()
-        .and_then(|dependencies| dependencies.parent())
-        .context("a test's executable lies in deps of the target directory")?;
-    Ok(InitProgram::at(built.join("node-init")))
 }

@@ -1,0 +1,33 @@
+//! The leading replica is killed or paused.
+
+use anyhow::Result;
+use tokio::time::Instant;
+
+use super::Arena;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster with real nodes: cargo xtask e2e faults"]
+async fn a_leader_killed_during_a_burst_loses_nothing() -> Result<()> {
+    let mut arena = Arena::start().await?;
+    let (leader, other) = arena.leads().await;
+    tokio::join!(arena.burst(), arena.some_are_ready(5));
+    arena.replicas[leader].kill()?;
+    let since = Instant::now();
+    arena.taken_over_by(other, since).await;
+    arena.settles().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster with real nodes: cargo xtask e2e faults"]
+async fn a_leader_paused_during_a_burst_does_no_harm_when_it_goes_on() -> Result<()> {
+    let mut arena = Arena::start().await?;
+    let (leader, other) = arena.leads().await;
+    tokio::join!(arena.burst(), arena.some_are_ready(5));
+    arena.replicas[leader].pause()?;
+    let since = Instant::now();
+    arena.taken_over_by(other, since).await;
+    // It goes on amid its successor's work, believing for a moment that it leads; then it ends.
+    arena.replicas[leader].resume()?;
+    arena.ended("the former leader has ended", leader).await;
+    arena.settles().await
+}
