@@ -397,10 +397,11 @@ mod tests {
                     return std::future::pending().await;
                 };
                 // A watch is one line per event.
-                let lines = answer.as_array().map_or_else(
-                    || answer.to_string(),
-                    |events| events.iter().map(|it| format!("{it}\n")).collect(),
-                );
+                let lines = match answer.as_array() {
+                    Some(events) => events.iter().map(Value::to_string).collect::<Vec<_>>(),
+                    None => vec![answer.to_string()],
+                };
+                let lines = lines.join("\n");
                 let body = Full::new(Bytes::from(lines));
                 Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
             }

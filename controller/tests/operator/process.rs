@@ -137,8 +137,8 @@ async fn an_operator_that_hears_nothing_for_long_is_not_ready() {
 #[tokio::test(start_paused = true)]
 async fn calls_take_turns_on_their_connections_and_watches_have_one_of_their_own() {
     let mut harness = Harness::new();
-    let [first, second, watches] = [Link::new(), Link::new(), Link::new()];
-    let clients = [&first, &second, &watches].map(|link| harness.model.client_through(link));
+    let [first, second, third] = [Link::new(), Link::new(), Link::new()];
+    let clients = [&first, &second, &third].map(|link| harness.model.client_through(link));
     let [client, other, watcher] = clients;
     harness.run_with(client, Config::default(), |builder| {
         builder.write_client(other).watch_client(watcher)
@@ -154,7 +154,7 @@ async fn calls_take_turns_on_their_connections_and_watches_have_one_of_their_own
     );
     let reads = |verbs: &[&str]| verbs.iter().all(|verb| ["list", "watch"].contains(verb));
     assert!(!ours.iter().chain(&theirs).any(|verb| reads(&[verb])));
-    let watched = watches.take_verbs();
+    let watched = third.take_verbs();
     assert!(!watched.is_empty() && reads(&watched), "{watched:?}");
 }
 

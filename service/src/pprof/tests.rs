@@ -17,8 +17,11 @@ async fn ask(router: &Router, path: &str) -> (StatusCode, Vec<u8>) {
     (status, body.to_vec())
 }
 
-/// The samples with their frames' names, innermost first.
-fn read(body: &[u8]) -> (Written, Vec<(Vec<String>, Vec<i64>)>) {
+/// The names of a sample's frames, innermost first, and its values.
+type Sample = (Vec<String>, Vec<i64>);
+
+/// The samples with their frames' names.
+fn read(body: &[u8]) -> (Written, Vec<Sample>) {
     let profile = Written::decode(body).unwrap();
     let text = |number: i64| profile.string_table[usize::try_from(number).unwrap()].clone();
     let frame = |id: &u64| {
