@@ -154,8 +154,8 @@ async fn calls_take_turns_on_their_connections_and_watches_have_one_of_their_own
     );
     let reads = |verbs: &[&str]| verbs.iter().all(|verb| ["list", "watch"].contains(verb));
     assert!(!ours.iter().chain(&theirs).any(|verb| reads(&[verb])));
-    let watched = third.take_verbs();
-    assert!(!watched.is_empty() && reads(&watched), "{watched:?}");
+    let seen = third.take_verbs();
+    assert!(!seen.is_empty() && reads(&seen), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
