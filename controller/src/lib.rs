@@ -41,6 +41,7 @@ pub mod events;
 pub mod expiry;
 pub mod fence;
 pub mod field_tracking;
+pub mod fingerprint;
 #[cfg(test)]
 mod fixtures;
 pub mod ident;

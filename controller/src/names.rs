@@ -18,6 +18,10 @@ pub const POLICY_KEPT_FOR: &str = "agents.x-k8s.io/policy-kept-for-pods-until";
 /// enough for two names in one namespace to share.
 pub const SANDBOX_UID: &str = "agents.x-k8s.io/sandbox-uid";
 
+/// On a Pod: the fingerprint of the pod spec it was created from. A pod of another implementation has
+/// none, and is never said to be out of date.
+pub const POD_SPEC: &str = "agents.x-k8s.io/pod-spec-fingerprint";
+
 /// `reportingController` of events on Sandboxes.
 pub const SANDBOX_REPORTER: &str = "sandbox-controller";
 /// `reportingController` of events on claims.

@@ -8,6 +8,8 @@ pub const SANDBOX_NAME: &str = "agents.x-k8s.io/sandbox-name";
 pub const POD_NAME: &str = "agents.x-k8s.io/pod-name";
 /// On a Sandbox: the name of the template it was made from.
 pub const SANDBOX_TEMPLATE_REF: &str = "agents.x-k8s.io/sandbox-template-ref";
+/// On a Sandbox, `true`: its volume claims outlive it.
+pub const RETAIN_VOLUMES: &str = "agents.x-k8s.io/retain-volumes";
 /// On a Pod: sorted, comma-joined keys of the labels copied from the pod template.
 pub const PROPAGATED_LABELS: &str = "agents.x-k8s.io/propagated-labels";
 /// On a Pod: sorted, comma-joined keys of the annotations copied from the pod template.

@@ -48,7 +48,8 @@ pub struct SandboxClaimSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::atomic_list::<EnvVar>")]
     pub env: Option<Vec<EnvVar>>,
-    /// Volume claims on top of the template's, if it allows them. A claim with any does not come from a pool.
+    /// Volume claims on top of the template's, if it allows them. A claim with any does not come from a pool. They are deleted
+    /// with the claim's sandbox, unless that has the annotation agents.x-k8s.io/retain-volumes=true by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim_templates")]
     pub volume_claim_templates: Option<Vec<VolumeClaimTemplate>>,

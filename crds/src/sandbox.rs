@@ -32,7 +32,8 @@ pub struct SandboxSpec {
     /// What the pod looks like. Changes reach only pods that are created later; labels and annotations also reach a
     /// running one.
     pub pod_template: PodTemplate,
-    /// Volume claims the sandbox gets for itself, mounted under their names. Immutable.
+    /// Volume claims the sandbox gets for itself, mounted under their names. Immutable. They are deleted with the sandbox, and
+    /// the data with them, unless the sandbox has the annotation agents.x-k8s.io/retain-volumes=true by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::claim_templates")]
     pub volume_claim_templates: Option<Vec<VolumeClaimTemplate>>,

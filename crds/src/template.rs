@@ -81,7 +81,7 @@ pub struct NetworkPolicyRules {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SandboxTemplateStatus {
-    /// NetworkPolicyReady: True while the controller's network policy covers the template's pods, with the reason Managed or
+    /// `NetworkPolicyReady`: True while the controller's network policy covers the template's pods, with the reason Managed or
     /// Retained. False otherwise; unless the reason is Unmanaged, no pod of the template starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]

@@ -71,6 +71,8 @@ pub struct VolumeClaimRow {
     pub head: Head,
     /// Labels.
     pub labels: Arc<Labels>,
+    /// How many owners it has, the controlling one included.
+    pub owners: usize,
 }
 
 /// The members of a `PersistentVolumeClaim` that are read.
@@ -87,6 +89,7 @@ impl Row for VolumeClaimRow {
         Ok(Self {
             head: Head::read(Self::KIND, &wire.metadata, interner)?,
             labels: Labels::read(wire.metadata.labels.as_ref(), interner),
+            owners: wire.metadata.owner_references.len(),
         })
     }
 

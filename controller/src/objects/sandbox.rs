@@ -89,8 +89,9 @@ pub struct SandboxRow {
 }
 
 /// Annotations of a Sandbox that are read.
-const KEPT_ANNOTATIONS: [&str; 4] = [
+const KEPT_ANNOTATIONS: [&str; 5] = [
     annotations::POD_NAME,
+    annotations::RETAIN_VOLUMES,
     annotations::SANDBOX_TEMPLATE_REF,
     annotations::TRACE_CONTEXT,
     names::BINDING_GENERATION,
@@ -110,6 +111,11 @@ impl SandboxRow {
     /// The name of the template the sandbox came from, as recorded at its creation.
     pub fn template_name(&self) -> Option<&Text> {
         self.annotations.get(annotations::SANDBOX_TEMPLATE_REF)
+    }
+
+    /// Whether the volume claims are to outlive the sandbox.
+    pub fn retains_volumes(&self) -> bool {
+        self.annotations.has(annotations::RETAIN_VOLUMES, "true")
     }
 
     /// Whether the last change of generation was the binding itself, which users need not see

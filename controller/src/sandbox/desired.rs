@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::api::SANDBOXES;
 use crate::error::Fault;
 use crate::field_tracking;
+use crate::fingerprint;
 use crate::names as own;
 use crate::objects::{Head, Labels, OwnerKind, PodRow, SandboxRow, ServiceRow};
 
@@ -110,6 +111,9 @@ pub fn pod(row: &SandboxRow) -> Result<Value, Fault> {
             pod_annotations.insert(key.to_owned(), list);
         }
     }
+    if let Some(fingerprint) = fingerprint::of(&row.pod.spec) {
+        pod_annotations.insert(own::POD_SPEC.to_owned(), fingerprint);
+    }
     let mut pod_labels = template_labels;
     pod_labels.extend(system_labels(row));
 
@@ -128,6 +132,14 @@ pub fn pod(row: &SandboxRow) -> Result<Value, Fault> {
         members.insert("annotations".to_owned(), json!(pod_annotations));
     }
     Ok(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+}
+
+/// Whether a pod was created from another pod spec than the sandbox has by now. One that does not record
+/// what it was created from is not judged.
+pub fn is_outdated(row: &SandboxRow, pod: &PodRow) -> bool {
+    pod.annotations.get(own::POD_SPEC).is_some_and(|recorded| {
+        fingerprint::of(&row.pod.spec).is_some_and(|now| **recorded != *now)
+    })
 }
 
 /// Mounts the sandbox's volume claims: one volume per template, replacing a volume of the same name.
@@ -302,12 +314,17 @@ pub fn volume_claim(row: &SandboxRow, template: &VolumeClaimTemplate) -> Value {
         "name": names::volume_claim(&metadata.name, &row.head.key.name),
         "namespace": &*row.head.key.namespace,
         "labels": claim_labels,
-        "ownerReferences": [owner_reference(&row.head)],
     });
-    if !metadata.annotations.is_empty()
-        && let Some(members) = meta.as_object_mut()
-    {
-        members.insert("annotations".to_owned(), json!(metadata.annotations));
+    if let Some(members) = meta.as_object_mut() {
+        if !metadata.annotations.is_empty() {
+            members.insert("annotations".to_owned(), json!(metadata.annotations));
+        }
+        if !row.retains_volumes() {
+            members.insert(
+                "ownerReferences".to_owned(),
+                json!([owner_reference(&row.head)]),
+            );
+        }
     }
     json!({
         "apiVersion": "v1",
@@ -315,6 +332,15 @@ pub fn volume_claim(row: &SandboxRow, template: &VolumeClaimTemplate) -> Value {
         "metadata": meta,
         "spec": template.spec.to_value(),
     })
+}
+
+/// The patch that frees a volume claim from its sandbox, so that it is not deleted with it.
+pub fn volume_claim_release(found: &Head) -> Value {
+    json!({"metadata": {
+        "uid": found.uid.to_string(),
+        "resourceVersion": found.revision.to_string(),
+        "ownerReferences": null,
+    }})
 }
 
 /// The patch that takes an unowned volume claim over.

@@ -251,9 +251,11 @@ impl Sandboxes {
                     Err(fault) => Err(fault),
                 }
             }
-            VolumeStep::Adopt(name, patch) => act::patch::<VolumeClaimRow>(cx, by, &name, &patch)
-                .await
-                .map(|()| VolumeDone::Settled),
+            VolumeStep::Adopt(name, patch) | VolumeStep::Release(name, patch) => {
+                act::patch::<VolumeClaimRow>(cx, by, &name, &patch)
+                    .await
+                    .map(|()| VolumeDone::Settled)
+            }
             // The plan's own judgement is made anew with every pass.
             VolumeStep::Fail(fault) => return Err(fault),
         };
@@ -485,6 +487,15 @@ impl Sandboxes {
                 "SandboxSuspended",
                 "Reconciling",
                 || "Sandbox is suspended".to_owned(),
+            );
+        }
+        if became(condition::POD_OUTDATED, reason::POD_SPEC_CHANGED) {
+            self.announce(
+                row,
+                Importance::Warning,
+                "PodOutdated",
+                "Reconciling",
+                || status::OUTDATED.to_owned(),
             );
         }
         if became(condition::FINISHED, reason::POD_SUCCEEDED) {

@@ -210,6 +210,8 @@ pub enum VolumeStep {
     Create(Key, Box<Value>),
     /// Take it over.
     Adopt(Key, Box<Value>),
+    /// Give it up, so that it outlives the sandbox.
+    Release(Key, Box<Value>),
     /// Not possible.
     Fail(Fault),
 }
@@ -441,18 +443,34 @@ fn volumes(observed: &Observed) -> Vec<VolumeStep> {
             });
             continue;
         };
-        if claim.head.is_controlled_by(row.head.uid) {
-            continue;
-        }
-        steps.push(match not_our_volume(row, template.name(), claim) {
-            Some(fault) => VolumeStep::Fail(fault),
-            None => VolumeStep::Adopt(
+        // It goes with the sandbox when the sandbox owns it, and outlives it when nobody does.
+        let is_owned = claim.head.is_controlled_by(row.head.uid);
+        let retains = row.retains_volumes();
+        match not_our_volume(row, template.name(), claim) {
+            Some(fault) => steps.push(VolumeStep::Fail(fault)),
+            None if is_owned && retains => steps.push(release_volume(claim)),
+            None if !is_owned && !retains => steps.push(VolumeStep::Adopt(
                 key,
                 Box::new(desired::volume_claim_adoption(row, &claim.head)),
-            ),
-        });
+            )),
+            None => {}
+        }
     }
     steps
+}
+
+/// Frees a volume claim that is to outlive its sandbox. Owners beside the sandbox are not ours to drop.
+fn release_volume(claim: &VolumeClaimRow) -> VolumeStep {
+    if claim.owners > 1 {
+        return VolumeStep::Fail(Fault::Refused(format!(
+            "cannot retain PersistentVolumeClaim {:?}: it has owners beside the sandbox; remove the sandbox's owner reference by hand",
+            &*claim.head.key.name
+        )));
+    }
+    VolumeStep::Release(
+        claim.head.key.clone(),
+        Box::new(desired::volume_claim_release(&claim.head)),
+    )
 }
 
 /// Why a volume claim of the right name may not be used; `None` when it may.

@@ -5,6 +5,7 @@ use agent_sandbox_crds::names;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::desired;
 use super::plan::{Holder, Observed};
 use crate::error::Fault;
 use crate::ident::Text;
@@ -67,6 +68,10 @@ pub fn converged(
     };
     let ready = ready(observed, outcome, &pod, service.is_some());
     conditions = setter.set(&conditions, ready);
+    conditions = match outdated(row, &pod) {
+        Some(condition) => setter.set(&conditions, condition),
+        None => conditions.without(condition::POD_OUTDATED),
+    };
 
     SandboxStatus {
         conditions,
@@ -98,7 +103,11 @@ pub fn marked_expired(row: &SandboxRow, now: Timestamp) -> SandboxStatus {
         generation: row.head.generation,
         now,
     };
-    let mut conditions = row.status.conditions.without(condition::POD_SCHEDULED);
+    let mut conditions = row
+        .status
+        .conditions
+        .without(condition::POD_SCHEDULED)
+        .without(condition::POD_OUTDATED);
     if let Some(suspended) = conditions.get(condition::SUSPENDED).cloned() {
         conditions = conditions.with(Condition {
             observed_generation: row.head.generation,
@@ -274,6 +283,25 @@ fn scheduled(pod: &PodView<'_>, old: &SandboxStatus) -> Option<Draft> {
             }
         }),
     }
+}
+
+/// What is said of a pod whose sandbox has got another pod spec since.
+pub const OUTDATED: &str = "spec.podTemplate.spec was changed after the pod was created, and a pod never \
+    changes; the pod that replaces it, after it is deleted or the sandbox suspended and resumed, has the new one";
+
+fn outdated(row: &SandboxRow, pod: &PodView<'_>) -> Option<Draft> {
+    let PodView::Ours(pod) = pod else {
+        return None;
+    };
+    let concerns = row.mode == Mode::Running && !pod.head.is_deleting();
+    (concerns && desired::is_outdated(row, pod)).then(|| {
+        Draft::new(
+            condition::POD_OUTDATED,
+            Truth::True,
+            reason::POD_SPEC_CHANGED,
+            OUTDATED,
+        )
+    })
 }
 
 fn ready(observed: &Observed, outcome: &Outcome, pod: &PodView<'_>, service_exists: bool) -> Draft {
@@ -454,6 +482,7 @@ pub fn patch(row: &SandboxRow, new: &SandboxStatus) -> Option<Value> {
         condition::SUSPENDED,
         condition::POD_SCHEDULED,
         condition::FINISHED,
+        condition::POD_OUTDATED,
     ];
     let shared = old.conditions.iter().any(|it| !known.contains(&&*it.kind));
     if shared && let Some(members) = metadata.as_object_mut() {

@@ -63,7 +63,7 @@ impl TemplateUsers {
             set(self.0.entry(new).or_default()).insert(key.clone());
         }
         if let Some(old) = old {
-            self.edit(old, |users| {
+            self.edit(&old, |users| {
                 set(users).remove(key);
             });
         }
@@ -79,7 +79,7 @@ impl TemplateUsers {
             *users.named.entry(name).or_default() += 1;
         }
         if let Some((shared, name)) = old {
-            self.edit(shared, |users| {
+            self.edit(&shared, |users| {
                 if let Some(count) = users.named.get_mut(&name) {
                     *count = count.saturating_sub(1);
                     if *count == 0 {
@@ -90,11 +90,11 @@ impl TemplateUsers {
         }
     }
 
-    fn edit(&mut self, shared: Shared, edit: impl FnOnce(&mut Users)) {
-        if let Some(users) = self.0.get_mut(&shared) {
+    fn edit(&mut self, shared: &Shared, edit: impl FnOnce(&mut Users)) {
+        if let Some(users) = self.0.get_mut(shared) {
             edit(users);
             if users.is_empty() {
-                self.0.remove(&shared);
+                self.0.remove(shared);
             }
         }
     }

@@ -15,6 +15,8 @@ pub const POD_SCHEDULED: &str = "PodScheduled";
 /// The pod has run to its end.
 pub const FINISHED: &str = "Finished";
 
+/// The pod is not the one that the pod template describes by now. Absent when it is.
+pub const POD_OUTDATED: &str = "PodOutdated";
 /// The policy that a template calls for is in place, so that its pods may start.
 pub const NETWORK_POLICY_READY: &str = "NetworkPolicyReady";
 

@@ -56,6 +56,9 @@ pub const SANDBOX_MISSING: &str = "SandboxMissing";
 /// Claim Ready: the sandbox has not said anything yet.
 pub const SANDBOX_NOT_READY: &str = "SandboxNotReady";
 
+/// `PodOutdated`: `spec.podTemplate.spec` was edited after the pod was created.
+pub const POD_SPEC_CHANGED: &str = "PodSpecChanged";
+
 /// `NetworkPolicyReady` True: the policy is there and as the template has it.
 pub const MANAGED: &str = "Managed";
 /// `NetworkPolicyReady` True: the template is Unmanaged by now, and pods from before are still covered.

@@ -51,6 +51,7 @@ fn a_pod_is_built_from_the_raw_template() {
             "annotations": {
                 annotations::PROPAGATED_ANNOTATIONS: "note",
                 annotations::PROPAGATED_LABELS: "a,b",
+                names::POD_SPEC: crate::fingerprint::of(&row.pod.spec).unwrap(),
                 "note": "n",
             },
         },
@@ -359,4 +360,133 @@ fn a_volume_claim_keeps_the_templates_metadata() {
         claim["spec"],
         json!({"storageClassName": "fast", "future": 1})
     );
+}
+
+/// What a patch of the pod's metadata sets, by key.
+fn changes(row: &SandboxRow, metadata: Value, part: &str) -> Value {
+    let pod = own_pod(metadata, json!({}));
+    let patch = desired::pod_patch(row, &pod, false).unwrap();
+    patch["metadata"][part].clone()
+}
+
+#[test]
+fn ownership_is_written_also_where_the_labels_are_right_already() {
+    let row = owned("Deployment", json!({}), json!({}));
+    let made = desired::pod(&row).unwrap();
+    let mut metadata = made["metadata"].clone();
+    metadata["ownerReferences"] = json!([]);
+    let pod = own_pod(metadata, json!({}));
+    assert_eq!(desired::pod_patch(&row, &pod, false), None);
+    let patch = desired::pod_patch(&row, &pod, true).unwrap();
+    let members = patch["metadata"].as_object().unwrap();
+    assert_eq!(members["ownerReferences"][0]["uid"], uid(1));
+    assert!(!members.contains_key("labels") && !members.contains_key("annotations"));
+}
+
+#[test]
+fn reserved_keys_of_the_template_do_not_reach_an_existing_pod_either() {
+    let template = json!({
+        "labels": {"a": "1", labels::CLAIM_UID: "forged", "extensions.agents.x-k8s.io/x": "1"},
+        "annotations": {"b": "2", annotations::TRACE_CONTEXT: "{}", annotations::POD_NAME: "x"},
+    });
+    let row = owned("Deployment", json!({}), template);
+    let bare = json!({"name": "my-sandbox"});
+    let set = changes(&row, bare.clone(), "labels");
+    let mut keys: Vec<&String> = set.as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["a", labels::SANDBOX_NAME_HASH, names::SANDBOX_UID],);
+    let set = changes(&row, bare, "annotations");
+    assert_eq!(
+        set,
+        json!({
+            "b": "2",
+            annotations::PROPAGATED_LABELS: "a", annotations::PROPAGATED_ANNOTATIONS: "b",
+        })
+    );
+}
+
+#[test]
+fn an_existing_pod_gets_and_loses_what_its_sandboxes_owner_says() {
+    let all = json!({
+        labels::WARM_POOL_SANDBOX: "p", labels::SANDBOX_TEMPLATE_REF_HASH: "t",
+        labels::CLAIM_UID: "c",
+    });
+    let bare = || json!({"name": "my-sandbox"});
+    let member = owned("SandboxWarmPool", all.clone(), json!({}));
+    let set = changes(&member, bare(), "labels");
+    assert_eq!(set[labels::WARM_POOL_SANDBOX], "p");
+    assert_eq!(set[labels::SANDBOX_TEMPLATE_REF_HASH], "t");
+
+    let wearing = json!({"name": "my-sandbox", "labels": {
+        labels::WARM_POOL_SANDBOX: "p", labels::SANDBOX_TEMPLATE_REF_HASH: "t",
+    }});
+    // No extension owns it any more, or the sandbox lost the label.
+    for (kind, set) in [("Deployment", all), ("SandboxClaim", json!({}))] {
+        let lost = changes(&owned(kind, set, json!({})), wearing.clone(), "labels");
+        for key in [labels::WARM_POOL_SANDBOX, labels::SANDBOX_TEMPLATE_REF_HASH] {
+            assert_eq!(
+                lost.as_object().unwrap().get(key),
+                Some(&Value::Null),
+                "{kind} {key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_creator_on_a_pod_follows_the_sandbox() {
+    let by = |creator: &str| {
+        owned(
+            "Deployment",
+            json!({labels::CREATED_BY: creator}),
+            json!({}),
+        )
+    };
+    let worn =
+        |creator: &str| json!({"name": "my-sandbox", "labels": {labels::CREATED_BY: creator}});
+    for (creator, before, after) in [
+        ("go-client", "python-client", json!("go-client")),
+        ("curl", "go-client", json!("unknown")),
+    ] {
+        let set = changes(&by(creator), worn(before), "labels");
+        assert_eq!(set[labels::CREATED_BY], after);
+    }
+    let set = changes(&by("go-client"), worn("go-client"), "labels");
+    assert!(!set.as_object().unwrap().contains_key(labels::CREATED_BY));
+    let gone = changes(
+        &owned("Deployment", json!({}), json!({})),
+        worn("go-client"),
+        "labels",
+    );
+    assert_eq!(
+        gone.as_object().unwrap().get(labels::CREATED_BY),
+        Some(&Value::Null)
+    );
+}
+
+#[test]
+fn a_service_that_lost_its_label_gets_it_back() {
+    let row = sandbox(json!({"service": true}));
+    let mut bare = desired::service(&row);
+    bare["metadata"]["labels"] = json!({"theirs": "1"});
+    let found: Arc<ServiceRow> = crate::fixtures::row(bare);
+    let patch = desired::service_patch(&row, &found, false).unwrap();
+    assert_eq!(
+        patch["metadata"]["labels"],
+        json!({labels::SANDBOX_NAME_HASH: desired::name_hash(&row)})
+    );
+    assert_eq!(patch.get("spec"), None, "nothing else had drifted");
+}
+
+#[test]
+fn a_pod_is_out_of_date_when_it_says_that_it_was_made_from_something_else() {
+    let with_image = |image: &str| {
+        sandbox(json!({"podTemplate": {"spec": {"containers": [{"name": "m", "image": image}]}}}))
+    };
+    let made = desired::pod(&with_image("a")).unwrap();
+    let pod = own_pod(made["metadata"].clone(), json!({}));
+    assert!(!desired::is_outdated(&with_image("a"), &pod));
+    assert!(desired::is_outdated(&with_image("b"), &pod));
+    let silent = own_pod(json!({}), json!({}));
+    assert!(!desired::is_outdated(&with_image("b"), &silent));
 }

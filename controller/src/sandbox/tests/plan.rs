@@ -347,3 +347,101 @@ fn the_service_switch_has_three_positions() {
         assert_eq!(name(converge(&seen).service), expected, "row {index}");
     }
 }
+
+#[test]
+fn volumes_that_are_to_outlive_the_sandbox_have_no_owner() {
+    let retaining: Arc<SandboxRow> = row(json!({
+        "metadata": {"name": "s", "uid": uid(SANDBOX), "annotations": {annotations::RETAIN_VOLUMES: "true"}},
+        "spec": {"volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {}}]},
+    }));
+    let steps = |metadata: Option<Value>| {
+        let mut seen = observed(retaining.clone(), vec![own_pod(json!({}), running())]);
+        let holder = metadata.map_or(Holder::Unseen, |mut metadata| {
+            metadata["name"] = json!("d-s");
+            let claim: Arc<VolumeClaimRow> = row(json!({"metadata": metadata}));
+            Holder::Held(claim)
+        });
+        seen.volume_claims = vec![("d-s".to_owned(), holder)];
+        converge(&seen).volumes
+    };
+    let [VolumeStep::Create(_, made)] = &steps(None)[..] else {
+        panic!("not made");
+    };
+    assert!(made["metadata"]["ownerReferences"].is_null());
+    let hash = desired::name_hash(&retaining);
+    assert_eq!(made["metadata"]["labels"][labels::SANDBOX_NAME_HASH], hash);
+    // What an earlier sandbox of the name left is used, and stays nobody's.
+    let left = json!({"labels": {labels::SANDBOX_NAME_HASH: hash}});
+    assert!(steps(Some(left)).is_empty());
+    assert!(matches!(
+        steps(Some(json!({})))[..],
+        [VolumeStep::Fail(Fault::Refused(_))]
+    ));
+    let own = owner("Sandbox", "s", &uid(SANDBOX));
+    let [VolumeStep::Release(_, patch)] = &steps(Some(json!({"ownerReferences": own})))[..] else {
+        panic!("not released");
+    };
+    assert!(patch["metadata"].as_object().unwrap()["ownerReferences"].is_null());
+    assert_eq!(patch["metadata"]["resourceVersion"], "10");
+    let mut shared = own;
+    let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": uid(60)});
+    shared.as_array_mut().unwrap().push(other);
+    assert!(matches!(
+        steps(Some(json!({"ownerReferences": shared})))[..],
+        [VolumeStep::Fail(Fault::Refused(_))]
+    ));
+}
+
+#[test]
+fn a_pod_under_another_name_is_deleted_by_its_owner() {
+    let recorded = |spec: Value, status: Value| -> Arc<SandboxRow> {
+        row(json!({
+            "metadata": {"name": "s", "uid": uid(SANDBOX), "annotations": {annotations::POD_NAME: "warm-1"}},
+            "spec": spec, "status": status,
+        }))
+    };
+    let warm = || own_pod(json!({"name": "warm-1", "uid": uid(3)}), running());
+    let suspended = json!({"operatingMode": "Suspended"});
+    let steps = converge(&observed(
+        recorded(suspended.clone(), json!({})),
+        vec![warm()],
+    ));
+    let PodStep::Delete(key, _) = steps.pod else {
+        panic!("not deleted");
+    };
+    assert_eq!(&*key.name, "warm-1");
+    assert!(!steps.forget_pod_name, "it still names the pod");
+    // Gone, or somebody else's: the record is of no more use.
+    let job = some_pod(json!({"name": "warm-1", "ownerReferences": owner("Job", "j", "x")}));
+    for holder in [
+        Holder::Nobody,
+        Holder::Held(job),
+        Holder::Held(some_pod(json!({}))),
+    ] {
+        let mut seen = observed(recorded(suspended.clone(), json!({})), vec![]);
+        seen.pod_name = holder;
+        let steps = converge(&seen);
+        assert!(steps.forget_pod_name);
+        assert!(!matches!(steps.pod, PodStep::Delete(..)));
+    }
+    let marked = json!({"conditions": [condition("Ready", "False", "SandboxExpired")]});
+    let expired = observed(recorded(json!({"shutdownTime": NOW}), marked), vec![warm()]);
+    let Plan::TearDown(steps) = plan(&expired, at(NOW)) else {
+        panic!("not torn down");
+    };
+    assert_eq!(&*steps.pods[0].0.name, "warm-1");
+}
+
+#[test]
+fn an_empty_record_of_a_pod_name_is_none() {
+    let row: Arc<SandboxRow> = row(json!({
+        "metadata": {"name": "s", "uid": uid(SANDBOX), "annotations": {annotations::POD_NAME: ""}},
+        "spec": {},
+    }));
+    let seen = observed(row, vec![]);
+    assert_eq!(
+        crate::sandbox::plan::tracked_pod(&seen.sandbox),
+        seen.sandbox.head.key
+    );
+    assert!(matches!(converge(&seen).pod, PodStep::Create(_)));
+}

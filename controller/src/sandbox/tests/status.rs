@@ -466,3 +466,144 @@ fn the_patch_is_minimal_clears_with_null_and_spares_foreign_conditions() {
         "somebody else writes here too"
     );
 }
+
+fn lookup_failed() -> Outcome {
+    Outcome {
+        faults: vec![Fault::Transient {
+            message: "reading Pod \"s\": timeout".to_owned(),
+            retry_after: None,
+        }],
+        pod_failed: true,
+        too_many_pods: None,
+    }
+}
+
+#[test]
+fn a_pod_that_cannot_be_looked_up_leaves_its_scheduling_unknown() {
+    for mode in ["Running", "Suspended"] {
+        let seen = observed(sandbox(json!({"operatingMode": mode})), vec![]);
+        let told = status(&seen, &lookup_failed());
+        assert_eq!(
+            said(&told, "PodScheduled"),
+            "Unknown/PodSchedulingUnknown: Pod state is unknown. Pod scheduling cannot be determined",
+            "{mode}"
+        );
+    }
+}
+
+#[test]
+fn resuming_is_told_before_there_is_a_pod() {
+    let suspended = json!({"conditions": [
+        condition("Suspended", "True", "PodTerminated"),
+        condition("Ready", "False", "SandboxSuspended"),
+    ]});
+    let told = fine(&observed(with_status(json!({}), suspended), vec![]));
+    assert!(said(&told, "Suspended").starts_with("False/NotSuspended"));
+    assert_eq!(
+        said(&told, "Ready"),
+        "False/DependenciesNotReady: Pod does not exist"
+    );
+    assert_eq!(told.conditions.get("Suspended").unwrap().since, at(NOW));
+}
+
+#[test]
+fn a_failed_pod_finishes_its_sandbox() {
+    let failed = own_pod(json!({}), json!({"phase": "Failed"}));
+    let told = fine(&observed(sandbox(json!({})), vec![failed]));
+    assert_eq!(said(&told, "Finished"), "True/PodFailed: Pod failed");
+    assert_eq!(said(&told, "Ready"), "False/PodFailed: Pod failed");
+}
+
+#[test]
+fn scheduling_goes_with_the_pod() {
+    let old = json!({"conditions": [
+        condition("Suspended", "False", "NotSuspended"),
+        condition("PodScheduled", "True", "PodScheduled"),
+    ]});
+    let told = fine(&observed(with_status(json!({}), old), vec![]));
+    assert_eq!(said(&told, "PodScheduled"), "absent");
+    assert!(said(&told, "Suspended").starts_with("False"));
+}
+
+#[test]
+fn the_name_of_a_service_ends_in_the_clusters_domain() {
+    let mut seen = observed(sandbox(json!({})), vec![]);
+    seen.service = Holder::Held(row(json!({
+        "metadata": {"name": "s", "ownerReferences": owner("Sandbox", "s", &uid(SANDBOX))},
+        "spec": {},
+    })));
+    let told = converged(&seen, &Outcome::default(), at(NOW), "example.org");
+    assert_eq!(told.service_fqdn.as_deref(), Some("s.n.svc.example.org"));
+}
+
+#[test]
+fn a_service_that_is_not_ours_or_not_wanted_is_not_published() {
+    let own = json!({"name": "s", "ownerReferences": owner("Sandbox", "s", &uid(SANDBOX))});
+    let unowned = json!({"name": "s", "labels": {"agents.x-k8s.io/adoptable": "true"}});
+    for (switch, metadata, published) in [
+        (json!(null), own.clone(), true),
+        (json!(true), own.clone(), true),
+        (json!(null), unowned, false),
+        (json!(false), own, false),
+    ] {
+        let old = json!({"service": "s", "serviceFQDN": "s.n.svc.cluster.local"});
+        let sandbox = with_status(json!({"service": switch}), old);
+        let mut seen = observed(sandbox.clone(), vec![]);
+        seen.service = Holder::Held(row(json!({"metadata": metadata, "spec": {}})));
+        let told = fine(&seen);
+        assert_eq!(told.service.is_some(), published, "{switch}");
+        assert_eq!(told.service_fqdn.is_some(), published, "{switch}");
+        if !published {
+            let written = patch(&sandbox, &told).unwrap()["status"].clone();
+            let members = written.as_object().unwrap();
+            assert_eq!(members.get("service"), Some(&Value::Null));
+            assert_eq!(members.get("serviceFQDN"), Some(&Value::Null));
+        }
+    }
+}
+
+#[test]
+fn a_node_name_alone_is_written_once_the_sandbox_is_ready() {
+    let on = |node: &str| {
+        let pod = row(json!({
+            "metadata": {"name": "s", "uid": uid(2), "ownerReferences": owner("Sandbox", "s", &uid(SANDBOX))},
+            "spec": {"nodeName": node}, "status": running(),
+        }));
+        vec![pod]
+    };
+    let before = observed(sandbox(json!({})), on("node-1"));
+    let value = patch(&before.sandbox, &fine(&before)).unwrap()["status"].clone();
+    let row = with_status(json!({}), value);
+    let told = fine(&observed(row.clone(), on("node-2")));
+    assert_eq!(
+        patch(&row, &told).unwrap()["status"],
+        json!({"nodeName": "node-2"})
+    );
+    assert_ne!(urgency(&row, &told), Urgency::None);
+}
+
+#[test]
+fn an_outdated_pod_is_said_to_be_until_it_goes() {
+    let made = crate::sandbox::desired::pod(&sandbox(json!({}))).unwrap();
+    let metadata = made["metadata"].clone();
+    let edited = json!({"podTemplate": {"spec": {"hostname": "h"}}});
+    let pod = own_pod(metadata.clone(), running());
+    let told = fine(&observed(sandbox(edited.clone()), vec![pod]));
+    assert!(said(&told, "PodOutdated").starts_with("True/PodSpecChanged: spec.podTemplate.spec"));
+    assert!(told.conditions.is_true("Ready"), "it serves all the same");
+    assert_eq!(
+        told.conditions.iter().last().unwrap().kind,
+        "PodOutdated".into()
+    );
+    let mut going = metadata.clone();
+    going["deletionTimestamp"] = json!(NOW);
+    for (spec, pods) in [
+        (edited.clone(), vec![]),
+        (edited, vec![own_pod(going, running())]),
+        (json!({}), vec![own_pod(metadata, running())]),
+    ] {
+        let old = json!({"conditions": [condition("PodOutdated", "True", "PodSpecChanged")]});
+        let told = fine(&observed(with_status(spec, old), pods));
+        assert_eq!(said(&told, "PodOutdated"), "absent");
+    }
+}
