@@ -284,3 +284,12 @@ pub(crate) fn ready(model: &Model, resource: &str, name: &str) -> bool {
         .get(resource, name)
         .is_some_and(|object| is_ready(&object))
 }
+
+/// How many events of a reason there are.
+pub(crate) fn told(harness: &Harness, reason: &str) -> usize {
+    let events = harness.model.list("events");
+    events
+        .iter()
+        .filter(|event| event["reason"] == reason)
+        .count()
+}

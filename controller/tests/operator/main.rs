@@ -14,6 +14,7 @@
 mod adoption;
 mod claims;
 mod election;
+mod endurance;
 mod faults;
 mod harness;
 #[path = "../kube_model/mod.rs"]
@@ -21,6 +22,7 @@ mod harness;
 mod kube_model;
 mod lifecycle;
 mod model;
+mod ownership;
 mod pools;
 mod process;
 mod reports;
