@@ -8,7 +8,7 @@ use agent_sandbox_crds::template::NetworkPolicyManagement;
 use agent_sandbox_crds::{Blueprint, PodTemplate, SandboxTemplateSpec};
 use serde_json::{Map, Value, json};
 
-use crate::objects::SandboxRow;
+use crate::objects::Make;
 
 /// The template's pod spec with secure defaults: no service account token unless asked for, and,
 /// under the default network policy (which shuts out the cluster's DNS), resolvers that can be
@@ -44,19 +44,19 @@ pub fn of_template(template: &SandboxTemplateSpec, resolvers: &[IpAddr]) -> Blue
     }
 }
 
-/// What a sandbox is made of.
-pub fn of_sandbox(row: &SandboxRow) -> Blueprint {
-    let spec: Map<String, Value> = serde_json::from_str(&row.pod.spec).unwrap_or_default();
+/// What a sandbox of this make is made of.
+pub fn of_make(make: &Make) -> Blueprint {
+    let spec: Map<String, Value> = serde_json::from_str(&make.pod_spec).unwrap_or_default();
     Blueprint {
         pod_template: PodTemplate {
             spec: spec.into(),
             metadata: None,
         },
-        volume_claim_templates: row
+        volume_claim_templates: make
             .volume_claim_templates
             .as_ref()
             .and_then(|text| serde_json::from_str(text).ok()),
-        service: row.service,
+        service: make.service,
     }
 }
 

@@ -198,15 +198,15 @@ impl Claims {
     fn choose(&self, claim: &ClaimRow, pools: &[PoolRef]) -> Candidate {
         let store = &self.cx.store;
         for pool in pools {
-            let judge = self.staleness.judge(store, &pool.key);
-            if let Some(row) = store.pick(pool.uid, claim.head.uid, |row| judge.may_hand_out(row)) {
+            let fit = self.staleness.fit(store, &pool.key);
+            if let Some(row) = store.pick(&pool.id(), claim.head.uid, |make| fit.includes(make)) {
                 return Candidate::Chosen(row);
             }
         }
         let mut soon = false;
         for pool in pools {
-            if store.read(|state| state.availability().has_waiting(pool.uid)) {
-                store.wait_for_member(pool.uid, &claim.head.key);
+            if store.read(|state| state.availability().has_waiting(&pool.id())) {
+                store.wait_for_member(pool.id(), claim);
                 soon = true;
             }
         }

@@ -10,12 +10,17 @@ use super::Learned;
 use super::plan::{self, Candidate, Found, Observed, PoolRef};
 use crate::ident::{Key, Text};
 use crate::objects::{ClaimRow, PoolRow, SandboxRow, Source};
-use crate::store::State;
+use crate::store::{PoolId, State};
 
 /// What is known of a claim and what it refers to; `None` when there is no such claim.
 pub(super) fn observe(state: &State, key: &Key, learned: &Learned) -> Option<Observed> {
     let claim = state.claim(key)?;
-    let bound: Vec<Arc<SandboxRow>> = state.sandboxes_of(claim.head.uid).cloned().collect();
+    // A reference from another namespace is whatever its writer likes, and binds nothing.
+    let bound: Vec<Arc<SandboxRow>> = state
+        .sandboxes_of(claim.head.uid)
+        .filter(|row| row.head.key.namespace == key.namespace)
+        .cloned()
+        .collect();
     let namesake = state
         .sandbox(key)
         .filter(|row| !row.head.is_controlled_by(claim.head.uid));
@@ -115,7 +120,11 @@ fn eligible_pools(state: &State, claim: &ClaimRow, named: &Found<PoolRow>) -> Ve
             }
             pools.sort_by_key(|pool| {
                 (
-                    Reverse(state.availability().available(pool.head.uid)),
+                    Reverse(
+                        state
+                            .availability()
+                            .available(&PoolId::new(&pool.head.key, pool.head.uid)),
+                    ),
                     pool.head.key.clone(),
                 )
             });

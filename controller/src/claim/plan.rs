@@ -16,6 +16,7 @@ use super::rules::{Rejection, metadata};
 use crate::error::Fault;
 use crate::ident::{Key, Text, Uid};
 use crate::objects::{ClaimRow, Expiry, PolicyRow, PoolRow, SandboxRow, Source, TemplateRow};
+use crate::store::PoolId;
 
 /// How long a young claim waits for a member whose pod has no address yet, rather than starting a pod
 /// of its own.
@@ -74,6 +75,13 @@ pub enum Found<R> {
     Missing(Key),
     /// The claim refers to none.
     NotNamed,
+}
+
+impl PoolRef {
+    /// The pool's identity in the store.
+    pub fn id(&self) -> PoolId {
+        PoolId::new(&self.key, self.uid)
+    }
 }
 
 impl<R> Found<R> {

@@ -7,6 +7,7 @@
 mod claim;
 mod condition;
 mod dependent;
+mod make;
 mod node;
 mod pod;
 mod policy;
@@ -17,7 +18,8 @@ mod warm_pool;
 pub use claim::{Bound, ClaimAnnotations, ClaimRow, ClaimWire, EnvEntry, Expiry, Source};
 pub use condition::{Condition, Conditions, Truth};
 pub use dependent::{ServiceRow, ServiceWire, VolumeClaimRow, VolumeClaimWire};
-pub use node::{NodeRow, NodeWire};
+pub use make::Make;
+pub use node::{NodeHealth, NodeRow, NodeWire};
 pub use pod::{PodPhase, PodRow, PodWire, Scheduled};
 pub use policy::{PolicyRow, PolicyWire, normal_form};
 pub use sandbox::{Mode, PodBlueprint, SandboxRow, SandboxStatus, SandboxWire, ShutdownPolicy};

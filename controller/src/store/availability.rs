@@ -1,29 +1,33 @@
 //! Which members of which pool can be handed to a claim, best first.
 //!
-//! Derived from the sandbox rows and nothing else, so a member can be neither lost nor forgotten. Per
-//! pool, members fall into classes (Ready on a healthy node, Ready elsewhere, not Ready but with
-//! addresses); within a class the node holding the most members goes first, so that claims spread,
-//! and on a node the oldest member. A pick reserves its member for one claim until the claim lets go
-//! or the binding shows up in the rows. All operations are logarithmic in the pool's size.
+//! Derived from the rows of sandboxes, pods and nodes and nothing else, so a member can be neither
+//! lost nor forgotten. Per pool, members are kept apart by what they were made from, because that is
+//! what decides whether a claim may have them, and then fall into classes (Ready on a healthy node,
+//! Ready elsewhere, not Ready but with addresses); within a class the node holding the most members
+//! goes first, so that claims spread, and on a node the oldest member. A pick reserves its member for
+//! one claim until the claim lets go or the binding shows up in the rows. All operations are
+//! logarithmic in the pool's size, however many of its members may not be handed out.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::ident::{Key, Text, Uid};
-use crate::objects::{Mode, OwnerKind, SandboxRow};
+use crate::objects::{Make, Mode, NodeHealth, SandboxRow};
+use crate::store::roll::PoolId;
 
 /// How good a member is to hand out.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Class {
     /// Ready, on a node that is fine.
     Ready,
-    /// Ready, on a node that is cordoned, failing or about to go.
+    /// Ready, on a node that is cordoned or about to go.
     ReadyElsewhere,
     /// Not Ready yet, with addresses: a fallback.
     Starting,
-    /// Without addresses: worth waiting for, not worth handing out.
+    /// Without a living pod or without addresses: worth waiting for, not worth handing out.
     Waiting,
 }
 
@@ -40,27 +44,27 @@ impl Class {
     }
 
     /// The class of a sandbox, `None` when it must never be handed out: not a pool's, being deleted,
-    /// run to its end, suspended, or with a time to die that the claim knows nothing about.
-    pub fn of(row: &SandboxRow, node_is_healthy: bool) -> Option<Self> {
-        let owned_by_pool = row
-            .head
-            .owner
-            .as_ref()
-            .is_some_and(|owner| owner.kind == OwnerKind::Pool);
-        if !owned_by_pool
+    /// run to its end, suspended, with a time to die that the claim knows nothing about, or on a node
+    /// that may have lost it.
+    ///
+    /// `pod_lives` says that it has a pod that neither ended nor is going: the sandbox's own status
+    /// may not have heard of that yet.
+    pub fn of(row: &SandboxRow, pod_lives: bool, node: NodeHealth) -> Option<Self> {
+        if PoolId::of_member(row).is_none()
             || row.head.is_deleting()
             || row.mode == Mode::Suspended
             || row.shutdown_time.is_some()
             || row.is_finished()
+            || node == NodeHealth::Sick
         {
             return None;
         }
-        if row.status.pod_ips.is_empty() {
+        if !pod_lives || row.status.pod_ips.is_empty() {
             return Some(Self::Waiting);
         }
-        Some(match (row.is_ready(), node_is_healthy) {
-            (true, true) => Self::Ready,
-            (true, false) => Self::ReadyElsewhere,
+        Some(match (row.is_ready(), node) {
+            (true, NodeHealth::Fine) => Self::Ready,
+            (true, _) => Self::ReadyElsewhere,
             (false, _) => Self::Starting,
         })
     }
@@ -69,12 +73,13 @@ impl Class {
 /// A place in the order of one node.
 type Turn = (Timestamp, Key, Uid);
 
-/// The members of one class of one pool.
+/// The members of one class and make of one pool.
 #[derive(Debug, Default)]
 struct Shelf {
     nodes: BTreeMap<Option<Text>, BTreeSet<Turn>>,
     /// Nodes with a name first, then by falling number of members, then by oldest member.
     order: BTreeSet<Rank>,
+    members: usize,
 }
 
 /// A node's place in the order of its shelf.
@@ -92,7 +97,9 @@ impl Shelf {
         if let Some(rank) = rank(node.as_ref(), turns) {
             self.order.remove(&rank);
         }
+        self.members -= turns.len();
         edit(turns);
+        self.members += turns.len();
         match rank(node.as_ref(), turns) {
             Some(rank) => {
                 self.order.insert(rank);
@@ -102,20 +109,17 @@ impl Shelf {
             }
         }
     }
-
-    fn iter(&self) -> impl Iterator<Item = &Turn> {
-        self.order
-            .iter()
-            .filter_map(|(_, _, _, node)| self.nodes.get(node))
-            .flatten()
-    }
 }
 
+/// The members of one make, by class.
+type Shelves = [Shelf; CLASSES];
+
 /// Where a member currently is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 struct Place {
     key: Key,
-    pool: Uid,
+    pool: PoolId,
+    make: Arc<Make>,
     class: Class,
     node: Option<Text>,
     created: Timestamp,
@@ -124,14 +128,14 @@ struct Place {
 
 #[derive(Debug, Default)]
 struct Pool {
-    shelves: [Shelf; CLASSES],
+    makes: BTreeMap<Arc<Make>, Shelves>,
     waiting: BTreeSet<Key>,
 }
 
 /// The index over all pools.
 #[derive(Debug, Default)]
 pub struct Availability {
-    pools: BTreeMap<Uid, Pool>,
+    pools: BTreeMap<PoolId, Pool>,
     members: BTreeMap<Uid, Place>,
     reservations: BTreeMap<Uid, Uid>,
 }
@@ -147,32 +151,41 @@ pub struct Pick {
 
 impl Availability {
     /// Takes note of a row as it is now; `true` when the sandbox can newly be handed out.
-    pub fn update(&mut self, row: &SandboxRow, node_is_healthy: bool) -> bool {
-        let class = Class::of(row, node_is_healthy);
-        let pool = row.head.owner.as_ref().map(|owner| owner.uid);
+    pub fn update(&mut self, row: &SandboxRow, pod_lives: bool, node: NodeHealth) -> bool {
+        let uid = row.head.uid;
+        let class = Class::of(row, pod_lives, node);
+        let pool = PoolId::of_member(row);
         let (Some(class), Some(pool)) = (class, pool) else {
-            self.remove(row.head.uid);
+            self.remove(uid);
             return false;
+        };
+        let known = self.members.get(&uid);
+        let was_available = known.is_some_and(|old| old.class.index().is_some());
+        let made = Make::of(row);
+        let make = match known {
+            Some(old) if *old.make == made => old.make.clone(),
+            _ => self
+                .pools
+                .get(&pool)
+                .and_then(|pool| pool.makes.get_key_value(&made))
+                .map_or_else(|| Arc::new(made), |(make, _)| make.clone()),
         };
         let place = Place {
             key: row.head.key.clone(),
             pool,
+            make,
             class,
             node: row.status.node_name.clone(),
             created: row.head.created,
-            reserved_for: self
-                .members
-                .get(&row.head.uid)
-                .and_then(|old| old.reserved_for),
+            reserved_for: known.and_then(|old| old.reserved_for),
         };
-        let was_available = self
-            .members
-            .get(&row.head.uid)
-            .is_some_and(|old| old.class.index().is_some());
-        self.unshelve(row.head.uid);
+        if known == Some(&place) {
+            return false;
+        }
+        self.unshelve(uid);
         let available = place.class.index().is_some() && place.reserved_for.is_none();
-        self.members.insert(row.head.uid, place);
-        self.shelve(row.head.uid);
+        self.members.insert(uid, place);
+        self.shelve(uid);
         available && !was_available
     }
 
@@ -196,21 +209,36 @@ impl Availability {
         })
     }
 
-    /// Reserves the best member of `pool` that satisfies `eligible` for `claim`.
+    /// Reserves the best member of `pool` whose make satisfies `eligible` for `claim`: the one it has
+    /// reserved already, if that still can be handed out.
     pub fn pick(
         &mut self,
-        pool: Uid,
+        pool: &PoolId,
         claim: Uid,
-        mut eligible: impl FnMut(&Key) -> bool,
+        mut eligible: impl FnMut(&Make) -> bool,
     ) -> Option<Pick> {
-        let (_, key, uid) = self
-            .pools
-            .get(&pool)?
-            .shelves
+        if let Some(held) = self.reserved_for(claim) {
+            let fits = self.members.get(&held.uid).is_some_and(|place| {
+                place.pool == *pool && place.class.index().is_some() && eligible(&place.make)
+            });
+            if fits {
+                return Some(held);
+            }
+            self.release(claim);
+        }
+        let pool = self.pools.get(pool)?;
+        let shelves: Vec<&Shelves> = pool
+            .makes
             .iter()
-            .flat_map(Shelf::iter)
-            .find(|(_, key, _)| eligible(key))?
-            .clone();
+            .filter(|(make, _)| eligible(make))
+            .map(|(_, shelves)| shelves)
+            .collect();
+        let (_, _, (_, key, uid), _) = (0..CLASSES).find_map(|class| {
+            let firsts = shelves
+                .iter()
+                .filter_map(|shelves| shelves.get(class)?.order.first());
+            firsts.min().cloned()
+        })?;
         self.reserve(uid, claim);
         Some(Pick { key, uid })
     }
@@ -225,35 +253,23 @@ impl Availability {
         }
     }
 
-    /// Whether `pool` has members that may soon be handed out: without addresses yet, or reserved.
-    pub fn has_waiting(&self, pool: Uid) -> bool {
+    /// Whether `pool` has members that may soon be handed out. A reserved one is not among them: it is
+    /// as good as gone, and waiting for a claim to lose its race would be waiting for next to nothing.
+    pub fn has_waiting(&self, pool: &PoolId) -> bool {
         self.pools
-            .get(&pool)
+            .get(pool)
             .is_some_and(|pool| !pool.waiting.is_empty())
     }
 
     /// How many members of `pool` could be handed out right now.
-    pub fn available(&self, pool: Uid) -> usize {
-        self.pools.get(&pool).map_or(0, |pool| {
-            pool.shelves
-                .iter()
-                .flat_map(|shelf| shelf.nodes.values())
-                .map(BTreeSet::len)
-                .sum()
+    pub fn available(&self, pool: &PoolId) -> usize {
+        self.pools.get(pool).map_or(0, |pool| {
+            let shelves = pool.makes.values().flatten();
+            shelves.map(|shelf| shelf.members).sum()
         })
     }
 
-    /// The members that run on a node.
-    pub fn on_node(&self, node: &str) -> Vec<Key> {
-        self.members
-            .values()
-            .filter(|place| place.node.as_deref() == Some(node))
-            .map(|place| place.key.clone())
-            .collect()
-    }
-
     fn reserve(&mut self, sandbox: Uid, claim: Uid) {
-        self.release(claim);
         self.unshelve(sandbox);
         if let Some(place) = self.members.get_mut(&sandbox) {
             place.reserved_for = Some(claim);
@@ -270,19 +286,24 @@ impl Availability {
             return;
         };
         let turn = (place.created, place.key.clone(), sandbox);
-        match place
-            .class
-            .index()
-            .and_then(|index| pool.shelves.get_mut(index))
-        {
-            Some(row) => row.edit(place.node.as_ref(), |turns| {
-                turns.remove(&turn);
-            }),
+        match place.class.index() {
+            Some(class) => {
+                let shelves = pool.makes.get_mut(&place.make);
+                if let Some(shelf) = shelves.and_then(|shelves| shelves.get_mut(class)) {
+                    shelf.edit(place.node.as_ref(), |turns| {
+                        turns.remove(&turn);
+                    });
+                }
+                let is_empty = |shelves: &Shelves| shelves.iter().all(|shelf| shelf.members == 0);
+                if pool.makes.get(&place.make).is_some_and(is_empty) {
+                    pool.makes.remove(&place.make);
+                }
+            }
             None => {
                 pool.waiting.remove(&place.key);
             }
         }
-        if pool.waiting.is_empty() && pool.shelves.iter().all(|shelf| shelf.nodes.is_empty()) {
+        if pool.waiting.is_empty() && pool.makes.is_empty() {
             self.pools.remove(&place.pool);
         }
     }
@@ -295,16 +316,17 @@ impl Availability {
         if place.reserved_for.is_some() {
             return;
         }
-        let pool = self.pools.entry(place.pool).or_default();
+        let pool = self.pools.entry(place.pool.clone()).or_default();
         let turn = (place.created, place.key.clone(), sandbox);
-        match place
-            .class
-            .index()
-            .and_then(|index| pool.shelves.get_mut(index))
-        {
-            Some(row) => row.edit(place.node.as_ref(), |turns| {
-                turns.insert(turn);
-            }),
+        match place.class.index() {
+            Some(class) => {
+                let shelves = pool.makes.entry(place.make.clone()).or_default();
+                if let Some(shelf) = shelves.get_mut(class) {
+                    shelf.edit(place.node.as_ref(), |turns| {
+                        turns.insert(turn);
+                    });
+                }
+            }
             None => {
                 pool.waiting.insert(place.key.clone());
             }

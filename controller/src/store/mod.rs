@@ -5,6 +5,7 @@
 
 mod availability;
 mod census;
+mod roll;
 mod routes;
 mod table;
 mod template_users;
@@ -12,19 +13,21 @@ mod template_users;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::RwLock;
 
 use crate::expiry::{Deadlines, Target};
 use crate::ident::{Key, Revision, Text, Uid};
 use crate::intern::Interner;
 use crate::objects::{
-    ClaimRow, DecodeError, NodeRow, PodRow, PolicyRow, PoolRow, SandboxRow, ServiceRow,
-    TemplateRow, VolumeClaimRow,
+    ClaimRow, DecodeError, Make, NodeHealth, NodeRow, PodRow, PolicyRow, PoolRow, SandboxRow,
+    ServiceRow, TemplateRow, VolumeClaimRow,
 };
 use crate::queue::{Priority, Queue};
 
 pub use availability::{Availability, Class, Pick};
 pub use census::{Census, Sort};
+pub use roll::{Around, Group, Line, Member, PoolId, Roll, Rolls, Standing};
 pub use routes::Stored;
 pub use table::{Delta, Seen, Table};
 pub use template_users::Rival;
@@ -104,8 +107,9 @@ pub struct State {
     fallen_policies: BTreeMap<Key, Arc<PolicyRow>>,
     availability: Availability,
     census: Census,
-    /// Claims that wait for a member of a pool to get its address.
-    waiting_claims: BTreeMap<Uid, BTreeSet<Key>>,
+    rolls: Rolls,
+    /// Claims that wait for a member of a pool to get its address, oldest first.
+    waiting_claims: BTreeMap<PoolId, BTreeSet<(Timestamp, Key)>>,
 }
 
 impl Store {
@@ -216,44 +220,16 @@ impl Store {
         read(&self.shared.state.read())
     }
 
-    /// Reserves a member with a living pod for a claim; see [`Availability::pick`]. `eligible` judges
-    /// rows further.
+    /// Reserves a member for a claim; see [`Availability::pick`].
     pub fn pick(
         &self,
-        pool: Uid,
+        pool: &PoolId,
         claim: Uid,
-        mut eligible: impl FnMut(&SandboxRow) -> bool,
+        eligible: impl FnMut(&Make) -> bool,
     ) -> Option<Arc<SandboxRow>> {
         let mut state = self.shared.state.write();
-        let State {
-            sandboxes,
-            pods,
-            pods_by_owner,
-            availability,
-            ..
-        } = &mut *state;
-        // A pod that ended or is going a moment ago may not have reached its sandbox's status yet.
-        let mut eligible = |row: &SandboxRow| {
-            let keys = pods_by_owner.get(&row.head.uid);
-            let lives = keys.into_iter().flatten().any(|key| {
-                pods.get(key)
-                    .is_some_and(|pod| !pod.head.is_deleting() && !pod.phase.is_terminal())
-            });
-            lives && eligible(row)
-        };
-        if let Some(pick) = availability.reserved_for(claim)
-            && let Some(row) = sandboxes.get(&pick.key)
-            && row.head.uid == pick.uid
-        {
-            if eligible(row) {
-                return Some(row.clone());
-            }
-            availability.release(claim);
-        }
-        let pick = availability.pick(pool, claim, |key| {
-            sandboxes.get(key).is_some_and(|row| eligible(row))
-        })?;
-        sandboxes.get(&pick.key).cloned()
+        let pick = state.availability.pick(pool, claim, eligible)?;
+        state.sandboxes.get(&pick.key).cloned()
     }
 
     /// Ends a claim's reservation.
@@ -261,15 +237,15 @@ impl Store {
         self.shared.state.write().availability.release(claim);
     }
 
-    /// Registers a claim as waiting for a member of `pool`; it is queued when one turns up.
-    pub fn wait_for_member(&self, pool: Uid, claim: &Key) {
+    /// Registers a claim as waiting for a member of `pool`; it is queued when one turns up for it.
+    pub fn wait_for_member(&self, pool: PoolId, claim: &ClaimRow) {
         self.shared
             .state
             .write()
             .waiting_claims
             .entry(pool)
             .or_default()
-            .insert(claim.clone());
+            .insert((claim.head.created, claim.head.key.clone()));
     }
 
     /// Queues everything once, as after a restart or a change of leadership: claims first.
@@ -428,10 +404,22 @@ impl State {
         self.policies.get(key).cloned()
     }
 
-    /// Whether a node is fine; an unknown one is.
-    pub fn node_is_healthy(&self, node: Option<&Text>) -> bool {
+    /// How well a node is for a pod of this spec, and since when it is as Ready as it is; an unknown one
+    /// is fine.
+    pub fn node_health(
+        &self,
+        node: Option<&Text>,
+        pod_spec: &str,
+    ) -> (NodeHealth, Option<Timestamp>) {
         node.and_then(|name| self.nodes.get(&Key::new("", name.clone())))
-            .is_none_or(|row| row.healthy)
+            .map_or((NodeHealth::Fine, None), |row| {
+                (row.health_for(pod_spec), row.since)
+            })
+    }
+
+    /// The members of a pool; `None` when it has none.
+    pub fn roll(&self, pool: &PoolId) -> Option<&Roll> {
+        self.rolls.of(pool)
     }
 
     /// The availability index.
@@ -441,7 +429,7 @@ impl State {
 }
 
 /// A deadline to set or clear.
-type Deadline = (Target, Option<jiff::Timestamp>);
+type Deadline = (Target, Option<Timestamp>);
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use agent_sandbox_crds::claim::Warmth;
 use agent_sandbox_crds::{condition, names};
 
 use super::template_users::{self, Shared, Users, carried};
-use super::{Deadline, State, Table, Work};
+use super::{Around, Deadline, PoolId, State, Table, Work};
 use crate::expiry::Target;
 use crate::ident::{Key, Text, Uid};
 use crate::objects::{
@@ -90,16 +90,15 @@ impl Stored for SandboxRow {
         if named(old) != named(new) || shared(old) != shared(new) {
             release(state, shared(old), old.and_then(Self::template_name), out);
         }
+        let mut pool_cares = false;
         if let Some(row) = new {
-            let healthy = state.node_is_healthy(row.status.node_name.as_ref());
-            if state.availability.update(row, healthy) {
-                wake_waiting(state, row, out);
-            }
+            pool_cares |= take_stock(state, row, out);
             out.work
                 .push(Work::Sandbox(row.head.key.clone(), priority(row)));
         }
         if let Some(gone) = old.filter(|old| new.is_none_or(|new| new.head.uid != old.head.uid)) {
             state.availability.remove(gone.head.uid);
+            pool_cares |= state.rolls.remove(gone.head.uid);
         }
         if new.is_none() {
             // Once more, so that what is kept about it in memory is dropped.
@@ -123,7 +122,7 @@ impl Stored for SandboxRow {
             let key = head.key.sibling(owner.name.clone());
             match owner.kind {
                 OwnerKind::Claim if claim_cares(new, old) => out.work.push(Work::Claim(key)),
-                OwnerKind::Pool if pool_cares(new, old) => out.work.push(Work::Pool(key)),
+                OwnerKind::Pool if pool_cares => out.work.push(Work::Pool(key)),
                 _ => {}
             }
         }
@@ -144,28 +143,64 @@ fn claim_cares(new: Option<&SandboxRow>, old: Option<&SandboxRow>) -> bool {
         || condition(new, condition::FINISHED) != condition(old, condition::FINISHED)
 }
 
-/// Whether a change of a sandbox can change its pool's membership or counts.
-fn pool_cares(new: Option<&SandboxRow>, old: Option<&SandboxRow>) -> bool {
-    let (Some(new), Some(old)) = (new, old) else {
-        return true;
+/// Brings what is kept of a pool's member up to date with its row, its pod and its node; `true` when
+/// the pool has to know.
+fn take_stock(state: &mut State, row: &SandboxRow, out: &mut Routed) -> bool {
+    if PoolId::of_member(row).is_none() {
+        state.availability.remove(row.head.uid);
+        return state.rolls.remove(row.head.uid);
+    }
+    let lives = |pod: &PodRow| !pod.head.is_deleting() && !pod.phase.is_terminal();
+    let pod = state
+        .pods_of(row.head.uid)
+        .filter(|pod| pod.head.key.namespace == row.head.key.namespace)
+        .max_by_key(|pod| lives(pod))
+        .cloned();
+    let pod = pod.as_deref();
+    let node = match pod {
+        Some(pod) => pod.node.as_ref(),
+        None => row.status.node_name.as_ref(),
     };
-    let finished = |row: &SandboxRow| row.is_finished();
-    new.head.uid != old.head.uid
-        || new.head.owner != old.head.owner
-        || new.head.is_deleting() != old.head.is_deleting()
-        || new.is_ready() != old.is_ready()
-        || finished(new) != finished(old)
-        || new.head.generation != old.head.generation
-        || new.labels != old.labels
+    let (health, node_since) = state.node_health(node, &row.pod.spec);
+    let around = Around {
+        pod,
+        node,
+        health,
+        node_since,
+    };
+    let pool_cares = state.rolls.update(row, around);
+    if state
+        .availability
+        .update(row, pod.is_some_and(lives), health)
+    {
+        wake_waiting(state, row, out);
+    }
+    pool_cares
 }
 
-/// Queues the claims that wait for a member of this sandbox's pool.
+/// Queues the claim that has waited longest for a member of this sandbox's pool: one member serves
+/// one claim, and waking all of them for each would be work without end in a burst.
 fn wake_waiting(state: &mut State, row: &SandboxRow, out: &mut Routed) {
-    let Some(owner) = &row.head.owner else {
+    let Some(pool) = PoolId::of_member(row) else {
         return;
     };
-    let waiting = state.waiting_claims.remove(&owner.uid).unwrap_or_default();
-    out.work.extend(waiting.into_iter().map(Work::Claim));
+    let Some(waiting) = state.waiting_claims.get_mut(&pool) else {
+        return;
+    };
+    while let Some((_, key)) = waiting.pop_first() {
+        // Whoever has a sandbox by now, or is gone, waits no longer.
+        let waits = state
+            .claims
+            .get(&key)
+            .is_some_and(|claim| !state.sandboxes_by_owner.contains_key(&claim.head.uid));
+        if waits {
+            out.work.push(Work::Claim(key));
+            break;
+        }
+    }
+    if waiting.is_empty() {
+        state.waiting_claims.remove(&pool);
+    }
 }
 
 impl Stored for PodRow {
@@ -190,7 +225,25 @@ impl Stored for PodRow {
         if shared(old) != shared(new) {
             release(state, shared(old), None, out);
         }
+        let heads = [old, new].into_iter().flatten().map(|row| &row.head);
+        let owners = heads.filter_map(|head| head.owner.as_ref());
+        for owner in distinct(owners.filter(|owner| owner.kind == OwnerKind::Sandbox)) {
+            let sandbox = state.sandboxes.get(&head.key.sibling(owner.name.clone()));
+            if let Some(row) = sandbox.filter(|row| row.head.uid.is(owner.uid)).cloned() {
+                tell_pool(state, &row, out);
+            }
+        }
         wake_sandbox(state, new.map(|r| &r.head), old.map(|r| &r.head), out);
+    }
+}
+
+/// Takes stock of a member whose pod or node has changed, and queues its pool if it has to know.
+fn tell_pool(state: &mut State, row: &SandboxRow, out: &mut Routed) {
+    if take_stock(state, row, out)
+        && let Some(owner) = &row.head.owner
+    {
+        let pool = row.head.key.sibling(owner.name.clone());
+        out.work.push(Work::Pool(pool));
     }
 }
 
@@ -425,7 +478,8 @@ impl Stored for PoolRow {
                 .extend(claims.into_iter().cloned().map(Work::Claim));
         }
         if let Some(gone) = old.filter(|_| new.is_none()) {
-            state.waiting_claims.remove(&gone.head.uid);
+            let pool = PoolId::new(&gone.head.key, gone.head.uid);
+            state.waiting_claims.remove(&pool);
         }
     }
 }
@@ -551,17 +605,19 @@ impl Stored for NodeRow {
         &mut state.nodes
     }
 
-    fn changed(state: &mut State, new: Option<&Self>, old: Option<&Self>, _out: &mut Routed) {
-        let healthy = |row: Option<&Self>| row.is_none_or(|row| row.healthy);
-        if healthy(new) == healthy(old) {
+    fn changed(state: &mut State, new: Option<&Self>, old: Option<&Self>, out: &mut Routed) {
+        // A node tells of itself every few seconds, and hardly ever anything new.
+        if let (Some(new), Some(old)) = (new, old)
+            && new.is_as_healthy_as(old)
+        {
             return;
         }
         let Some(name) = new.or(old).map(|row| row.head.key.name.clone()) else {
             return;
         };
-        for key in state.availability.on_node(&name) {
+        for key in state.rolls.on_node(&name) {
             if let Some(row) = state.sandboxes.get(&key).cloned() {
-                state.availability.update(&row, healthy(new));
+                tell_pool(state, &row, out);
             }
         }
     }

@@ -9,14 +9,15 @@ pub mod refill;
 mod staleness;
 pub mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::time::Instant;
 
-use self::plan::{Member, Observed};
+use self::plan::Observed;
 use self::refill::Refill;
 use crate::api::TEMPLATES;
 use crate::confirm;
@@ -24,13 +25,13 @@ use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Uid};
-use crate::objects::{PoolRow, PoolStatus, TemplateRow};
+use crate::objects::{Make, PoolRow, PoolStatus, TemplateRow};
 use crate::queue::Next;
 use crate::sandbox::plan::Policy;
-use crate::store::Work;
+use crate::store::{PoolId, Roll, Work};
 use crate::template::policy_of;
 
-pub use staleness::{Judge, Staleness};
+pub use staleness::{Fit, Staleness};
 
 /// The least time between two passes of one pool: events of many members share a pass.
 const PASS_INTERVAL: Duration = Duration::from_millis(50);
@@ -55,6 +56,8 @@ struct Memory {
     yields: Option<Instant>,
     /// Since when a status write waits.
     status_waits: Option<Instant>,
+    /// When the status was written last.
+    status_written: Option<Instant>,
 }
 
 impl Memory {
@@ -65,6 +68,7 @@ impl Memory {
             last_pass: None,
             yields: None,
             status_waits: None,
+            status_written: None,
         }
     }
 }
@@ -106,10 +110,11 @@ impl Pools {
         {
             faults.push(fault);
         }
-        let Some(observed) = self.observe(key) else {
+        let now = cx.clock.now();
+        let Some(plan) = self.look(key, |observed| plan::plan(observed, settings, now)) else {
             return Next::Done;
         };
-        let plan = plan::plan(&observed, settings, cx.clock.now());
+        tracing::trace!(pool = %key, looked_at = plan.looked_at, "planned");
         let mut wait = Soonest(plan.recheck);
 
         if !plan.delete.is_empty() {
@@ -130,13 +135,14 @@ impl Pools {
         if plan.create > 0 {
             wait.or(grant.again);
         }
-        if let (true, Some(template)) = (grant.members > 0, &observed.template) {
-            let tally = act::create_members(cx, &by, &pool, template, grant.members).await;
+        let template = cx.store.read(|state| state.template(&template_of(&pool)));
+        if let (true, Some(template)) = (grant.members > 0, template) {
+            let tally = act::create_members(cx, &by, &pool, &template, grant.members).await;
             self.remember(&pool, |memory| memory.refill.give_back(tally.untried));
             faults.extend(tally.faults);
         }
 
-        self.settle(key, &by, &mut faults, &mut wait).await;
+        self.settle(&pool, &by, &mut faults, &mut wait).await;
         if let Some(fault) = faults.first() {
             tracing::warn!(pool = %key, %fault, "pool not at its size");
             return match faults.iter().filter_map(Fault::retry_after).max() {
@@ -169,75 +175,93 @@ impl Pools {
         })
     }
 
-    /// Reads everything a plan depends on, in one look.
-    fn observe(&self, key: &Key) -> Option<Observed> {
-        let (pool, template, policy, rows) = self.cx.store.read(|state| {
+    /// Has something decided by what is known of a pool, in one look at the store; `None` when there
+    /// is no such pool.
+    ///
+    /// What members were made from is judged beforehand, one make after the other, because comparing
+    /// blueprints takes long the first time. One that turns up in between is taken for fresh, and its
+    /// own event brings the next pass.
+    fn look<T>(&self, key: &Key, decide: impl FnOnce(&Observed<'_>) -> T) -> Option<T> {
+        let store = &self.cx.store;
+        let (template, makes) = store.read(|state| {
+            let pool = state.pool(key)?;
+            let makes: Vec<Arc<Make>> = state
+                .roll(&PoolId::new(key, pool.head.uid))
+                .into_iter()
+                .flat_map(|roll| roll.groups().map(|(make, _)| make.clone()))
+                .collect();
+            Some((state.template(&template_of(&pool)), makes))
+        })?;
+        let is_stale = |make: &Arc<Make>| {
+            template
+                .as_ref()
+                .is_some_and(|template| self.staleness.is_stale(template, make))
+        };
+        let stale: BTreeSet<Arc<Make>> = makes.into_iter().filter(is_stale).collect();
+        let nobody = Roll::default();
+        store.read(|state| {
             let pool = state.pool(key)?;
             let template = state.template(&template_of(&pool));
             let policy = match &template {
                 Some(template) => policy_of(state, template),
                 None => Policy::InPlace,
             };
-            let rows: Vec<_> = state
-                .sandboxes_of(pool.head.uid)
-                .filter(|row| row.head.key.namespace == key.namespace)
-                .map(|row| {
-                    // A ready member's pod says nothing new.
-                    let pod = if row.is_ready() {
-                        None
-                    } else {
-                        state.pods_of(row.head.uid).next().cloned()
-                    };
-                    (row.clone(), pod)
-                })
-                .collect();
-            Some((pool, template, policy, rows))
-        })?;
-        let members = rows
-            .into_iter()
-            .map(|(row, pod)| {
-                let stale = template
-                    .as_ref()
-                    .is_some_and(|template| self.staleness.is_stale(template, &row));
-                Member { row, pod, stale }
-            })
-            .collect();
-        Some(Observed {
-            pool,
-            template,
-            policy,
-            members,
+            Some(decide(&Observed {
+                pool: &pool,
+                template: template.as_deref(),
+                policy: &policy,
+                roll: state
+                    .roll(&PoolId::new(key, pool.head.uid))
+                    .unwrap_or(&nobody),
+                stale: &stale,
+            }))
         })
     }
 
-    /// Publishes the status: at once where somebody waits for it, else when the counts have settled.
-    async fn settle(&self, key: &Key, by: &Work, faults: &mut Vec<Fault>, wait: &mut Soonest) {
+    /// The status as it should be now, with the pool it is of, unless it is that already.
+    fn draft(&self, key: &Key, faults: &[Fault]) -> Option<(Arc<PoolRow>, PoolStatus, Value)> {
+        let pool = self.cx.store.read(|state| state.pool(key))?;
+        let now = self.cx.clock.now();
+        let new = self.look(key, |observed| {
+            status::status(observed, faults, &self.cx.config.pools, now)
+        })?;
+        let patch = status::patch(&pool, &new)?;
+        Some((pool, new, patch))
+    }
+
+    /// Publishes the status: at once where somebody waits for it, else when the counts have settled,
+    /// and never twice within the interval, whatever changes in the meantime.
+    async fn settle(&self, pool: &PoolRow, by: &Work, faults: &mut Vec<Fault>, wait: &mut Soonest) {
         let cx = &*self.cx;
-        let Some(after) = self.observe(key) else {
-            return;
-        };
-        let pool = &*after.pool;
-        let new = status::status(&after, faults, &cx.config.pools, cx.clock.now());
-        let Some(patch) = status::patch(pool, &new) else {
+        let key = &pool.head.key;
+        let Some((pool, new, _)) = self.draft(key, faults) else {
             self.remember(pool, |memory| memory.status_waits = None);
             return;
         };
-        if !status::is_urgent(pool, &new) {
-            let left = self.remember(pool, |memory| {
-                let since = *memory.status_waits.get_or_insert_with(Instant::now);
-                cx.config
-                    .pools
-                    .status_interval
-                    .saturating_sub(since.elapsed())
-            });
-            if !left.is_zero() {
-                wait.or(Some(left));
-                return;
-            }
+        let interval = cx.config.pools.status_interval;
+        let urgent = status::is_urgent(&pool, &new);
+        let left = self.remember(&pool, |memory| {
+            let rest = |since: Instant| interval.saturating_sub(since.elapsed());
+            let since = *memory.status_waits.get_or_insert_with(Instant::now);
+            let settles = if urgent { Duration::ZERO } else { rest(since) };
+            settles.max(memory.status_written.map_or(Duration::ZERO, rest))
+        });
+        if !left.is_zero() {
+            wait.or(Some(left));
+            return;
         }
-        self.remember(pool, |memory| memory.status_waits = None);
+        // Claims go first, and what is published is what is true when its turn has come.
+        let _lane = cx.lanes.background().await;
+        let Some((pool, new, patch)) = self.draft(key, faults) else {
+            self.remember(&pool, |memory| memory.status_waits = None);
+            return;
+        };
+        self.remember(&pool, |memory| {
+            memory.status_waits = None;
+            memory.status_written = Some(Instant::now());
+        });
         match act::publish(cx, by, key, &patch).await {
-            Ok(()) => self.announce(pool, &new),
+            Ok(()) => self.announce(&pool, &new),
             Err(fault) => faults.push(fault),
         }
     }

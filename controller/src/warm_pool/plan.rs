@@ -1,43 +1,37 @@
 //! How many members to create and which to delete, as a plain function of what was observed.
 //!
-//! Members are those the pool controls, by UID; a sandbox that merely carries the pool's label was
-//! planted and is left alone. Terminating members count against the size, so a pool never holds more
-//! than it should, except for a bounded surge while members of an older template are replaced: the
-//! new ones are ready before the old ones go.
+//! Terminating members count against the size, so a pool never holds more than it should, except for
+//! a bounded surge while members of an older template, or on sick nodes, are replaced: the new ones
+//! are Ready before the old ones go.
+//!
+//! The plan looks at counts, and one by one only at members that need something. While claims flow
+//! through a pool that is otherwise well, it looks at none, however large the pool is.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::staleness::has_drifted;
 use crate::config::PoolSettings;
 use crate::ident::{Key, Revision, Uid};
-use crate::objects::{PodRow, PoolRow, SandboxRow, Scheduled, TemplateRow, Truth, UpdateStrategy};
+use crate::objects::{Make, PoolRow, TemplateRow, UpdateStrategy};
 use crate::sandbox::plan::Policy;
+use crate::store::{Line, Roll};
 
 /// Everything a plan may depend on.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub struct Observed<'a> {
     /// The pool.
-    pub pool: Arc<PoolRow>,
+    pub pool: &'a PoolRow,
     /// Its template, if it exists.
-    pub template: Option<Arc<TemplateRow>>,
+    pub template: Option<&'a TemplateRow>,
     /// The template's network policy.
-    pub policy: Policy,
+    pub policy: &'a Policy,
     /// The sandboxes it controls.
-    pub members: Vec<Member>,
-}
-
-/// A member.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// The sandbox.
-    pub row: Arc<SandboxRow>,
-    /// Its pod.
-    pub pod: Option<Arc<PodRow>>,
-    /// Whether it differs from what the template describes today.
-    pub stale: bool,
+    pub roll: &'a Roll,
+    /// The makes that differ from what the template describes today.
+    pub stale: &'a BTreeSet<Arc<Make>>,
 }
 
 /// What to do.
@@ -53,6 +47,8 @@ pub struct Plan {
     pub desired: usize,
     /// When to look again, should no event come.
     pub recheck: Option<Duration>,
+    /// How many members were looked at one by one, which is what a pass costs.
+    pub looked_at: usize,
 }
 
 /// A member to delete, provided it still is as it was seen: one that was claimed a moment ago is not.
@@ -75,6 +71,8 @@ pub enum Why {
     Excess,
     /// It is of an older template.
     Stale,
+    /// It is on a sick node, and another one is Ready in its place.
+    Stranded,
     /// It was not ready for too long.
     Stuck,
     /// It ran to its end.
@@ -83,219 +81,248 @@ pub enum Why {
     Drifted,
 }
 
-/// What a member is worth.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Worth {
-    Terminating,
-    Doomed(Why),
-    Active {
-        ready: bool,
-    },
-    /// Not Ready because no node has room; replacing it would not help.
-    Unschedulable,
-}
-
 /// The size a pool should have.
 pub fn desired(pool: &PoolRow, settings: &PoolSettings) -> usize {
     usize::try_from(pool.replicas.min(settings.replica_cap)).unwrap_or(0)
 }
 
-/// How many members more than desired a pool may have while it replaces stale ones, and how many
-/// unready ones it replaces at once.
+/// How many members more than desired a pool may have while it replaces some, and how many unready
+/// ones it replaces at once. A pool that should be empty replaces nothing.
 fn surge(desired: usize) -> usize {
-    desired.div_ceil(4).max(1)
+    desired.div_ceil(4)
 }
 
 /// Decides what to do.
-pub fn plan(observed: &Observed, settings: &PoolSettings, now: Timestamp) -> Plan {
-    let desired = desired(&observed.pool, settings);
+///
+/// Members on sick nodes are treated with care, because a node that is cut off may come back with all
+/// that runs on it, and because a fault of the network makes many nodes look sick at once. They are
+/// never handed out and no longer count towards the size, so replacements are made, but only within
+/// the surge; and one of them is deleted only when a replacement is Ready in its place. One lost node
+/// is thereby replaced as fast as its replacements start. A whole cluster that drops out for a while
+/// costs a pool at most a quarter more members, which start nowhere and go again when it is back, and
+/// none of those it had: how long it lasts makes no difference, so no time is set for it.
+pub fn plan(observed: &Observed<'_>, settings: &PoolSettings, now: Timestamp) -> Plan {
+    let roll = observed.roll;
+    let desired = desired(observed.pool, settings);
     let mut recheck = Recheck::default();
-    let judged: Vec<(&Member, Worth)> = observed
-        .members
-        .iter()
-        .map(|member| (member, worth(member, settings, now, &mut recheck)))
-        .collect();
-    let total = judged.len();
-    let mut delete: Vec<(Why, &Member)> = judged
-        .iter()
-        .filter_map(|(member, worth)| match worth {
-            Worth::Doomed(why) => Some((*why, *member)),
-            _ => None,
-        })
-        .collect();
-    let active: Vec<(&Member, bool)> = judged
-        .iter()
-        .filter_map(|(member, worth)| match worth {
-            Worth::Active { ready } => Some((*member, *ready)),
-            Worth::Unschedulable => Some((*member, false)),
-            _ => None,
-        })
-        .collect();
-    if judged
-        .iter()
-        .any(|(_, worth)| *worth == Worth::Unschedulable)
-    {
+    let mut doomed = Doom::default();
+    doomed.add(Why::Drifted, roll.drifted().iter());
+    let ended = recheck.over(roll.finished(), settings.finished_grace, now);
+    doomed.add(Why::Finished, ended.iter());
+    let stuck = recheck.over(roll.starting(), settings.readiness_grace, now);
+    doomed.add(Why::Stuck, stuck.iter());
+    if !roll.unschedulable().is_empty() {
         recheck.within(settings.unschedulable_recheck);
     }
 
     let replaces =
         observed.pool.strategy == UpdateStrategy::Recreate && observed.template.is_some();
-    let (stale, fresh): (Vec<_>, Vec<_>) = active
-        .iter()
-        .copied()
-        .partition(|(member, _)| replaces && member.stale);
-    let surge = if stale.is_empty() { 0 } else { surge(desired) };
-    let ready = active.iter().filter(|(_, ready)| *ready).count();
-    delete.extend(outdated(&stale, ready.saturating_sub(desired), surge));
-    let doomed_now = |member: &Member| {
-        delete
-            .iter()
-            .any(|(_, it)| it.row.head.uid == member.row.head.uid)
+    let is_stale = |make: &Make| observed.stale.contains(make);
+    let census = Census::take(roll, &doomed, |make| replaces && is_stale(make));
+    let stranded = roll.stranded().len();
+    let surge = if census.stale > 0 || stranded > 0 {
+        surge(desired)
+    } else {
+        0
     };
-    let rest: Vec<(&Member, bool)> = active
-        .iter()
-        .copied()
-        .filter(|(member, _)| !doomed_now(member))
-        .collect();
-    let excess = excess(rest, desired + surge);
-    delete.extend(excess);
+    // Every one that goes leaves at least the desired number, counting those that may come back.
+    let replaced = (census.ready + stranded).saturating_sub(desired);
+    doomed.add(
+        Why::Stranded,
+        roll.stranded()
+            .iter()
+            .take(replaced.min(settings.max_batch)),
+    );
+    if census.stale > 0 {
+        let makes = |unready: bool| {
+            let stale = roll.groups().filter(|(make, _)| is_stale(make));
+            stale.map(move |(_, group)| {
+                if unready {
+                    &group.unready
+                } else {
+                    &group.ready
+                }
+            })
+        };
+        let spare = census.ready.saturating_sub(desired).min(settings.max_batch);
+        doomed.add_oldest(Why::Stale, makes(true), surge.min(settings.max_batch));
+        doomed.add_oldest(Why::Stale, makes(false), spare);
+    }
+    let over = roll
+        .staying()
+        .saturating_sub(doomed.uids.len() + desired + surge)
+        .min(settings.max_batch);
+    doomed.add_excess(roll, over, is_stale);
 
     let create = if observed.template.is_none() {
         0
     } else {
         // Members about to be deleted still take up their places; those are filled when they are gone.
-        let missing = desired.saturating_sub(fresh.len());
-        let room = (desired + surge).saturating_sub(total);
+        let missing = desired.saturating_sub(census.fresh);
+        let room = (desired + surge).saturating_sub(roll.len());
         missing.min(room)
     };
-    delete.truncate(settings.max_batch);
+    let looked_at = doomed.looked_at + recheck.looked_at;
     Plan {
         create,
-        delete: delete
-            .into_iter()
-            .map(|(why, member)| Doomed {
-                key: member.row.head.key.clone(),
-                uid: member.row.head.uid,
-                revision: member.row.head.revision,
-                why,
-            })
-            .collect(),
-        total,
+        delete: doomed.list(roll, settings.max_batch),
+        total: roll.len(),
         desired,
-        recheck: recheck.0,
+        recheck: recheck.soonest,
+        looked_at,
     }
 }
 
-/// The stale members that can go now: unready ones a few at a time, ready ones as far as enough ready
-/// members remain.
-fn outdated<'a>(
-    stale: &[(&'a Member, bool)],
-    spare_ready: usize,
-    surge: usize,
-) -> Vec<(Why, &'a Member)> {
-    let (mut ready, unready): (Vec<_>, Vec<_>) =
-        stale.iter().copied().partition(|(_, ready)| *ready);
-    ready.sort_by_key(|(member, _)| age_order(member));
-    unready
-        .into_iter()
-        .take(surge)
-        .chain(ready.into_iter().take(spare_ready))
-        .map(|(member, _)| (Why::Stale, member))
-        .collect()
+/// How many members there are of what kind, terminating, drifted and stranded ones aside.
+#[derive(Debug, Default)]
+struct Census {
+    /// Of the current template, doomed ones aside.
+    fresh: usize,
+    /// Of an older one.
+    stale: usize,
+    /// Ready, of whichever.
+    ready: usize,
 }
 
-/// The members beyond `limit`: stale ones first, then unready ones, then the newest.
-fn excess(mut active: Vec<(&Member, bool)>, limit: usize) -> Vec<(Why, &Member)> {
-    let over = active.len().saturating_sub(limit);
-    active.sort_by_key(|(member, ready)| {
-        (!member.stale, *ready, std::cmp::Reverse(age_order(member)))
-    });
-    active
-        .into_iter()
-        .take(over)
-        .map(|(member, _)| (Why::Excess, member))
-        .collect()
-}
-
-fn age_order(member: &Member) -> (Timestamp, Key) {
-    (member.row.head.created, member.row.head.key.clone())
-}
-
-fn worth(member: &Member, settings: &PoolSettings, now: Timestamp, recheck: &mut Recheck) -> Worth {
-    let row = &*member.row;
-    if row.head.is_deleting() {
-        return Worth::Terminating;
+impl Census {
+    fn take(roll: &Roll, doomed: &Doom, is_replaced: impl Fn(&Make) -> bool) -> Self {
+        let mut census = Self::default();
+        for (make, group) in roll.groups() {
+            let members = group.ready.len() + group.unready.len();
+            census.ready += group.ready.len();
+            if is_replaced(make) {
+                census.stale += members;
+            } else {
+                census.fresh += members;
+            }
+        }
+        // Those that are stuck or ran to their end are still in their groups, as unready ones.
+        for (why, uid) in &doomed.order {
+            let Some(member) = roll.member(*uid) else {
+                continue;
+            };
+            if matches!(why, Why::Finished | Why::Stuck) {
+                let members = if is_replaced(&member.make) {
+                    &mut census.stale
+                } else {
+                    &mut census.fresh
+                };
+                *members = members.saturating_sub(1);
+            }
+        }
+        census
     }
-    if has_drifted(row) {
-        return Worth::Doomed(Why::Drifted);
+}
+
+/// The members to delete, each once, in the order in which they were found.
+#[derive(Debug, Default)]
+struct Doom {
+    order: Vec<(Why, Uid)>,
+    uids: BTreeSet<Uid>,
+    looked_at: usize,
+}
+
+impl Doom {
+    fn add<'a>(&mut self, why: Why, members: impl Iterator<Item = &'a (Timestamp, Uid)>) {
+        for (_, uid) in members {
+            self.looked_at += 1;
+            if self.uids.insert(*uid) {
+                self.order.push((why, *uid));
+            }
+        }
     }
-    let conditions = &row.status.conditions;
-    if let Some(finished) = conditions
-        .get(agent_sandbox_crds::condition::FINISHED)
-        .filter(|it| it.status == Truth::True)
-    {
-        return if recheck.is_over(finished.since, settings.finished_grace, now) {
-            Worth::Doomed(Why::Finished)
-        } else {
-            Worth::Active { ready: false }
+
+    /// The `count` oldest of several lines that are not among them yet.
+    fn add_oldest<'a>(&mut self, why: Why, lines: impl Iterator<Item = &'a Line>, count: usize) {
+        let mut found: Vec<(Timestamp, Uid)> = Vec::new();
+        for line in lines {
+            let others = line.iter().filter(|(_, uid)| !self.uids.contains(uid));
+            found.extend(others.take(count));
+        }
+        self.looked_at += found.len();
+        found.sort_unstable();
+        found.truncate(count);
+        self.add(why, found.iter());
+    }
+
+    /// `count` members more than there should be: those on sick nodes first, then stale ones, of these
+    /// and of the fresh ones first those that are not Ready, and of those the newest.
+    fn add_excess(&mut self, roll: &Roll, count: usize, is_stale: impl Fn(&Make) -> bool) {
+        let mut left = count;
+        let newest = |lines: &mut dyn Iterator<Item = &Line>, doom: &mut Self, left: usize| {
+            let mut found: Vec<(Timestamp, Uid)> = Vec::new();
+            for line in lines {
+                let others = line
+                    .iter()
+                    .rev()
+                    .filter(|(_, uid)| !doom.uids.contains(uid));
+                found.extend(others.take(left));
+            }
+            doom.looked_at += found.len();
+            found.sort_unstable_by(|one, other| other.cmp(one));
+            found.truncate(left);
+            doom.add(Why::Excess, found.iter());
+            left - found.len()
         };
+        if left > 0 {
+            left = newest(&mut std::iter::once(roll.stranded()), self, left);
+        }
+        for (stale, ready) in [(true, false), (true, true), (false, false), (false, true)] {
+            if left == 0 {
+                return;
+            }
+            let mut lines = roll
+                .groups()
+                .filter(|(make, _)| is_stale(make) == stale)
+                .map(|(_, group)| if ready { &group.ready } else { &group.unready });
+            left = newest(&mut lines, self, left);
+        }
     }
-    if row.is_ready() {
-        return Worth::Active { ready: true };
-    }
-    let scheduled = member.pod.as_ref().and_then(|pod| pod.scheduled.as_ref());
-    if member
-        .pod
-        .as_ref()
-        .is_some_and(|pod| !pod.head.is_deleting())
-        && scheduled.is_some_and(is_unschedulable)
-    {
-        return Worth::Unschedulable;
-    }
-    // Time counts from the last change for the worse or better, not from creation: a member that was
-    // ready for days, or got its node a moment ago, has just begun to be unready.
-    let ready_since = conditions
-        .get(agent_sandbox_crds::condition::READY)
-        .map(|it| it.since);
-    let scheduled_since = scheduled
-        .filter(|it| it.status == Truth::True)
-        .map(|it| it.since);
-    let since = [Some(row.head.created), ready_since, scheduled_since]
-        .into_iter()
-        .flatten()
-        .max()
-        .unwrap_or(row.head.created);
-    if recheck.is_over(since, settings.readiness_grace, now) {
-        Worth::Doomed(Why::Stuck)
-    } else {
-        Worth::Active { ready: false }
-    }
-}
 
-/// Whether the scheduler says that no node has room.
-pub fn is_unschedulable(scheduled: &Scheduled) -> bool {
-    scheduled.status == Truth::False && &*scheduled.reason == "Unschedulable"
+    fn list(self, roll: &Roll, most: usize) -> Vec<Doomed> {
+        let members = self.order.into_iter().take(most);
+        members
+            .filter_map(|(why, uid)| {
+                let member = roll.member(uid)?;
+                Some(Doomed {
+                    key: member.key.clone(),
+                    uid,
+                    revision: member.revision,
+                    why,
+                })
+            })
+            .collect()
+    }
 }
 
 /// The earliest time at which something changes by itself.
 #[derive(Debug, Default)]
-struct Recheck(Option<Duration>);
+struct Recheck {
+    soonest: Option<Duration>,
+    looked_at: usize,
+}
 
 impl Recheck {
     fn within(&mut self, delay: Duration) {
-        self.0 = Some(self.0.map_or(delay, |known| known.min(delay)));
+        self.soonest = Some(self.soonest.map_or(delay, |known| known.min(delay)));
     }
 
-    /// Whether `grace` has passed since `since`; if not, remembers when it will have.
-    fn is_over(&mut self, since: Timestamp, grace: Duration, now: Timestamp) -> bool {
+    /// Those of a line, ordered by since when, for whom `grace` has passed; for the next one it is
+    /// remembered when it will have.
+    fn over(&mut self, line: &Line, grace: Duration, now: Timestamp) -> Vec<(Timestamp, Uid)> {
         let grace = SignedDuration::try_from(grace).unwrap_or(SignedDuration::MAX);
-        let left = grace.saturating_sub(now.duration_since(since));
-        if left.is_positive() {
-            // Times of conditions are whole seconds; the extra one keeps the next look from being
-            // a moment early.
-            self.within(Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1));
-            return false;
+        let mut over = Vec::new();
+        for (since, uid) in line {
+            self.looked_at += 1;
+            let left = grace.saturating_sub(now.duration_since(*since));
+            if left.is_positive() {
+                // Times of conditions are whole seconds; the extra one keeps the next look from being
+                // a moment early.
+                self.within(Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1));
+                break;
+            }
+            over.push((*since, *uid));
         }
-        true
+        over
     }
 }

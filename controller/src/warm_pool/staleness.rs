@@ -1,20 +1,17 @@
 //! Whether a member still is what its pool's template describes. Hash labels answer most of the time;
-//! where they differ, the blueprints themselves are compared by meaning, once per distinct blueprint.
+//! where they differ, the blueprints themselves are compared by meaning, once per distinct make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use agent_sandbox_crds::{Blueprint, hash, labels};
+use agent_sandbox_crds::{Blueprint, hash};
 use parking_lot::Mutex;
 
 use crate::blueprint;
-use crate::ident::{Key, Revision, Text, Uid};
-use crate::objects::{Mode, SandboxRow, TemplateRow, UpdateStrategy};
-use crate::store::Store;
-
-/// What a sandbox is made of, as it is kept: interned texts, so equal blueprints compare fast.
-type Made = (Text, Option<Text>, Option<bool>);
+use crate::ident::{Key, Revision, Uid};
+use crate::objects::{Make, TemplateRow, UpdateStrategy};
+use crate::store::{PoolId, Store};
 
 /// Remembered comparisons.
 #[derive(Debug)]
@@ -27,18 +24,29 @@ pub struct Staleness {
 struct Memo {
     template: (Uid, Revision),
     blueprint: Blueprint,
-    same: BTreeMap<Made, bool>,
+    same: BTreeMap<Make, bool>,
 }
 
 /// Comparisons remembered per template before they are started over.
 const LONGEST_MEMO: usize = 256;
 
-/// Judges the members of one pool.
+/// Which members of a pool a claim may have, by what they were made from.
 #[derive(Debug)]
-pub struct Judge<'a> {
-    staleness: &'a Staleness,
-    replaces: bool,
-    template: Option<Arc<TemplateRow>>,
+pub enum Fit {
+    /// Any.
+    Any,
+    /// Those of these makes.
+    Only(BTreeSet<Arc<Make>>),
+}
+
+impl Fit {
+    /// Whether a claim may have a member of this make.
+    pub fn includes(&self, make: &Make) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(makes) => makes.contains(make),
+        }
+    }
 }
 
 impl Staleness {
@@ -50,34 +58,44 @@ impl Staleness {
         }
     }
 
-    /// A judge for the members of a pool, as pool and template are now.
-    pub fn judge(&self, store: &Store, pool: &Key) -> Judge<'_> {
-        let (replaces, template) = store.read(|state| match state.pool(pool) {
-            Some(row) => (
-                row.strategy == UpdateStrategy::Recreate,
+    /// Which members of a pool a claim may have, as pool and template are now: of a pool that replaces
+    /// stale members only such as are known to be fresh.
+    pub fn fit(&self, store: &Store, pool: &Key) -> Fit {
+        let (template, makes) = store.read(|state| {
+            let row = state
+                .pool(pool)
+                .filter(|row| row.strategy == UpdateStrategy::Recreate);
+            let Some(row) = row else {
+                return (None, None);
+            };
+            // Those of members reserved for claims are among them.
+            let id = PoolId::new(pool, row.head.uid);
+            let roll = state.roll(&id).into_iter();
+            let makes: Vec<Arc<Make>> = roll
+                .flat_map(|roll| roll.groups().map(|(make, _)| make.clone()))
+                .collect();
+            (
                 state.template(&pool.sibling(row.template.clone())),
-            ),
-            None => (false, None),
+                Some(makes),
+            )
         });
-        Judge {
-            staleness: self,
-            replaces,
-            template,
-        }
+        let Some(makes) = makes else {
+            return Fit::Any;
+        };
+        let fresh = |make: &Arc<Make>| {
+            template
+                .as_ref()
+                .is_some_and(|template| !self.is_stale(template, make))
+        };
+        Fit::Only(makes.into_iter().filter(fresh).collect())
     }
 
-    /// Whether a sandbox differs from what the template describes today.
-    pub fn is_stale(&self, template: &TemplateRow, row: &SandboxRow) -> bool {
-        if !row
-            .labels
-            .has(labels::SANDBOX_TEMPLATE_REF_HASH, &template.ref_hash)
-        {
+    /// Whether a sandbox of this make differs from what the template describes today.
+    pub fn is_stale(&self, template: &TemplateRow, make: &Make) -> bool {
+        if make.ref_hash.as_ref() != Some(&template.ref_hash) {
             return true;
         }
-        if row
-            .labels
-            .has(labels::SANDBOX_TEMPLATE_HASH, &template.blueprint_hash)
-        {
+        if make.blueprint_hash.as_ref() == Some(&template.blueprint_hash) {
             return false;
         }
         let mut memo = self.memo.lock();
@@ -94,38 +112,16 @@ impl Staleness {
         if entry.same.len() >= LONGEST_MEMO {
             entry.same.clear();
         }
-        let made = (
-            row.pod.spec.clone(),
-            row.volume_claim_templates.clone(),
-            row.service,
-        );
         let Memo {
             blueprint: wanted,
             same,
             ..
         } = entry;
-        let same = *same
-            .entry(made)
-            .or_insert_with(|| hash::same_blueprint(&blueprint::of_sandbox(row), wanted));
-        !same
-    }
-}
-
-/// Whether somebody changed a member's life after the pool made it: it would not outlive its claim,
-/// or would not run at all.
-pub(super) fn has_drifted(row: &SandboxRow) -> bool {
-    row.mode == Mode::Suspended || row.shutdown_time.is_some()
-}
-
-impl Judge<'_> {
-    /// Whether a claim may have this member: a pool that replaces stale members hands out only such as
-    /// are known to be fresh.
-    pub fn may_hand_out(&self, row: &SandboxRow) -> bool {
-        if !self.replaces {
-            return true;
+        if let Some(same) = same.get(make) {
+            return !same;
         }
-        self.template
-            .as_ref()
-            .is_some_and(|template| !self.staleness.is_stale(template, row))
+        let is_same = hash::same_blueprint(&blueprint::of_make(make), wanted);
+        same.insert(make.clone(), is_same);
+        !is_same
     }
 }

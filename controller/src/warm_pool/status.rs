@@ -5,10 +5,11 @@ use agent_sandbox_crds::names;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::plan::{Observed, is_unschedulable};
+use super::plan::Observed;
 use crate::config::PoolSettings;
 use crate::error::Fault;
 use crate::objects::{Condition, PoolRow, PoolStatus, Truth};
+use crate::store::Line;
 
 /// Whether the pool gets to its size.
 pub const PROGRESSING: &str = "Progressing";
@@ -21,23 +22,17 @@ pub const SANDBOX_TEMPLATE_ERROR: &str = "SandboxTemplateError";
 
 /// The status for what was observed after the steps, given what went wrong in them.
 pub fn status(
-    observed: &Observed,
+    observed: &Observed<'_>,
     faults: &[Fault],
     settings: &PoolSettings,
     now: Timestamp,
 ) -> PoolStatus {
-    let pool = &*observed.pool;
-    let active = || {
-        observed
-            .members
-            .iter()
-            .filter(|member| !member.row.head.is_deleting())
-    };
+    let pool = observed.pool;
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     let (truth, reason, message) = progress(observed, faults, settings, now);
     PoolStatus {
-        replicas: count(active().count()),
-        ready_replicas: count(active().filter(|member| member.row.is_ready()).count()),
+        replicas: count(observed.roll.staying()),
+        ready_replicas: count(observed.roll.ready()),
         selector: Some(names::warm_pool_selector(&pool.head.key.name).into()),
         observed_generation: pool.head.generation,
         conditions: pool.status.conditions.with(Condition {
@@ -53,12 +48,12 @@ pub fn status(
 
 /// Messages leave out whatever changes by itself, so that an unchanged situation is not written again.
 fn progress(
-    observed: &Observed,
+    observed: &Observed<'_>,
     faults: &[Fault],
     settings: &PoolSettings,
     now: Timestamp,
 ) -> (Truth, &'static str, String) {
-    let pool = &*observed.pool;
+    let (pool, roll) = (observed.pool, observed.roll);
     // Before that, the read that failed is what there is to tell.
     if observed.template.is_none() && faults.is_empty() {
         let message = format!("SandboxTemplate {:?} not found", &*pool.template);
@@ -67,19 +62,14 @@ fn progress(
     if let Some(message) = observed.policy.obstacle() {
         // Normal for a moment after the template was created; told when it lasts, or when the template's
         // own status says that it will.
-        let is_known = observed.template.as_ref().is_some_and(|template| {
+        let is_known = observed.template.is_some_and(|template| {
             let conditions = &template.status.conditions;
             conditions
                 .get(NETWORK_POLICY_READY)
                 .is_some_and(|it| it.status == Truth::False)
         });
-        let waiting = is_known
-            || observed.members.iter().any(|member| {
-                member.pod.is_none()
-                    && now.duration_since(member.row.head.created)
-                        > jiff::SignedDuration::from_secs(10)
-            });
-        if waiting {
+        let waits = std::time::Duration::from_secs(10);
+        if is_known || lasts(roll.podless(), waits, now) {
             return (Truth::False, SANDBOX_TEMPLATE_ERROR, message);
         }
     }
@@ -93,35 +83,33 @@ fn progress(
         );
         return (Truth::False, WARM_POOL_NOT_PROGRESSING, message);
     }
-    let unschedulable = observed.members.iter().any(|member| {
-        let pod = member.pod.as_ref().filter(|pod| !pod.head.is_deleting());
-        let scheduled = pod.and_then(|pod| pod.scheduled.as_ref());
-        scheduled
-            .is_some_and(|it| is_unschedulable(it) && past(it.since, settings.readiness_grace, now))
-    });
-    if unschedulable {
+    if lasts(roll.unschedulable(), settings.readiness_grace, now) {
         let message =
             "sandboxes are unschedulable past the readiness grace period; see their pods' events"
                 .to_owned();
         return (Truth::False, WARM_POOL_NOT_PROGRESSING, message);
     }
-    let finished = observed
-        .members
-        .iter()
-        .find(|member| member.row.is_finished() && !member.row.head.is_deleting());
-    if finished.is_some() {
+    if !roll.finished().is_empty() {
         let message =
             "sandboxes run to their end while they wait; a template for a pool must keep running"
                 .to_owned();
         return (Truth::False, WARM_POOL_NOT_PROGRESSING, message);
     }
+    if !roll.stranded().is_empty() {
+        let message =
+            "sandboxes are on nodes that are not ready; each is replaced once another one is Ready in its place"
+                .to_owned();
+        return (Truth::True, WARM_POOL_PROGRESSING, message);
+    }
     let message = "The pool has its size or is on its way there".to_owned();
     (Truth::True, WARM_POOL_PROGRESSING, message)
 }
 
-fn past(since: Timestamp, grace: std::time::Duration, now: Timestamp) -> bool {
-    let grace = jiff::SignedDuration::try_from(grace).unwrap_or(jiff::SignedDuration::MAX);
-    now.duration_since(since) > grace
+/// Whether the first of a line has been in it for longer than `time`.
+fn lasts(line: &Line, time: std::time::Duration, now: Timestamp) -> bool {
+    let time = jiff::SignedDuration::try_from(time).unwrap_or(jiff::SignedDuration::MAX);
+    line.first()
+        .is_some_and(|(since, _)| now.duration_since(*since) > time)
 }
 
 /// Whether somebody waits for the difference: a spec to be acknowledged, or trouble that began or

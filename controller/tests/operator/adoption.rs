@@ -234,8 +234,8 @@ async fn a_claim_whose_sandbox_was_deleted_takes_another() {
         .await;
     assert!(bound(&harness.model, "c").starts_with("p-"), "a warm one");
     assert_eq!(
-        harness.metric("agent_sandbox_claim_ready_seconds_count", &[]),
-        1.0
+        harness.count("agent_sandbox_claim_ready_seconds_count", &[]),
+        1
     );
     harness.full("p", 2).await;
 }

@@ -1,12 +1,14 @@
 //! Claims: warm, cold, rejected, contended.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use agent_sandbox_controller::Config;
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, claim, condition, is_ready, ready, said, template, warm_pool};
-use crate::model::Call;
+use crate::model::{Call, Mischief, Model};
 
 fn written(calls: &[Call]) -> Vec<String> {
     calls
@@ -56,28 +58,178 @@ async fn a_warm_claim_takes_two_writes_to_be_ready_and_three_in_all() {
     assert_eq!(own, ["patch pods"], "{after:?}");
 }
 
+/// Every write of one claim's whole life beside a pool that is refilled: two until it is Ready, three
+/// with its pod's labels, and nine once pool and garbage collection are through. One more anywhere is
+/// one more for every claim there ever is.
 #[tokio::test(start_paused = true)]
-async fn a_claim_refill_delete_cycle_takes_at_most_nine_writes() {
+async fn a_claim_refill_delete_cycle_takes_nine_writes_and_no_other() {
+    let harness = Harness::start();
+    harness.pool("p", 5).await;
+    harness.assert_at_rest().await;
+    // The new member takes its time, as pods do, so that the pool's counts fall before they rise.
+    harness.model.set_kubelet(false);
+    harness.model.create("sandboxclaims", claim("c", "p"));
+    harness.until_ready("sandboxclaims", "c").await;
+    let mut writes = written(&harness.model.take_writes());
+    assert_eq!(writes, ["patch sandboxes", "patch sandboxclaims/status"]);
+    harness.settle().await;
+    let pods = harness.model.list("pods");
+    let pending = pods.iter().find(|pod| pod["status"]["phase"] == "Pending");
+    harness.model.patch_status(
+        "pods",
+        pending.unwrap()["metadata"]["name"].as_str().unwrap(),
+        json!({
+            "phase": "Running", "podIP": "10.9.9.9", "podIPs": [{"ip": "10.9.9.9"}],
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"},
+            ],
+        }),
+    );
+    harness.settle().await;
+    harness.model.delete("sandboxclaims", "c");
+    harness.settle().await;
+    assert_eq!(harness.model.list("sandboxes").len(), 5);
+    writes.extend(written(&harness.model.take_writes()));
+    writes.sort();
+    assert_eq!(writes, CYCLE);
+    harness.assert_at_rest().await;
+}
+
+/// Three for the claim, four for the member that takes the place of its own (it is told of when it
+/// starts and when it is Ready), and two for the pool, whose counts fall and rise again.
+const CYCLE: [&str; 9] = [
+    "create pods",
+    "create sandboxes",
+    "patch pods",
+    "patch sandboxclaims/status",
+    "patch sandboxes",
+    "patch sandboxes/status",
+    "patch sandboxes/status",
+    "patch sandboxwarmpools/status",
+    "patch sandboxwarmpools/status",
+];
+
+/// Where a member is Ready at once there is nothing to tell in between.
+#[tokio::test(start_paused = true)]
+async fn a_cycle_beside_a_pool_that_fills_at_once_takes_six() {
     let harness = Harness::start();
     harness.pool("p", 5).await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness.until_ready("sandboxclaims", "c").await;
     harness.settle().await;
     harness.model.delete("sandboxclaims", "c");
+    harness.settle().await;
+    assert_eq!(harness.model.list("sandboxes").len(), 5);
+    let mut writes = written(&harness.model.take_writes());
+    writes.sort();
+    let mut expected = CYCLE[..7].to_vec();
+    expected.dedup();
+    assert_eq!(writes, expected);
+    harness.assert_at_rest().await;
+}
+
+/// Sandboxes that the pool controls, counted at every change there ever was.
+fn most_members(model: &Model) -> usize {
+    let owned = |object: &Option<Arc<Value>>| {
+        object.as_ref().is_some_and(|object| {
+            object["metadata"]["ownerReferences"][0]["kind"] == "SandboxWarmPool"
+        })
+    };
+    let mut members = 0_usize;
+    let mut most = 0;
+    for (old, new) in model.history("sandboxes") {
+        members = members + usize::from(owned(&new)) - usize::from(owned(&old));
+        most = most.max(members);
+    }
+    most
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_claims_on_a_smaller_pool_are_all_served_and_nothing_is_left_to_do() {
+    const POOL: usize = 90;
+    const CLAIMS: usize = 300;
+    let harness = Harness::start();
+    harness.pool("p", POOL).await;
+    harness.claim_many("c", CLAIMS);
+    harness.settle().await;
+    assert!(harness.model.list("sandboxclaims").iter().all(is_ready));
+    let bound: BTreeSet<String> = harness
+        .model
+        .list("sandboxclaims")
+        .iter()
+        .map(|claim| claim["status"]["sandbox"]["name"].to_string())
+        .collect();
+    assert_eq!(bound.len(), CLAIMS, "none is shared");
+    let pool = harness.model.get("sandboxwarmpools", "p").unwrap();
+    assert_eq!(pool["status"]["readyReplicas"], POOL);
+    let sandboxes = harness.model.list("sandboxes");
+    assert_eq!(sandboxes.len(), CLAIMS + POOL, "none is left over");
+    assert_eq!(harness.model.list("pods").len(), CLAIMS + POOL);
+    assert_eq!(
+        most_members(&harness.model),
+        POOL,
+        "never more than asked for"
+    );
+    let warm = |sandbox: &&Value| {
+        sandbox["metadata"]["ownerReferences"][0]["kind"] == "SandboxClaim"
+            && sandbox["metadata"]["labels"]["agents.x-k8s.io/launch-type"] == "warm"
+    };
+    assert!(sandboxes.iter().filter(warm).count() >= POOL);
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_go_before_everything_that_is_done_for_their_pool() {
+    let harness = Harness::start();
+    harness.pool("p", 30).await;
+    harness.model.disturb(|call| {
+        let binds = call.verb == "patch" && call.resource == "sandboxes" && !call.status;
+        binds.then(|| Mischief::Delay(Duration::from_millis(300)))
+    });
+    harness.claim_many("c", 20);
+    harness.until_claims_ready().await;
+    let mut writes = written(&harness.model.take_writes());
+    writes.sort();
+    writes.dedup();
+    assert_eq!(writes, ["patch sandboxclaims/status", "patch sandboxes"]);
+    harness.full("p", 30).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn annotations_hold_no_worker_up() {
+    let mut harness = Harness::new();
+    let mut config = Config::default();
+    config.claims.annotations = true;
+    config.workers.claims = 2;
+    harness.run(config);
+    harness.pool("p", 20).await;
+    let mut long = false;
+    harness.model.disturb(move |call| {
+        let binds = call.verb == "patch" && call.resource == "sandboxes" && !call.status;
+        binds.then(|| {
+            long = !long;
+            Mischief::Delay(Duration::from_millis(if long { 500 } else { 100 }))
+        })
+    });
+    let asked = tokio::time::Instant::now();
+    harness.claim_many("c", 20);
+    harness.until_claims_ready().await;
+    // Ten take half a second and ten a tenth, two at a time. Were a worker to wait for the other one
+    // before it goes on, every two would take half a second.
+    assert!(
+        asked.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        asked.elapsed()
+    );
     harness
-        .eventually("the pool is full again", |model| {
-            model.list("sandboxes").len() == 5
+        .eventually("all are annotated", |model| {
+            let key = "agents.x-k8s.io/claim-first-ready-at";
+            let claims = model.list("sandboxclaims");
+            claims
+                .iter()
+                .all(|claim| claim["metadata"]["annotations"][key].is_string())
         })
         .await;
-    harness.settle().await;
-    let writes = written(&harness.model.take_writes());
-    assert!(writes.len() <= 9, "{} writes: {writes:?}", writes.len());
-    harness.settle().await;
-    assert_eq!(
-        written(&harness.model.take_writes()),
-        [""; 0],
-        "at rest nothing is written"
-    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,8 +381,7 @@ async fn an_empty_pool_means_a_cold_sandbox_named_after_the_claim() {
 async fn a_missing_pool_or_template_is_reported_and_healed_by_its_creation() {
     let harness = Harness::start();
     harness.model.create("sandboxclaims", claim("c", "p"));
-    let reason =
-        |model: &crate::model::Model| said(&model.get("sandboxclaims", "c").unwrap(), "Ready").1;
+    let reason = |model: &Model| said(&model.get("sandboxclaims", "c").unwrap(), "Ready").1;
     harness
         .eventually("WarmPoolNotFound", |model| {
             reason(model) == "WarmPoolNotFound"

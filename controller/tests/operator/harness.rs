@@ -116,6 +116,11 @@ impl Harness {
         operator.ended.take().unwrap().await.unwrap().unwrap();
     }
 
+    /// As [`Self::metric`], in whole units.
+    pub(crate) fn count(&self, name: &str, labels: &[&str]) -> u64 {
+        format!("{:.0}", self.metric(name, labels)).parse().unwrap()
+    }
+
     /// The sum of a metric's samples, over those label sets that contain all of `labels`.
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let text = self.metrics.encode();
@@ -125,7 +130,7 @@ impl Harness {
             let is_it = set.is_empty() || set.starts_with('{');
             (is_it && labels.iter().all(|label| set.contains(label))).then_some(value)
         });
-        samples.map(|value| value.parse::<f64>().unwrap()).sum()
+        samples.fold(0.0, |sum, value| sum + value.parse::<f64>().unwrap())
     }
 
     /// The operator that was started first of those still running.

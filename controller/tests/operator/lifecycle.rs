@@ -89,6 +89,159 @@ async fn a_retained_claim_stays_and_its_sandbox_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retained_claim_lets_go_of_an_adopted_sandbox_and_spares_a_foreign_one() {
+    let harness = Harness::start();
+    harness.pool("p", 1).await;
+    let at = later(&harness, 30);
+    harness
+        .model
+        .create("sandboxclaims", expiring("c", at, "Retain"));
+    harness.until_ready("sandboxclaims", "c").await;
+    let adopted = harness.model.get("sandboxclaims", "c").unwrap()["status"]["sandbox"]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(adopted.starts_with("p-"));
+    harness
+        .eventually("the adopted sandbox is gone", |model| {
+            model.get("sandboxes", &adopted).is_none()
+        })
+        .await;
+    // Somebody makes a sandbox of the name; it is none of the claim's business.
+    harness
+        .model
+        .create("sandboxes", sandbox(&adopted, json!({})));
+    harness.settle().await;
+    let claim = harness.model.get("sandboxclaims", "c").unwrap();
+    assert_eq!(said(&claim, "Ready").1, "ClaimExpired");
+    assert_eq!(claim["status"]["sandbox"], Value::Null);
+    assert!(harness.model.get("sandboxes", &adopted).is_some());
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_reaches_what_the_claim_owns_the_way_its_policy_says() {
+    for (policy, propagation) in [("Delete", "Background"), ("DeleteForeground", "Foreground")] {
+        for born_expired in [false, true] {
+            let harness = Harness::start();
+            harness.pool("p", 0).await;
+            let at = later(&harness, if born_expired { -60 } else { 10 });
+            harness
+                .model
+                .create("sandboxclaims", expiring("c", at, policy));
+            harness
+                .eventually("the claim is gone", |model| {
+                    model.list("sandboxclaims").is_empty()
+                })
+                .await;
+            let asked: Vec<_> = harness
+                .model
+                .take_writes()
+                .into_iter()
+                .filter(|call| call.verb == "delete" && call.resource == "sandboxclaims")
+                .map(|call| call.propagation)
+                .collect();
+            assert_eq!(asked, [Some(propagation.to_owned())], "{policy}");
+        }
+    }
+}
+
+/// A claim whose pod has run to its end.
+async fn finished(harness: &Harness, lifecycle: Value) {
+    let mut object = claim("c", "p");
+    object["spec"]["lifecycle"] = lifecycle;
+    harness.model.create("sandboxclaims", object);
+    harness.until_ready("sandboxclaims", "c").await;
+    harness.settle().await;
+    harness.model.take_writes();
+    harness
+        .model
+        .patch_status("pods", "c", json!({"phase": "Succeeded"}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_claim_is_cleaned_up_only_after_it_has_said_so() {
+    let harness = Harness::start();
+    harness.pool("p", 0).await;
+    let lifecycle = json!({"ttlSecondsAfterFinished": 5, "shutdownPolicy": "Delete"});
+    finished(&harness, lifecycle).await;
+    harness
+        .eventually("the claim is gone", |model| {
+            model.get("sandboxclaims", "c").is_none()
+        })
+        .await;
+    let states: Vec<String> = harness
+        .model
+        .history("sandboxclaims")
+        .iter()
+        .filter_map(|(_, new)| Some(said(new.as_ref()?, "Ready").1))
+        .collect();
+    assert_eq!(states.last().map(String::as_str), Some("ClaimExpired"));
+    let own: Vec<_> = harness
+        .model
+        .take_writes()
+        .into_iter()
+        .filter(|call| call.resource == "sandboxclaims")
+        .map(|call| (call.verb, call.status))
+        .collect();
+    assert_eq!(own, [("patch", true), ("patch", true), ("delete", false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_time_to_live_a_finished_claim_keeps_everything() {
+    let harness = Harness::start();
+    harness.pool("p", 0).await;
+    finished(&harness, json!({"shutdownPolicy": "Delete"})).await;
+    harness
+        .eventually("Finished is mirrored", |model| {
+            said(&model.get("sandboxclaims", "c").unwrap(), "Finished").0 == "True"
+        })
+        .await;
+    harness.settle().await;
+    harness.model.take_writes();
+    harness.pass(Duration::from_secs(300)).await;
+    assert_eq!(harness.model.take_writes(), []);
+    for resource in ["sandboxclaims", "sandboxes", "pods"] {
+        assert!(harness.model.get(resource, "c").is_some(), "{resource}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retained_claim_says_how_it_ended_while_its_sandbox_is_still_going() {
+    let harness = Harness::start();
+    harness.pool("p", 0).await;
+    harness.model.create("sandboxclaims", {
+        let mut object = claim("c", "p");
+        object["spec"]["lifecycle"] =
+            json!({"ttlSecondsAfterFinished": 0, "shutdownPolicy": "Retain"});
+        object
+    });
+    harness.until_ready("sandboxclaims", "c").await;
+    let held = json!({"metadata": {"finalizers": ["example.com/hold"]}});
+    harness.model.patch("sandboxes", "c", held);
+    harness
+        .model
+        .patch_status("pods", "c", json!({"phase": "Succeeded"}));
+    harness
+        .eventually("the sandbox is going", |model| {
+            model.get("sandboxes", "c").unwrap()["metadata"]["deletionTimestamp"].is_string()
+        })
+        .await;
+    harness.assert_at_rest().await;
+    let told = |model: &crate::model::Model| {
+        let claim = model.get("sandboxclaims", "c").unwrap();
+        (said(&claim, "Ready").1, said(&claim, "Finished").1)
+    };
+    let expected = ("ClaimExpired".to_owned(), "PodSucceeded".to_owned());
+    assert_eq!(told(&harness.model), expected);
+    harness.model.remove("sandboxes", "c");
+    harness.settle().await;
+    assert_eq!(told(&harness.model), expected, "and after it has gone");
+    let claim = harness.model.get("sandboxclaims", "c").unwrap();
+    assert_eq!(claim["status"]["sandbox"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
 async fn foreground_deletion_is_asked_for() {
     let harness = Harness::start();
     harness.pool("p", 0).await;

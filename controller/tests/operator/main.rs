@@ -29,3 +29,4 @@ mod reports;
 mod sandboxes;
 mod templates;
 mod tracing;
+mod upkeep;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_sandbox_service::tasks::Tasks;
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub(crate) enum Mischief {
     Refuse(u16, &'static str, String),
     /// It takes effect, and then the answer is lost.
     LoseAnswer,
+    /// It takes effect after this long.
+    Delay(Duration),
     /// Somebody else merge-patches this resource, by name, just before it takes effect, and the
     /// watches are held, so that the answer is the first to tell.
     Precede(&'static str, String, Value),
@@ -239,7 +242,10 @@ impl Model {
 
     /// Creates an object as a user would.
     pub(crate) fn create(&self, resource: &str, object: Value) -> Value {
-        let created = self.state.lock().create(resource, "n", object);
+        let created = self
+            .state
+            .lock()
+            .create(resource, namespace_of(resource), object);
         self.notify();
         (*created.expect("the object can be created")).clone()
     }
@@ -287,10 +293,18 @@ impl Model {
             .collect()
     }
 
+    /// What every change of a kind made of what was there before, oldest first.
+    pub(crate) fn history(&self, resource: &str) -> Vec<(Option<Arc<Value>>, Option<Arc<Value>>)> {
+        let state = self.state.lock();
+        let log = state.log_after(resource, 0).iter();
+        log.map(|entry| (entry.old.clone(), entry.new.clone()))
+            .collect()
+    }
+
     /// Waits until something changes, or a little time passes.
     pub(crate) async fn tick(&self) {
         let mut changed = self.changed.subscribe();
-        let pause = std::time::Duration::from_millis(25);
+        let pause = Duration::from_millis(25);
         drop(tokio::time::timeout(pause, changed.changed()).await);
     }
 
@@ -336,6 +350,9 @@ impl Model {
         if let Some(Mischief::Precede(resource, name, patch)) = &mischief {
             self.hold_watches(true);
             self.patch(resource, name, patch.clone());
+        }
+        if let Some(Mischief::Delay(time)) = &mischief {
+            tokio::time::sleep(*time).await;
         }
         let answer = self.state.lock().answer(&request);
         self.notify();
@@ -400,5 +417,10 @@ impl Model {
 }
 
 fn id(resource: &str, name: &str) -> Id {
-    Id::new(resource, "n", name)
+    Id::new(resource, namespace_of(resource), name)
+}
+
+/// Everything lives in one namespace, or in none.
+fn namespace_of(resource: &str) -> &'static str {
+    if resource == "nodes" { "" } else { "n" }
 }

@@ -65,14 +65,14 @@ async fn latencies_are_measured_once_per_claim_whatever_flaps_and_restarts() {
     harness.until_ready("sandboxclaims", "c").await;
     let measured = |harness: &Harness| {
         (
-            harness.metric(CONTROLLER_STARTUP, &["launch_type=\"warm\""]),
-            harness.metric(CREATION, &[]),
-            harness.metric("agent_sandbox_claim_ready_seconds_count", &[]),
+            harness.count(CONTROLLER_STARTUP, &["launch_type=\"warm\""]),
+            harness.count(CREATION, &[]),
+            harness.count("agent_sandbox_claim_ready_seconds_count", &[]),
         )
     };
-    assert_eq!(measured(&harness), (1.0, 1.0, 1.0));
+    assert_eq!(measured(&harness), (1, 1, 1));
     flap(&harness, "c").await;
-    assert_eq!(measured(&harness), (1.0, 1.0, 1.0), "a flap is no start");
+    assert_eq!(measured(&harness), (1, 1, 1), "a flap is no start");
     let name = harness.model.get("sandboxclaims", "c").unwrap()["status"]["sandbox"]["name"]
         .as_str()
         .unwrap()
@@ -84,18 +84,18 @@ async fn latencies_are_measured_once_per_claim_whatever_flaps_and_restarts() {
         harness.settle().await;
     }
     harness.until_ready("sandboxclaims", "c").await;
-    assert_eq!(measured(&harness), (1.0, 1.0, 1.0), "a resume is no start");
+    assert_eq!(measured(&harness), (1, 1, 1), "a resume is no start");
     harness.stop().await;
     harness.run(Config::default());
     harness.settle().await;
     flap(&harness, "c").await;
-    assert_eq!(measured(&harness), (0.0, 0.0, 0.0), "nor is a restart");
+    assert_eq!(measured(&harness), (0, 0, 0), "nor is a restart");
     // Another claim of the name is another claim.
     harness.model.delete("sandboxclaims", "c");
     harness.settle().await;
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness.until_ready("sandboxclaims", "c").await;
-    assert_eq!(measured(&harness), (1.0, 1.0, 1.0));
+    assert_eq!(measured(&harness), (1, 1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,11 +128,11 @@ async fn starts_that_are_missing_malformed_or_in_the_future_are_not_measured() {
         harness.model.create("sandboxclaims", object);
         harness.until_ready("sandboxclaims", name).await;
     }
-    assert_eq!(harness.metric(CLIENT_STARTUP, &[]), 1.0);
-    assert_eq!(harness.metric(WEBHOOK_STARTUP, &[]), 1.0);
-    assert_eq!(harness.metric(CONTROLLER_STARTUP, &[]), 4.0);
+    assert_eq!(harness.count(CLIENT_STARTUP, &[]), 1);
+    assert_eq!(harness.count(WEBHOOK_STARTUP, &[]), 1);
+    assert_eq!(harness.count(CONTROLLER_STARTUP, &[]), 4);
     let sum = "agent_sandbox_client_claim_startup_latency_ms_sum";
-    assert!(harness.metric(sum, &[]) >= 1000.0);
+    assert!(harness.count(sum, &[]) >= 1000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +160,7 @@ async fn annotations_are_written_once_and_their_absence_is_marked_unknown() {
     assert_eq!(notes(&harness.model), 1, "one write for all of them");
     flap(&harness, "c").await;
     assert_eq!(notes(&harness.model), 0);
-    assert_eq!(harness.metric(CONTROLLER_STARTUP, &[]), 1.0);
+    assert_eq!(harness.count(CONTROLLER_STARTUP, &[]), 1);
 
     // A claim that was Ready while nobody wrote annotations is never measured later.
     harness.stop().await;
@@ -180,7 +180,7 @@ async fn annotations_are_written_once_and_their_absence_is_marked_unknown() {
         })
         .await;
     flap(&harness, "d").await;
-    assert_eq!(harness.metric(CONTROLLER_STARTUP, &[]), 0.0);
+    assert_eq!(harness.count(CONTROLLER_STARTUP, &[]), 0);
     let kept = annotation(&harness.model, "c", "claim-first-ready-at");
     assert_eq!(kept, Some(first), "a known time stays");
     harness.assert_at_rest().await;
@@ -205,7 +205,7 @@ async fn a_note_that_cannot_be_written_is_tried_again_and_measures_nothing_twice
         })
         .await;
     harness.assert_at_rest().await;
-    assert_eq!(harness.metric(CONTROLLER_STARTUP, &[]), 1.0);
+    assert_eq!(harness.count(CONTROLLER_STARTUP, &[]), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,15 +228,12 @@ async fn a_status_that_came_too_late_is_dropped_without_error_and_unmeasured() {
         harness.model.get("sandboxclaims", "c").unwrap()["status"],
         Value::Null
     );
-    assert_eq!(harness.metric(CONTROLLER_STARTUP, &[]), 0.0);
+    assert_eq!(harness.count(CONTROLLER_STARTUP, &[]), 0);
     harness.model.release_watches();
     harness.until_ready("sandboxclaims", "c").await;
-    assert_eq!(harness.metric(CONTROLLER_STARTUP, &[]), 1.0);
+    assert_eq!(harness.count(CONTROLLER_STARTUP, &[]), 1);
     let errors = "controller_runtime_reconcile_errors_total";
-    assert_eq!(
-        harness.metric(errors, &["controller=\"sandboxclaim\""]),
-        0.0
-    );
+    assert_eq!(harness.count(errors, &["controller=\"sandboxclaim\""]), 0);
 }
 
 #[tokio::test(start_paused = true)]

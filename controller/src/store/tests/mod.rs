@@ -1,5 +1,6 @@
 //! The store without an API server: tables under lag, the availability index, routes.
 
 mod availability;
+mod roll;
 mod routes;
 mod table;

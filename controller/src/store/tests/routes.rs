@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use crate::expiry::Deadlines;
 use crate::fixtures::{condition, owner, uid};
-use crate::ident::Key;
+use crate::ident::{Key, Uid};
 use crate::objects::{ClaimRow, NodeRow, PodRow, PoolRow, Row, SandboxRow, TemplateRow};
 use crate::queue::Priority;
-use crate::store::{Queues, Seen, Store, Stored, Work};
+use crate::store::{PoolId, Queues, Seen, Standing, Store, Stored, Work};
 
 struct Fixture {
     store: Store,
@@ -238,23 +238,23 @@ fn a_node_that_falls_ill_reorders_its_members() {
             "status": {"podIPs": ["10.0.0.1"], "nodeName": node, "conditions": [condition("Ready", "True", "R")]},
         })
     };
-    let pod = |n: u64| {
+    let pod = |n: u64, node: &str| {
         json!({"metadata": {"name": format!("m{n}"), "uid": uid(100 + n), "ownerReferences": owner("Sandbox", &format!("m{n}"), &uid(n))},
-            "status": {"phase": "Running"}})
+            "spec": {"nodeName": node}, "status": {"phase": "Running"}})
     };
     fixture.see::<SandboxRow>(member(1, "a"));
     fixture.see::<SandboxRow>(member(2, "b"));
-    fixture.see::<PodRow>(pod(1));
-    fixture.see::<PodRow>(pod(2));
+    fixture.see::<PodRow>(pod(1, "a"));
+    fixture.see::<PodRow>(pod(2, "b"));
     let node = json!({"metadata": {"name": "a", "resourceVersion": "99"}, "spec": {"unschedulable": true}});
     let wire = serde_json::from_value(node).unwrap();
     fixture
         .store
         .observe::<NodeRow>(wire, Seen::InWatch)
         .unwrap();
-    let pool = crate::ident::Uid::parse(&uid(9));
-    let claim = crate::ident::Uid::parse(&uid(77));
-    let picked = fixture.store.pick(pool, claim, |_| true).unwrap();
+    let pool = PoolId::new(&Key::new("n", "p"), Uid::parse(&uid(9)));
+    let claim = Uid::parse(&uid(77));
+    let picked = fixture.store.pick(&pool, claim, |_| true).unwrap();
     assert_eq!(&*picked.head.key.name, "m2");
 }
 
@@ -283,6 +283,161 @@ fn made_from(template: &str, name: &str, number: u64) -> (Value, Value) {
         "ownerReferences": owner("Sandbox", name, &uid(number)),
     }});
     (sandbox, pod)
+}
+
+/// A Ready member of the pool `p` on the node `a`, and its pod.
+fn member(fixture: &mut Fixture, n: u64) {
+    let name = format!("m{n}");
+    fixture.see::<SandboxRow>(json!({
+        "metadata": {"name": name, "uid": uid(n), "creationTimestamp": format!("2026-01-01T00:00:{n:02}Z"),
+            "ownerReferences": owner("SandboxWarmPool", "p", &uid(9))},
+        "status": {"podIPs": ["10.0.0.1"], "nodeName": "a", "conditions": [condition("Ready", "True", "R")]},
+    }));
+    fixture.see::<PodRow>(pod_of(n, json!({"phase": "Running"})));
+}
+
+fn pod_of(n: u64, status: Value) -> Value {
+    json!({
+        "metadata": {"name": format!("m{n}"), "uid": uid(100 + n), "ownerReferences": owner("Sandbox", &format!("m{n}"), &uid(n))},
+        "spec": {"nodeName": "a"},
+        "status": status,
+    })
+}
+
+fn see_node(fixture: &mut Fixture, ready: &str) {
+    fixture.revision += 1;
+    let node = json!({
+        "metadata": {"name": "a", "resourceVersion": fixture.revision.to_string()},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    });
+    let wire = serde_json::from_value(node).unwrap();
+    fixture
+        .store
+        .observe::<NodeRow>(wire, Seen::InWatch)
+        .unwrap();
+}
+
+#[test]
+fn a_lost_node_wakes_the_pools_of_its_members_and_a_heartbeat_nobody() {
+    let mut fixture = Fixture::new();
+    see_node(&mut fixture, "True");
+    member(&mut fixture, 1);
+    fixture.queued();
+    let pool = PoolId::new(&Key::new("n", "p"), Uid::parse(&uid(9)));
+    let standing = |fixture: &Fixture| {
+        fixture.store.read(|state| {
+            let roll = state.roll(&pool).unwrap();
+            roll.member(Uid::parse(&uid(1))).unwrap().standing
+        })
+    };
+    see_node(&mut fixture, "True");
+    assert_eq!(fixture.queued(), [""; 0]);
+    assert_eq!(standing(&fixture), Standing::Ready);
+    see_node(&mut fixture, "Unknown");
+    assert_eq!(fixture.queued(), ["pool p"]);
+    assert_eq!(standing(&fixture), Standing::Stranded);
+    let claim = Uid::parse(&uid(77));
+    assert!(fixture.store.pick(&pool, claim, |_| true).is_none());
+    see_node(&mut fixture, "True");
+    assert_eq!(fixture.queued(), ["pool p"]);
+    assert!(fixture.store.pick(&pool, claim, |_| true).is_some());
+}
+
+#[test]
+fn a_pod_that_ends_takes_its_member_off_the_shelf_at_once() {
+    let mut fixture = Fixture::new();
+    member(&mut fixture, 1);
+    let pool = PoolId::new(&Key::new("n", "p"), Uid::parse(&uid(9)));
+    let claim = Uid::parse(&uid(77));
+    fixture.see::<PodRow>(pod_of(1, json!({"phase": "Failed"})));
+    assert!(fixture.store.pick(&pool, claim, |_| true).is_none());
+    fixture.see::<PodRow>(pod_of(1, json!({"phase": "Running"})));
+    assert!(fixture.store.pick(&pool, claim, |_| true).is_some());
+}
+
+#[test]
+fn a_member_that_turns_up_wakes_the_claim_that_waited_longest_and_no_other() {
+    let mut fixture = Fixture::new();
+    let pool = PoolId::new(&Key::new("n", "p"), Uid::parse(&uid(9)));
+    for (name, n, created) in [
+        ("young", 1, "3"),
+        ("old", 2, "1"),
+        ("served", 3, "0"),
+        ("gone", 4, "0"),
+    ] {
+        let claim = json!({"metadata": {"name": name, "uid": uid(50 + n),
+            "creationTimestamp": format!("2026-01-01T00:00:0{created}Z")}});
+        fixture.see::<ClaimRow>(claim);
+        let row = fixture
+            .store
+            .read(|state| state.claim(&Key::new("n", name)));
+        fixture.store.wait_for_member(pool.clone(), &row.unwrap());
+    }
+    let gone = fixture.wire::<ClaimRow>(json!({"metadata": {"name": "gone", "uid": uid(54)}}));
+    fixture.store.observe_deleted::<ClaimRow>(gone).unwrap();
+    fixture.see::<SandboxRow>(sandbox(
+        owner("SandboxClaim", "served", &uid(53)),
+        json!({}),
+    ));
+    fixture.queued();
+    let woken = |fixture: &mut Fixture| {
+        let mut queued = fixture.queued();
+        queued.retain(|piece| piece.starts_with("claim"));
+        queued
+    };
+    member(&mut fixture, 11);
+    assert_eq!(woken(&mut fixture), ["claim old"]);
+    member(&mut fixture, 12);
+    assert_eq!(woken(&mut fixture), ["claim young"]);
+    member(&mut fixture, 13);
+    assert_eq!(woken(&mut fixture), [""; 0]);
+}
+
+#[test]
+fn a_claim_is_woken_by_what_it_mirrors_and_by_the_end_of_its_sandbox() {
+    let mut fixture = Fixture::new();
+    let claimed = owner("SandboxClaim", "c", &uid(7));
+    let mut seen = sandbox(claimed, json!({}));
+    fixture.see::<SandboxRow>(seen.clone());
+    fixture.queued();
+    for (what, member, value, wakes) in [
+        ("an address", "podIPs", json!(["10.0.0.1"]), true),
+        ("a node", "nodeName", json!("a"), false),
+        ("the Service", "serviceFQDN", json!("s.n.svc"), false),
+        (
+            "Suspended",
+            "conditions",
+            json!([condition("Suspended", "True", "R")]),
+            false,
+        ),
+        (
+            "the end",
+            "conditions",
+            json!([condition("Finished", "True", "PodSucceeded")]),
+            true,
+        ),
+    ] {
+        seen["status"][member] = value;
+        fixture.see::<SandboxRow>(seen.clone());
+        assert_eq!(
+            fixture.queued().contains(&"claim c".to_owned()),
+            wakes,
+            "{what}"
+        );
+    }
+    seen["metadata"]["labels"] = json!({"x": "y"});
+    fixture.see::<SandboxRow>(seen.clone());
+    assert_eq!(
+        fixture.queued(),
+        ["sandbox s"],
+        "labels say nothing to a claim"
+    );
+    seen["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    fixture.see::<SandboxRow>(seen.clone());
+    assert_eq!(fixture.queued(), ["claim c", "sandbox s"]);
+    let gone = fixture.wire::<SandboxRow>(seen);
+    fixture.store.observe_deleted::<SandboxRow>(gone).unwrap();
+    assert!(fixture.queued().contains(&"claim c".to_owned()));
 }
 
 #[test]

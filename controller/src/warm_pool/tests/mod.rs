@@ -5,14 +5,78 @@ mod plan;
 mod staleness;
 mod status;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::fixtures::{owner, row, uid};
-use crate::objects::{PodRow, PoolRow, SandboxRow, TemplateRow};
+use crate::ident::{Key, Uid};
+use crate::objects::{Labels, Make, NodeHealth, PodRow, PoolRow, SandboxRow, TemplateRow};
 use crate::sandbox::plan::Policy;
-use crate::warm_pool::plan::{Member, Observed};
+use crate::store::{Around, PoolId, Roll, Rolls};
+use crate::warm_pool::plan::Observed;
+
+/// A member and what it depends on.
+#[derive(Clone)]
+struct Member {
+    row: Arc<SandboxRow>,
+    pod: Option<Arc<PodRow>>,
+    node: NodeHealth,
+}
+
+/// What is known of a pool.
+#[derive(Clone)]
+struct Seen {
+    pool: Arc<PoolRow>,
+    template: Option<Arc<TemplateRow>>,
+    policy: Policy,
+    members: Vec<Member>,
+}
+
+impl Seen {
+    fn decide<T>(&self, decide: impl FnOnce(&Observed<'_>) -> T) -> T {
+        let mut rolls = Rolls::default();
+        for member in &self.members {
+            let around = Around {
+                pod: member.pod.as_deref(),
+                node: None,
+                health: member.node,
+                node_since: None,
+            };
+            rolls.update(&member.row, around);
+        }
+        let nobody = Roll::default();
+        let id = PoolId::new(&Key::new("n", "p"), Uid::parse(&uid(40)));
+        let roll = rolls.of(&id).unwrap_or(&nobody);
+        let is_stale = |make: &Arc<Make>| make.ref_hash.as_deref() == Some(STALE);
+        let makes = roll.groups().map(|(make, _)| make.clone());
+        let stale: BTreeSet<Arc<Make>> = makes.filter(is_stale).collect();
+        decide(&Observed {
+            pool: &self.pool,
+            template: self.template.as_deref(),
+            policy: &self.policy,
+            roll,
+            stale: &stale,
+        })
+    }
+}
+
+/// Marks members that are out of date.
+const STALE: &str = "stale";
+
+fn stale(mut member: Member) -> Member {
+    let mut row = SandboxRow::clone(&member.row);
+    let key = agent_sandbox_crds::labels::SANDBOX_TEMPLATE_REF_HASH;
+    row.labels = Arc::new(Labels::from_iter([(key.into(), STALE.into())]));
+    member.row = Arc::new(row);
+    member
+}
+
+fn stranded(mut member: Member) -> Member {
+    member.node = NodeHealth::Sick;
+    member
+}
 
 fn pool(spec: Value) -> Arc<PoolRow> {
     let mut object = json!({
@@ -52,7 +116,7 @@ fn member(n: u64, metadata: Value, spec: Value, conditions: Value) -> Member {
     Member {
         row: row::<SandboxRow>(object),
         pod: None,
-        stale: false,
+        node: NodeHealth::Fine,
     }
 }
 
@@ -63,8 +127,8 @@ fn with_pod(mut member: Member, status: Value) -> Member {
     member
 }
 
-fn observed(pool: Arc<PoolRow>, members: Vec<Member>) -> Observed {
-    Observed {
+fn observed(pool: Arc<PoolRow>, members: Vec<Member>) -> Seen {
+    Seen {
         pool,
         template: Some(template(json!({}))),
         policy: Policy::InPlace,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{member, observed, pool, with_pod};
+use super::{Member, Seen, member, observed, pool, stale, stranded, with_pod};
 use crate::config::PoolSettings;
 use crate::fixtures::{at, condition};
-use crate::warm_pool::plan::{Member, Observed, Plan, Why, plan};
+use crate::warm_pool::plan::{self, Plan, Why};
 
 const NOW: &str = "2026-01-01T12:01:00Z";
 
@@ -24,13 +24,12 @@ fn unready(n: u64) -> Member {
     member(n, json!({}), json!({}), json!([]))
 }
 
-fn stale(mut member: Member) -> Member {
-    member.stale = true;
-    member
+fn plan(seen: &Seen, settings: &PoolSettings, now: jiff::Timestamp) -> Plan {
+    seen.decide(|observed| plan::plan(observed, settings, now))
 }
 
-fn decide(observed: &Observed) -> Plan {
-    plan(observed, &PoolSettings::default(), at(NOW))
+fn decide(seen: &Seen) -> Plan {
+    plan(seen, &PoolSettings::default(), at(NOW))
 }
 
 fn sized(replicas: i32, members: Vec<Member>) -> Plan {
@@ -252,4 +251,105 @@ fn the_cap_and_the_batch_bound_a_pass() {
         at(NOW),
     );
     assert_eq!(shrunk.delete.len(), 2);
+}
+
+#[test]
+fn a_lost_node_is_made_up_for_as_fast_as_replacements_start() {
+    let on_lost_node = || (1..=2).map(|n| stranded(ready(n)));
+    let rest = || (3..=8).map(ready);
+    let lost: Vec<Member> = on_lost_node().chain(rest()).collect();
+    let first = sized(8, lost.clone());
+    assert_eq!((first.create, first.delete.len()), (2, 0));
+    let mut waiting = lost.clone();
+    waiting.extend([unready(20), unready(21)]);
+    let second = sized(8, waiting);
+    assert_eq!((second.create, second.delete.len()), (0, 0));
+    let mut one_up = lost.clone();
+    one_up.extend([ready(20), unready(21)]);
+    let third = sized(8, one_up);
+    assert_eq!(doomed(&third), [("p-1".to_owned(), Why::Stranded)]);
+    let mut both_up = lost;
+    both_up.extend([ready(20), ready(21)]);
+    assert_eq!(
+        doomed(&sized(8, both_up.clone())),
+        [
+            ("p-1".to_owned(), Why::Stranded),
+            ("p-2".to_owned(), Why::Stranded)
+        ]
+    );
+    // The node came back instead.
+    let back: Vec<Member> = (1..=2).map(ready).chain(both_up.split_off(2)).collect();
+    assert_eq!(
+        doomed(&sized(8, back)),
+        [
+            ("p-21".to_owned(), Why::Excess),
+            ("p-20".to_owned(), Why::Excess)
+        ]
+    );
+}
+
+#[test]
+fn a_cluster_that_drops_out_loses_no_member_however_long_it_lasts() {
+    let mut members: Vec<Member> = (1..=8).map(|n| stranded(unready(n))).collect();
+    let late = "2026-01-02T12:00:00Z";
+    let first = plan(
+        &observed(pool(json!({"replicas": 8})), members.clone()),
+        &PoolSettings::default(),
+        at(late),
+    );
+    assert_eq!((first.create, first.delete.len()), (2, 0));
+    // The replacements find no node that would start them.
+    let nowhere = json!([since("PodScheduled", "False", "Unschedulable", late)]);
+    for n in [20, 21] {
+        members.push(with_pod(unready(n), json!({"conditions": nowhere})));
+    }
+    let later = plan(
+        &observed(pool(json!({"replicas": 8})), members),
+        &PoolSettings::default(),
+        at("2026-01-03T12:00:00Z"),
+    );
+    assert_eq!((later.create, later.delete.len()), (0, 0));
+}
+
+#[test]
+fn a_shrinking_pool_lets_go_of_stranded_members_first() {
+    let members = vec![ready(1), stranded(ready(2)), unready(3), ready(4)];
+    let shrunk = sized(0, members);
+    assert_eq!(doomed(&shrunk).len(), 4);
+    assert_eq!(doomed(&shrunk)[0], ("p-2".to_owned(), Why::Stranded));
+    let mut no_template = observed(pool(json!({"replicas": 2})), vec![stranded(ready(1))]);
+    no_template.template = None;
+    let plan = decide(&no_template);
+    assert_eq!((plan.create, plan.delete.len()), (0, 0));
+}
+
+#[test]
+fn a_pass_looks_at_nobody_while_claims_flow_through_a_healthy_pool() {
+    const SIZE: u64 = 6_000;
+    let object = |n: u64, ready: &str| {
+        member(
+            0,
+            json!({"name": format!("p-{n}"), "uid": crate::fixtures::uid(1000 + n)}),
+            json!({}),
+            json!([condition("Ready", ready, "R")]),
+        )
+    };
+    let full: Vec<Member> = (0..SIZE).map(|n| object(n, "True")).collect();
+    let size = i32::try_from(SIZE).unwrap();
+    let at_rest = sized(size, full.clone());
+    assert_eq!((at_rest.create, at_rest.looked_at), (0, 0));
+    // A burst took three hundred, and half of their replacements are starting.
+    let mut burst = full.clone();
+    burst.truncate(5_700);
+    burst.extend((0..150).map(|n| object(SIZE + n, "False")));
+    let refill = sized(size, burst);
+    assert_eq!((refill.create, refill.delete.len()), (150, 0));
+    assert_eq!(refill.looked_at, 1, "the one that has been unready longest");
+    // A rollout in progress looks at those it replaces, not at those it will replace one day.
+    let old: Vec<Member> = full.into_iter().map(stale).collect();
+    let recreate = pool(json!({"replicas": size, "updateStrategy": {"type": "Recreate"}}));
+    let rollout = decide(&observed(recreate, old));
+    assert_eq!((rollout.create, rollout.looked_at), (1_500, 0));
+    let scaled = sized(5_900, (0..SIZE).map(|n| object(n, "True")).collect());
+    assert_eq!((scaled.delete.len(), scaled.looked_at), (100, 200));
 }

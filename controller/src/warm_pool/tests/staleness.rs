@@ -1,21 +1,19 @@
 //! When a member is out of date.
 
-use std::sync::Arc;
-
 use agent_sandbox_crds::labels;
 use serde_json::{Value, json};
 
 use super::template;
 use crate::fixtures::row;
-use crate::objects::{SandboxRow, TemplateRow};
+use crate::objects::{Make, SandboxRow, TemplateRow};
 use crate::warm_pool::Staleness;
 
 /// A member made from `template` the way the pool makes it, then edited.
-fn made_from(template: &TemplateRow, edit: impl FnOnce(&mut Value)) -> Arc<SandboxRow> {
+fn made_from(template: &TemplateRow, edit: impl FnOnce(&mut Value)) -> Make {
     let pool = super::pool(json!({}));
     let mut object = crate::warm_pool::desired::member(&pool, template, "p-a", true, &[]);
     edit(&mut object);
-    row(object)
+    Make::of(&row::<SandboxRow>(object))
 }
 
 #[test]
@@ -54,9 +52,9 @@ fn what_the_operator_adds_is_no_drift_and_explicit_differences_are() {
     let pool = super::pool(json!({}));
     let object =
         crate::warm_pool::desired::member(&pool, &plain, "p-a", true, &[[8, 8, 8, 8].into()]);
-    let unhashed = |mut object: Value| -> Arc<SandboxRow> {
+    let unhashed = |mut object: Value| {
         object["metadata"]["labels"][labels::SANDBOX_TEMPLATE_HASH] = json!("deadbeef");
-        row(object)
+        Make::of(&row::<SandboxRow>(object))
     };
     assert!(!judge.is_stale(&plain, &unhashed(object.clone())));
     let mut mounts = object.clone();

@@ -2,19 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::{member, observed, pool, with_pod};
+use super::{Seen, member, observed, pool, stranded, with_pod};
 use crate::config::PoolSettings;
 use crate::error::Fault;
 use crate::fixtures::{at, condition, row, uid};
 use crate::objects::{PoolRow, PoolStatus};
 use crate::sandbox::plan::Policy;
-use crate::warm_pool::plan::Observed;
 use crate::warm_pool::status::{is_urgent, patch, status};
 
 const NOW: &str = "2026-01-01T13:00:00Z";
 
-fn told(observed: &Observed, faults: &[Fault]) -> PoolStatus {
-    status(observed, faults, &PoolSettings::default(), at(NOW))
+fn told(seen: &Seen, faults: &[Fault]) -> PoolStatus {
+    seen.decide(|observed| status(observed, faults, &PoolSettings::default(), at(NOW)))
 }
 
 fn progressing(status: &PoolStatus) -> (bool, String) {
@@ -124,6 +123,24 @@ fn trouble_is_named() {
         progressing(&told(&observed(pool(json!({})), vec![ended]), &[])).1,
         "WarmPoolNotProgressing"
     );
+}
+
+#[test]
+fn members_on_lost_nodes_are_told_of() {
+    let ready = json!([condition("Ready", "True", "R")]);
+    let lost = stranded(member(1, json!({}), json!({}), ready));
+    let status = told(&observed(pool(json!({})), vec![lost]), &[]);
+    assert_eq!(
+        (status.replicas, status.ready_replicas),
+        (1, 1),
+        "as they say of themselves"
+    );
+    assert_eq!(
+        progressing(&status),
+        (true, "WarmPoolProgressing".to_owned())
+    );
+    let message = &status.conditions.get("Progressing").unwrap().message;
+    assert!(message.contains("nodes"), "{message}");
 }
 
 fn published(status: Value) -> std::sync::Arc<PoolRow> {
