@@ -586,10 +586,6 @@ impl Reconcile for Templates {
     const NAME: &'static str = "sandboxtemplate";
     const SPAN: Option<&'static str> = Some("ReconcileSandboxTemplate");
 
-    fn about(&self, key: &Key) -> About {
-        self.traced_as(key).unwrap_or_default()
-    }
-
     async fn pass(&self, key: &Key, _: &Span) -> Next {
         self.reconcile(key).await
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one way in. Each command does its own set-up, says what it does, and leaves
 //! nothing running.
 
+mod bench;
 mod builtin_schemas;
 mod cargo;
 mod check;
@@ -41,6 +42,8 @@ enum Command {
     /// with a shell and the usual small programs in it. What was created is deleted in the end, whatever
     /// happened. What a cluster cannot run is said, with the reason.
     E2e(e2e::Args),
+    /// Measure the platform, beside the least that is possible in the same run
+    Bench(bench::Args),
     /// Formatting, lints, generated files, dependency direction and dependency policy
     Check,
     /// Write the files that are generated from code, or compare them
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => suites::run(&args),
         Command::E2e(args) => e2e::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Check => check::run(),
         Command::Generate(args) => generate::run(&args),
     };

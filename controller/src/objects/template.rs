@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use agent_sandbox_crds::{SandboxTemplateSpec, annotations, hash, labels};
+use agent_sandbox_crds::{SandboxTemplateSpec, hash, labels};
 use serde::Deserialize;
 
 use super::condition::ConditionWire;
@@ -35,8 +35,6 @@ pub struct TemplateRow {
     pub blueprint_hash: Text,
     /// The hash of the pod template.
     pub pod_template_hash: Text,
-    /// The trace it belongs to, as annotated.
-    pub trace_context: Option<Text>,
     /// `status`.
     pub status: TemplateStatus,
 }
@@ -76,10 +74,7 @@ impl Row for TemplateRow {
             .and_then(|map| map.get(labels::SANDBOX_TEMPLATE_REF_HASH))
             .is_some_and(|value| **value == *ref_hash);
         let blueprint = spec.blueprint();
-        let marks = metadata.annotations.as_ref();
-        let trace_context = marks.and_then(|map| map.get(annotations::TRACE_CONTEXT));
         Ok(Self {
-            trace_context: interner.optional(trace_context.map(String::as_str)),
             labelled,
             blueprint_hash: interner.text(&hash::blueprint_hash(&blueprint)),
             pod_template_hash: interner.text(&hash::pod_template_hash(&blueprint.pod_template)),
@@ -105,12 +100,10 @@ impl Row for TemplateRow {
             labelled,
             blueprint_hash: _,
             pod_template_hash: _,
-            trace_context,
             status: _,
         } = self;
         head.is_unchanged_since(&before.head)
             && *spec == before.spec
             && *labelled == before.labelled
-            && *trace_context == before.trace_context
     }
 }

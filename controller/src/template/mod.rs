@@ -23,7 +23,6 @@ use crate::objects::{TemplateRow, TemplateStatus};
 use crate::queue::Next;
 use crate::sandbox::plan::Policy;
 use crate::store::{State, Work};
-use crate::trace::About;
 
 /// Reconciles templates.
 #[derive(Debug)]
@@ -79,15 +78,6 @@ impl Templates {
             cx,
             told: Mutex::default(),
         }
-    }
-
-    /// What traces say of a template.
-    pub fn traced_as(&self, key: &Key) -> Option<About> {
-        let row = self.cx.store.read(|state| state.template(key))?;
-        Some(About {
-            context: row.trace_context.clone(),
-            creator: None,
-        })
     }
 
     /// Brings one template's policy to its desired state, and says how that went.

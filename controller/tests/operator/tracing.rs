@@ -137,9 +137,7 @@ async fn spans(setting: impl FnOnce(&Harness), done: impl Fn(&Harness) -> bool) 
 
 fn cold(harness: &Harness, annotations: Value) {
     let model = &harness.model;
-    let mut origin = template("t", json!({}));
-    origin["metadata"]["annotations"] = annotations.clone();
-    model.create("sandboxtemplates", origin);
+    model.create("sandboxtemplates", template("t", json!({})));
     model.create("sandboxwarmpools", warm_pool("p", "t", 0));
     let mut object = claim("c", "p");
     object["metadata"]["annotations"] = annotations;
@@ -173,7 +171,7 @@ async fn one_trace_leads_from_the_client_to_the_pod() {
     assert_eq!(creator, "unknown", "normalised, as everywhere");
     let sandbox = named("ReconcileSandbox", "c");
     assert_eq!(sandbox.trace(), TRACE, "through the sandbox's annotation");
-    assert_eq!(named("ReconcileSandboxTemplate", "t").trace(), TRACE);
+    assert!(spans.iter().any(|it| it.name == "ReconcileSandboxTemplate"));
     let parts: Vec<&Span> = spans
         .iter()
         .filter(|it| it.trace() == TRACE && ["reconcilePod", "reconcilePVCs"].contains(&&*it.name))

@@ -1,0 +1,451 @@
+//! The floor: what the API server allows a plain client that makes the same calls and nothing else.
+//!
+//! Kinds of writes are first measured alone, then together in the patterns in which a binding could be
+//! committed. The operator does not run meanwhile.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+
+use super::client::{Kind, Plain};
+use super::machine::{API_SERVER, Times};
+use super::objects::{self, Version};
+use super::scene::{Scene, until};
+use super::statistics::Spread;
+
+/// The writes of an operator, in patterns.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
+enum Pattern {
+    /// The user's write alone.
+    Post,
+    /// The user's write and one status write: the least any operator can do.
+    PostStatus,
+    /// Binding by a patch on the sandbox, then the status: what the operator does.
+    Bind,
+    /// The same with the API server's field tracking left on.
+    BindTracked,
+    /// Binding by an allocation record written for a batch, then the status; the sandbox follows when
+    /// all claims have theirs.
+    Record,
+}
+
+/// One pattern's result over all rounds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Floor {
+    /// Claims per second.
+    pub per_second: Spread,
+    /// The API server's time per claim until the last status was written, in milliseconds.
+    pub api_server_ms: Option<Spread>,
+    /// The same with what follows afterwards.
+    pub api_server_whole_ms: Option<Spread>,
+    /// One claim after the other: the median from the first call to the last answer, in milliseconds.
+    pub serial_ms: Spread,
+}
+
+/// Everything the floor found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Floors {
+    /// By pattern.
+    pub patterns: BTreeMap<String, Floor>,
+    /// The API server's time for one write, in milliseconds, by kind of write.
+    pub writes: BTreeMap<String, Spread>,
+}
+
+/// One round of one pattern.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    per_second: f64,
+    api_server_ms: Option<f64>,
+    whole_ms: Option<f64>,
+    serial_ms: f64,
+}
+
+impl Pattern {
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn has_members(self) -> bool {
+        matches!(self, Self::Bind | Self::BindTracked | Self::Record)
+    }
+}
+
+impl Scene {
+    /// Measures everything; `say` hears of each step.
+    pub async fn floor(&self, mut say: impl FnMut(&str)) -> Result<Floors> {
+        let patterns = Pattern::value_variants();
+        let mut rounds: BTreeMap<Pattern, Vec<Round>> = BTreeMap::new();
+        let mut writes: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+        for round in 0..self.plan.rounds {
+            say(&format!(
+                "floor, round {} of {}",
+                round + 1,
+                self.plan.rounds
+            ));
+            // Interleaved, and each time in another order: a neighbour that wakes up hits all alike.
+            for offset in 0..patterns.len() {
+                let turn = (offset + usize::try_from(round)?) % patterns.len();
+                let Some(pattern) = patterns.get(turn) else {
+                    continue;
+                };
+                let found = self.pattern(*pattern).await?;
+                rounds.entry(*pattern).or_default().push(found);
+            }
+            for (kind, cost) in self.single_writes().await? {
+                writes.entry(kind).or_default().push(cost);
+            }
+        }
+        let mut floors = Floors::default();
+        for (pattern, rounds) in rounds {
+            let spread =
+                |value: fn(&Round) -> Option<f64>| Spread::of(rounds.iter().filter_map(value));
+            floors.patterns.insert(
+                pattern.name(),
+                Floor {
+                    per_second: spread(|round| Some(round.per_second)).context("no round")?,
+                    api_server_ms: spread(|round| round.api_server_ms),
+                    api_server_whole_ms: spread(|round| round.whole_ms),
+                    serial_ms: spread(|round| Some(round.serial_ms)).context("no round")?,
+                },
+            );
+        }
+        for (kind, costs) in writes {
+            if let Some(spread) = Spread::of(costs) {
+                floors.writes.insert(kind.to_owned(), spread);
+            }
+        }
+        Ok(floors)
+    }
+
+    /// A burst in one pattern, then some claims one after the other.
+    async fn pattern(&self, pattern: Pattern) -> Result<Round> {
+        let count = self.plan.burst;
+        let members = if pattern.has_members() {
+            self.members(count + SERIAL).await?
+        } else {
+            let none = || Version {
+                name: "s".to_owned(),
+                uid: String::new(),
+                revision: String::new(),
+            };
+            (0..count + SERIAL).map(|_| none()).collect()
+        };
+        let (burst, serial) = members.split_at(usize::try_from(count)?);
+        let ledger = Arc::new(Ledger::new(&self.plain).await?);
+        self.settle().await?;
+
+        let before = self.processes.times()?;
+        let start = Instant::now();
+        let permits = Semaphore::new(WORKERS);
+        let claims = self
+            .at_once(burst.len(), burst, |member| {
+                self.claim(pattern, member, &ledger, &permits)
+            })
+            .await?;
+        let took = start.elapsed();
+        let until_ready = self.processes.times()?.since(&before);
+        if pattern == Pattern::Record {
+            // What the record promised.
+            let pairs: Vec<(&Version, &Version)> = claims.iter().zip(burst).collect();
+            self.at_once(WORKERS, &pairs, |(claim, member)| async move {
+                let patch = objects::binding(claim, member, true);
+                self.plain.patch(Kind::Sandbox, &member.name, &patch).await
+            })
+            .await?;
+        }
+        let whole = self.processes.times()?.since(&before);
+
+        let mut times = Vec::new();
+        for member in serial {
+            let start = Instant::now();
+            self.claim(pattern, member, &ledger, &permits).await?;
+            times.push(start.elapsed().as_secs_f64() * 1000.0);
+        }
+        self.clear().await?;
+        let each = |times: &Times| {
+            let time = times.of(API_SERVER)?;
+            Some(time.as_secs_f64() * 1000.0 / f64::from(count))
+        };
+        Ok(Round {
+            per_second: f64::from(count) / took.as_secs_f64(),
+            api_server_ms: each(&until_ready),
+            whole_ms: each(&whole),
+            serial_ms: Spread::of(times).context("no serial claim")?.median,
+        })
+    }
+
+    /// One claim from its creation to its status.
+    async fn claim(
+        &self,
+        pattern: Pattern,
+        member: &Version,
+        ledger: &Ledger,
+        permits: &Semaphore,
+    ) -> Result<Version> {
+        let Self { plain, .. } = self;
+        let claim = self.post().await?;
+        if pattern == Pattern::Post {
+            return Ok(claim);
+        }
+        // An operator has so many workers.
+        let _permit = permits.acquire().await?;
+        match pattern {
+            Pattern::Post | Pattern::PostStatus => {}
+            Pattern::Bind | Pattern::BindTracked => {
+                let untracked = pattern == Pattern::Bind;
+                let patch = objects::binding(&claim, member, untracked);
+                plain.patch(Kind::Sandbox, &member.name, &patch).await?;
+            }
+            Pattern::Record => ledger.commit(plain, &claim, member).await?,
+        }
+        let status = objects::claim_status(&claim, &member.name);
+        plain
+            .patch_status(Kind::Claim, &claim.name, &status)
+            .await?;
+        Ok(claim)
+    }
+
+    /// The API server's time for each kind of write alone.
+    async fn single_writes(&self) -> Result<Vec<(&'static str, f64)>> {
+        let count = self.plan.burst;
+        let names: Vec<String> = (0..count).map(|_| fresh()).collect();
+        let mut costs = Vec::new();
+        let claims = self
+            .timed("claim create", &mut costs, &names, |_| self.post())
+            .await?;
+        let members = self
+            .timed("sandbox create", &mut costs, &names, |name| {
+                self.made(Kind::Sandbox, objects::member(name))
+            })
+            .await?;
+        let members = self
+            .timed("sandbox status patch", &mut costs, &members, |member| {
+                self.patched_status(Kind::Sandbox, &member.name, objects::member_status(member))
+            })
+            .await?;
+        let pods = self
+            .timed("pod create", &mut costs, &names, |name| {
+                self.made(Kind::Pod, objects::pod(name))
+            })
+            .await?;
+        let halves = count / 2;
+        let pairs: Vec<(&Version, &Version)> = claims.iter().zip(&members).collect();
+        let (tracked, untracked) = pairs.split_at(usize::try_from(halves)?);
+        for (kind, pairs, clear) in [
+            ("sandbox bind patch, fields tracked", tracked, false),
+            ("sandbox bind patch", untracked, true),
+        ] {
+            self.timed(kind, &mut costs, pairs, |(claim, member)| {
+                let patch = objects::binding(claim, member, clear);
+                self.patched(Kind::Sandbox, &member.name, patch)
+            })
+            .await?;
+        }
+        self.timed(
+            "claim status patch",
+            &mut costs,
+            &pairs,
+            |(claim, member)| {
+                let status = objects::claim_status(claim, &member.name);
+                self.patched_status(Kind::Claim, &claim.name, status)
+            },
+        )
+        .await?;
+        let pairs: Vec<(&Version, &Version)> = claims.iter().zip(&pods).collect();
+        let (tracked, untracked) = pairs.split_at(usize::try_from(halves)?);
+        for (kind, pairs, clear) in [
+            ("pod relabel patch, fields tracked", tracked, false),
+            ("pod relabel patch", untracked, true),
+        ] {
+            self.timed(kind, &mut costs, pairs, |(claim, pod)| {
+                self.patched(
+                    Kind::Pod,
+                    &pod.name,
+                    objects::relabelling(claim, pod, clear),
+                )
+            })
+            .await?;
+        }
+        // Compare-and-swap is serial by nature.
+        let ledger = Ledger::new(&self.plain).await?;
+        let before = self.processes.times()?;
+        for (claim, member) in claims.iter().zip(&members) {
+            ledger.commit(&self.plain, claim, member).await?;
+        }
+        self.note("record compare-and-swap", &mut costs, &before, claims.len())?;
+        self.timed("claim delete", &mut costs, &claims, |claim| {
+            self.plain.delete(Kind::Claim, &claim.name)
+        })
+        .await?;
+        self.clear().await?;
+        Ok(costs)
+    }
+
+    /// Makes one call for each item and notes what each cost the API server.
+    async fn timed<'a, I, T, F>(
+        &'a self,
+        kind: &'static str,
+        costs: &mut Vec<(&'static str, f64)>,
+        items: &'a [I],
+        call: impl Fn(&'a I) -> F,
+    ) -> Result<Vec<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.settle().await?;
+        let before = self.processes.times()?;
+        let answers = self.at_once(WRITERS, items, call).await?;
+        self.note(kind, costs, &before, items.len())?;
+        Ok(answers)
+    }
+
+    fn note(
+        &self,
+        kind: &'static str,
+        costs: &mut Vec<(&'static str, f64)>,
+        before: &Times,
+        count: usize,
+    ) -> Result<()> {
+        let spent = self.processes.times()?.since(before);
+        if let Some(time) = spent.of(API_SERVER) {
+            let count = f64::from(u32::try_from(count.max(1))?);
+            costs.push((kind, time.as_secs_f64() * 1000.0 / count));
+        }
+        Ok(())
+    }
+
+    async fn at_once<'a, I, T, F>(
+        &self,
+        width: usize,
+        items: &'a [I],
+        call: impl Fn(&'a I) -> F,
+    ) -> Result<Vec<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        stream::iter(items.iter().map(call))
+            .buffered(width)
+            .try_collect()
+            .await
+    }
+
+    async fn post(&self) -> Result<Version> {
+        self.made(Kind::Claim, objects::claim(&fresh())).await
+    }
+
+    async fn made(&self, kind: Kind, body: Value) -> Result<Version> {
+        version(&self.plain.create(kind, &body).await?)
+    }
+
+    async fn patched(&self, kind: Kind, name: &str, patch: Value) -> Result<Version> {
+        version(&self.plain.patch(kind, name, &patch).await?)
+    }
+
+    async fn patched_status(&self, kind: Kind, name: &str, patch: Value) -> Result<Version> {
+        version(&self.plain.patch_status(kind, name, &patch).await?)
+    }
+
+    /// Members that are ready, as a pool would have them.
+    async fn members(&self, count: u32) -> Result<Vec<Version>> {
+        let names: Vec<String> = (0..count).map(|_| fresh()).collect();
+        self.at_once(WRITERS, &names, |name| async move {
+            let made = self.made(Kind::Sandbox, objects::member(name)).await?;
+            let status = objects::member_status(&made);
+            self.patched_status(Kind::Sandbox, name, status).await
+        })
+        .await
+    }
+
+    /// Removes what a round made.
+    async fn clear(&self) -> Result<()> {
+        let kinds = [Kind::Claim, Kind::Sandbox, Kind::Pod, Kind::ConfigMap];
+        for kind in kinds {
+            self.plain.delete_all(kind).await?;
+        }
+        for kind in [Kind::Claim, Kind::Sandbox, Kind::Pod] {
+            until(&format!("{kind} to be gone"), CLEARING, || async {
+                Ok((self.plain.count(kind).await? == 0).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+fn fresh() -> String {
+    format!("f{:016x}", fastrand::u64(..))
+}
+
+fn version(object: &Value) -> Result<Version> {
+    Version::of(object).context("the answer is no object")
+}
+
+/// The allocation record. Whoever commits while a write is under way waits and goes with the next one.
+#[derive(Debug)]
+struct Ledger {
+    name: String,
+    /// What waits for the next write, and how many writes have been made.
+    waiting: parking_lot::Mutex<Batch>,
+    /// Held by whoever writes: the record's resource version.
+    revision: Mutex<String>,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    pairs: Vec<(String, String)>,
+    number: u64,
+}
+
+impl Ledger {
+    async fn new(plain: &Plain) -> Result<Self> {
+        let name = fresh();
+        let record = objects::record(&name, None, &[]);
+        let made = version(&plain.create(Kind::ConfigMap, &record).await?)?;
+        Ok(Self {
+            name,
+            waiting: parking_lot::Mutex::default(),
+            revision: Mutex::new(made.revision),
+        })
+    }
+
+    /// Returns once a write with this pair has been answered.
+    async fn commit(&self, plain: &Plain, claim: &Version, member: &Version) -> Result<()> {
+        let mine = {
+            let mut waiting = self.waiting.lock();
+            waiting.pairs.push((claim.uid.clone(), member.uid.clone()));
+            waiting.number
+        };
+        let mut revision = self.revision.lock().await;
+        let pairs = {
+            let mut waiting = self.waiting.lock();
+            if waiting.number != mine {
+                // Somebody who came later has written it along, and holds the lock no more.
+                return Ok(());
+            }
+            waiting.number += 1;
+            std::mem::take(&mut waiting.pairs)
+        };
+        let record = objects::record(&self.name, Some(&revision), &pairs);
+        let answer = plain.replace(Kind::ConfigMap, &self.name, &record).await?;
+        *revision = version(&answer)?.revision;
+        Ok(())
+    }
+}
+
+/// As many claim workers as the operator has by default.
+const WORKERS: usize = 50;
+/// Writers when one kind of write is measured.
+const WRITERS: usize = 16;
+/// Claims one after the other, per round.
+const SERIAL: u32 = 30;
+const CLEARING: Duration = Duration::from_secs(120);

@@ -1,0 +1,133 @@
+//! The bench of claims: how soon a claim is served, how many at once, at what cost, beside what a
+//! plain client reaches with the same calls in the same run.
+//!
+//! `bench-claims` calls [`run`]; `cargo xtask bench claims` builds and starts it. The operator runs as
+//! a process of its own against the cluster that `KUBECONFIG` names. Whatever happens, what was made
+//! in the cluster is removed. A claim that is not served, or a sandbox handed out twice, voids the
+//! run: a wrong answer has no speed.
+
+pub mod args;
+pub mod claims;
+pub mod client;
+pub mod counters;
+pub mod floor;
+pub mod machine;
+pub mod objects;
+pub mod operator;
+pub mod report;
+pub mod scale;
+pub mod scene;
+pub mod statistics;
+pub mod watcher;
+
+use agent_sandbox_service::shutdown::{self, Shutdown};
+use anyhow::{Context, Result, bail};
+
+pub use args::Args;
+use args::Leg;
+use operator::Operator;
+use report::Report;
+use scene::Scene;
+
+/// Measures, prints the table, writes the JSON.
+///
+/// # Errors
+/// When the cluster cannot be used, or the run is void.
+pub async fn run(args: Args) -> Result<()> {
+    let plan = args.plan()?;
+    let json = plan.json.clone();
+    let scene = Scene::set(plan).await?;
+    let order = Shutdown::new();
+    let mut report = Report {
+        processors: std::thread::available_parallelism()?.get(),
+        ..Report::default()
+    };
+    let outcome = tokio::select! {
+        biased;
+        signal = shutdown::signals(&order) => Err(match signal {
+            Ok(name) => anyhow::anyhow!("interrupted by {name}"),
+            Err(error) => anyhow::Error::new(error).context("cannot listen for signals"),
+        }),
+        outcome = legs(&scene, &mut report) => outcome,
+    };
+    say("removing what was created");
+    let removed = scene
+        .strike()
+        .await
+        .context("cannot remove what was created");
+    match (outcome, removed) {
+        (Err(error), Err(second)) => bail!("{error:#}; moreover: {second:#}"),
+        (Err(error), Ok(())) => {
+            say("void; until then:");
+            print(&report.text()?);
+            return Err(error);
+        }
+        (Ok(()), removed) => removed?,
+    }
+    report.conclude();
+    print(&report.text()?);
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(&path, text + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn legs(scene: &Scene, report: &mut Report) -> Result<()> {
+    let plan = &scene.plan;
+    if !scene.processes.knows(machine::API_SERVER) {
+        say(
+            "no process kube-apiserver here, or more than one: its time is not measured; --apiserver-pid names it",
+        );
+    }
+    if plan.legs.contains(&Leg::Scale) {
+        scene.look_around(report).await?;
+        report.scale = Some(scene.scale(say).await?);
+    }
+    if plan.legs.contains(&Leg::Floor) {
+        scene.look_around(report).await?;
+        report.floors = Some(scene.floor(say).await?);
+    }
+    let bursts = if plan.legs.contains(&Leg::Burst) {
+        plan.rounds
+    } else {
+        0
+    };
+    if bursts == 0 && plan.rates.is_empty() {
+        return Ok(());
+    }
+    let mut operator = Operator::start(plan, &scene.log).await?;
+    operator.ready().await?;
+    say(&format!("a pool of {}", plan.pool));
+    scene.create_pool(plan.pool).await?;
+    for (rate, seed) in plan.rates.iter().zip(1..) {
+        scene.at_rest(plan.pool).await?;
+        scene.look_around(report).await?;
+        say(&format!("{} claims at {}/s", rate.claims, rate.per_second));
+        let found = scene.open_loop(&operator, *rate, seed).await?;
+        report.open_loop.push(found);
+    }
+    for round in 1..=bursts {
+        scene.at_rest(plan.pool).await?;
+        scene.look_around(report).await?;
+        say(&format!(
+            "burst of {}, round {round} of {bursts}",
+            plan.burst
+        ));
+        report.bursts.push(scene.burst(&operator, round).await?);
+    }
+    scene.delete_pool().await?;
+    operator.stop().await
+}
+
+/// One line per step, before the step starts.
+#[expect(clippy::print_stdout, reason = "the program's terminal")]
+fn say(step: &str) {
+    println!("==> {step}");
+}
+
+#[expect(clippy::print_stdout, reason = "the program's result")]
+fn print(text: &str) {
+    println!("\n{text}");
+}
