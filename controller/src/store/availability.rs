@@ -161,14 +161,14 @@ impl Availability {
         };
         let known = self.members.get(&uid);
         let was_available = known.is_some_and(|old| old.class.index().is_some());
-        let made = Make::of(row);
+        let current = Make::of(row);
         let make = match known {
-            Some(old) if *old.make == made => old.make.clone(),
+            Some(old) if *old.make == current => old.make.clone(),
             _ => self
                 .pools
                 .get(&pool)
-                .and_then(|pool| pool.makes.get_key_value(&made))
-                .map_or_else(|| Arc::new(made), |(make, _)| make.clone()),
+                .and_then(|pool| pool.makes.get_key_value(&current))
+                .map_or_else(|| Arc::new(current), |(make, _)| make.clone()),
         };
         let place = Place {
             key: row.head.key.clone(),

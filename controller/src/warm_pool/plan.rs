@@ -126,12 +126,10 @@ pub fn plan(observed: &Observed<'_>, settings: &PoolSettings, now: Timestamp) ->
         0
     };
     // Every one that goes leaves at least the desired number, counting those that may come back.
-    let replaced = (census.ready + stranded).saturating_sub(desired);
+    let spared = (census.ready + stranded).saturating_sub(desired);
     doomed.add(
         Why::Stranded,
-        roll.stranded()
-            .iter()
-            .take(replaced.min(settings.max_batch)),
+        roll.stranded().iter().take(spared.min(settings.max_batch)),
     );
     if census.stale > 0 {
         let makes = |unready: bool| {

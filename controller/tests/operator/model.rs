@@ -45,6 +45,9 @@ pub(crate) enum Mischief {
     Precede(&'static str, String, Value),
 }
 
+/// An object before and after a change.
+pub(crate) type Change = (Option<Arc<Value>>, Option<Arc<Value>>);
+
 type Rule = Box<dyn FnMut(&Call) -> Option<Mischief> + Send>;
 
 /// What one operator's calls go through. While it is held, calls wait before they reach the server,
@@ -294,7 +297,7 @@ impl Model {
     }
 
     /// What every change of a kind made of what was there before, oldest first.
-    pub(crate) fn history(&self, resource: &str) -> Vec<(Option<Arc<Value>>, Option<Arc<Value>>)> {
+    pub(crate) fn history(&self, resource: &str) -> Vec<Change> {
         let state = self.state.lock();
         let log = state.log_after(resource, 0).iter();
         log.map(|entry| (entry.old.clone(), entry.new.clone()))
