@@ -147,9 +147,19 @@ impl Plain {
     }
 
     /// Deletes all objects of a kind in the namespace.
+    ///
+    /// The API server cuts a request off after a minute, which is too short for thousands of objects.
+    /// What is left is asked for again, as long as it becomes less.
     pub async fn delete_all(&self, kind: Kind) -> Result<()> {
         let path = format!("{}?gracePeriodSeconds=0", self.path(kind));
-        self.delete_path(&path).await
+        let mut left = self.count(kind).await?;
+        while let Err(error) = self.delete_path(&path).await {
+            let before = std::mem::replace(&mut left, self.count(kind).await?);
+            if left >= before {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Deletes what a path names.
