@@ -59,10 +59,12 @@ pub fn policy_of(state: &State, template: &TemplateRow) -> Policy {
     }
 }
 
-/// Whether pods of a template that is gone may start: not while its policy is being made again.
+/// Whether pods of a template that is gone may start: not while its policy is being made again, unless
+/// that policy is kept for earlier pods alone.
 pub fn policy_of_gone(state: &State, template: &Key) -> Policy {
     let name = names::network_policy(&template.name);
-    match state.fallen_policy(&template.sibling(name.as_str())) {
+    let fallen = state.fallen_policy(&template.sibling(name.as_str()));
+    match fallen.filter(|policy| policy.kept_for.is_none()) {
         Some(_) => Policy::Missing {
             name,
             template: template.name.clone(),

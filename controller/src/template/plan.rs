@@ -119,7 +119,7 @@ fn label(template: &TemplateRow) -> Option<Box<Value>> {
 fn abandoned(observed: &Observed) -> PolicyStep {
     let Some(policy) = &observed.policy else {
         return match &observed.fallen {
-            Some(fallen) if observed.used => {
+            Some(fallen) if is_wanted(fallen, observed) => {
                 PolicyStep::Create(Box::new(desired::policy_again(fallen)))
             }
             _ => PolicyStep::None,
@@ -132,10 +132,19 @@ fn abandoned(observed: &Observed) -> PolicyStep {
     if !of_this_name || policy.head.is_deleting() {
         return PolicyStep::None;
     }
+    if is_wanted(policy, observed) {
+        PolicyStep::None
+    } else {
+        delete(policy)
+    }
+}
+
+/// Whether anything is left that the policy of a template that is gone was promised to. What keeps a policy
+/// and what makes it again must be one question, or the operator undoes its own work.
+fn is_wanted(policy: &PolicyRow, observed: &Observed) -> bool {
     match policy.kept_for {
-        Some(until) if !is_needed(observed, until) => delete(policy),
-        None if !observed.used => delete(policy),
-        _ => PolicyStep::None,
+        Some(until) => is_needed(observed, until),
+        None => observed.used,
     }
 }
 

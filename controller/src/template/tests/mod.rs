@@ -340,6 +340,21 @@ fn a_policy_that_fell_with_nothing_left_to_tell_its_rules_is_made_again() {
 }
 
 #[test]
+fn a_policy_kept_for_earlier_pods_is_not_made_again_for_later_ones() {
+    let mut kept = policy_of(&template(json!({})), &PolicySettings::default());
+    kept["metadata"]["annotations"][names::POLICY_KEPT_FOR] = json!("2026-01-01T11:30:00Z");
+    let mut seen = observed(None, None, true);
+    seen.fallen = Some(row(kept));
+    let newest = at("2026-01-01T11:59:00Z");
+    seen.pods = Some((at("2026-01-01T11:00:00Z"), newest));
+    assert!(matches!(decide_on(&seen).policy, PolicyStep::Create(_)));
+    for pods in [Some((at("2026-01-01T11:40:00Z"), newest)), None] {
+        seen.pods = pods;
+        assert_eq!(decide_on(&seen), Plan::default(), "{pods:?}");
+    }
+}
+
+#[test]
 fn a_template_that_came_second_to_its_hash_gets_no_policy() {
     let mut seen = observed(Some(template(json!({}))), None, true);
     seen.rival = Some(Rival {
