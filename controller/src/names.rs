@@ -14,6 +14,14 @@ pub const POLICY_TEMPLATE_UID: &str = "agents.x-k8s.io/policy-of-template-uid";
 /// then.
 pub const POLICY_KEPT_FOR: &str = "agents.x-k8s.io/policy-kept-for-pods-until";
 
+/// On a managed NetworkPolicy, `true`: it stands in for one whose rules nobody knows any more, because
+/// that one and its template are gone. It lets in the router and nothing out.
+pub const POLICY_STANDS_IN: &str = "agents.x-k8s.io/policy-stands-in";
+/// On a Sandbox made from a Managed template: the NetworkPolicy without which no pod of it may start. On
+/// a Pod: the one it was started under, which it needs until its end. Neither template nor policy need
+/// exist any more: this is what tells, after a restart, that they did.
+pub const REQUIRED_POLICY: &str = "agents.x-k8s.io/required-network-policy";
+
 /// On a Pod: the UID of its Sandbox. The Service selects by it beside the name's hash, which is short
 /// enough for two names in one namespace to share.
 pub const SANDBOX_UID: &str = "agents.x-k8s.io/sandbox-uid";

@@ -11,6 +11,7 @@ use super::rules::{Rejection, env, volumes};
 use crate::api::{CLAIMS, SANDBOXES};
 use crate::blueprint::secure_pod_spec;
 use crate::objects::{ClaimRow, Labels, PodBlueprint, SandboxRow, TemplateRow};
+use crate::template::plan::required_policy;
 use crate::{field_tracking, names};
 
 /// The owner reference that makes a claim the controller of its sandbox: the binding.
@@ -209,6 +210,9 @@ pub fn cold_sandbox(
     if let (Some(trace), Some(members)) = (&claim.annotations.trace_context, marks.as_object_mut())
     {
         members.insert(annotations::TRACE_CONTEXT.to_owned(), json!(&**trace));
+    }
+    if let (Some(policy), Some(members)) = (required_policy(template), marks.as_object_mut()) {
+        members.insert(names::REQUIRED_POLICY.to_owned(), json!(policy));
     }
     Ok(json!({
         "apiVersion": SANDBOXES.api_version(),

@@ -23,6 +23,8 @@ pub struct PolicyRow {
     pub template: Option<(Text, Uid)>,
     /// Set once the template has become Unmanaged: the policy stays for the pods created until then.
     pub kept_for: Option<Timestamp>,
+    /// Whether it stands in for a policy whose rules nobody knows any more.
+    pub stands_in: bool,
     /// The spec in normal form, see [`normal_form`].
     pub spec: Text,
 }
@@ -77,11 +79,13 @@ impl Row for PolicyRow {
             .zip(annotation(names::POLICY_TEMPLATE_UID))
             .map(|(name, uid)| (interner.text(name), Uid::parse(uid)));
         let kept_for = annotation(names::POLICY_KEPT_FOR).and_then(|text| text.parse().ok());
+        let stands_in = annotation(names::POLICY_STANDS_IN) == Some("true");
         Ok(Self {
             head: Head::read(Self::KIND, &metadata, interner)?,
             labels: Labels::read(metadata.labels.as_ref(), interner),
             template,
             kept_for,
+            stands_in,
             spec: interner.text(&normal_form(spec)),
         })
     }

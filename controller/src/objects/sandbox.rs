@@ -89,12 +89,13 @@ pub struct SandboxRow {
 }
 
 /// Annotations of a Sandbox that are read.
-const KEPT_ANNOTATIONS: [&str; 5] = [
+const KEPT_ANNOTATIONS: [&str; 6] = [
     annotations::POD_NAME,
     annotations::RETAIN_VOLUMES,
     annotations::SANDBOX_TEMPLATE_REF,
     annotations::TRACE_CONTEXT,
     names::BINDING_GENERATION,
+    names::REQUIRED_POLICY,
 ];
 
 impl SandboxRow {
@@ -111,6 +112,12 @@ impl SandboxRow {
     /// The name of the template the sandbox came from, as recorded at its creation.
     pub fn template_name(&self) -> Option<&Text> {
         self.annotations.get(annotations::SANDBOX_TEMPLATE_REF)
+    }
+
+    /// Whether no pod may start without the network policy of the sandbox's template, whatever has become
+    /// of the template since.
+    pub fn requires_policy(&self) -> bool {
+        self.annotations.contains(names::REQUIRED_POLICY)
     }
 
     /// Whether the volume claims are to outlive the sandbox.

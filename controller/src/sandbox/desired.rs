@@ -97,11 +97,11 @@ fn key_list(map: &BTreeMap<String, String>) -> String {
     map.keys().map(String::as_str).collect::<Vec<_>>().join(",")
 }
 
-/// The sandbox's pod.
+/// The sandbox's pod, to be started under a network policy if one is named.
 ///
 /// # Errors
 /// When the pod template or the volume claim templates cannot make a pod.
-pub fn pod(row: &SandboxRow) -> Result<Value, Fault> {
+pub fn pod(row: &SandboxRow, policy: Option<&str>) -> Result<Value, Fault> {
     let template_labels = propagated(&row.pod.labels, labels::is_reserved);
     let template_annotations = propagated(&row.pod.annotations, annotations::is_reserved);
     let mut pod_annotations = template_annotations.clone();
@@ -113,6 +113,9 @@ pub fn pod(row: &SandboxRow) -> Result<Value, Fault> {
     }
     if let Some(fingerprint) = fingerprint::of(&row.pod.spec) {
         pod_annotations.insert(own::POD_SPEC.to_owned(), fingerprint);
+    }
+    if let Some(policy) = policy {
+        pod_annotations.insert(own::REQUIRED_POLICY.to_owned(), policy.to_owned());
     }
     let mut pod_labels = template_labels;
     pod_labels.extend(system_labels(row));

@@ -498,6 +498,18 @@ impl Sandboxes {
                 || status::OUTDATED.to_owned(),
             );
         }
+        // Of a pool's members, their number would say nothing more.
+        if became(condition::NETWORK_POLICY_READY, reason::RULES_LOST) && !is_unclaimed_member(row)
+        {
+            let lost = new.conditions.get(condition::NETWORK_POLICY_READY);
+            self.announce(
+                row,
+                Importance::Warning,
+                "NetworkPolicyLost",
+                "Reconciling",
+                || lost.map_or_else(String::new, |it| it.message.to_string()),
+            );
+        }
         if became(condition::FINISHED, reason::POD_SUCCEEDED) {
             self.announce(
                 row,

@@ -50,7 +50,7 @@ impl Sandboxes {
             let policy = if self.cx.config.extensions {
                 policy(state, &sandbox)
             } else {
-                Policy::InPlace
+                Policy::NotNeeded
             };
             Some(Observed {
                 sandbox,
@@ -81,7 +81,7 @@ impl Sandboxes {
 }
 
 /// Whether the policy that protects the pods of the sandbox's template is in place. Sandboxes nobody
-/// made from a template have none.
+/// made from a template need none.
 fn policy(state: &State, row: &SandboxRow) -> Policy {
     let from_template = row
         .head
@@ -90,11 +90,11 @@ fn policy(state: &State, row: &SandboxRow) -> Policy {
         .is_some_and(|owner| owner.kind.is_extension())
         && row.labels.contains(labels::SANDBOX_TEMPLATE_REF_HASH);
     let (true, Some(name)) = (from_template, row.template_name()) else {
-        return Policy::InPlace;
+        return Policy::NotNeeded;
     };
     let key = row.head.key.sibling(name.clone());
     match state.template(&key) {
         Some(template) => crate::template::policy_of(state, &template),
-        None => crate::template::policy_of_gone(state, &key),
+        None => crate::template::policy_of_gone(state, row, &key),
     }
 }

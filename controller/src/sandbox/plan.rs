@@ -60,8 +60,13 @@ impl<R> Holder<R> {
 /// Whether pods of the sandbox's template may start.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Policy {
-    /// No policy is called for, or it is in place.
-    InPlace,
+    /// None is called for.
+    NotNeeded,
+    /// It is in place.
+    InPlace {
+        /// Its name, which a pod that starts under it records.
+        name: String,
+    },
     /// It is called for and not there yet.
     Missing {
         /// Its name.
@@ -76,13 +81,22 @@ pub enum Policy {
         /// The other one, which was first.
         rival: Text,
     },
+    /// The template is gone, and nothing tells the rules of its policy any more.
+    Lost {
+        /// The policy's name.
+        name: String,
+        /// The template.
+        template: Text,
+        /// Whether another policy shuts in the pods that run.
+        stands_in: bool,
+    },
 }
 
 impl Policy {
     /// What keeps pods from starting, for people.
     pub fn obstacle(&self) -> Option<String> {
         match self {
-            Self::InPlace => None,
+            Self::NotNeeded | Self::InPlace { .. } => None,
             Self::Missing { name, template } => Some(format!(
                 "waiting for NetworkPolicy {name:?} of SandboxTemplate {:?}",
                 &**template
@@ -91,6 +105,32 @@ impl Policy {
                 "the name of SandboxTemplate {:?} has the same hash as {:?}, which was first",
                 &**template, &**rival
             )),
+            Self::Lost {
+                name,
+                template,
+                stands_in,
+            } => {
+                let meanwhile = if *stands_in {
+                    "; pods that run reach nothing meanwhile, and only the router reaches them"
+                } else {
+                    ""
+                };
+                Some(format!(
+                    "SandboxTemplate {:?} is gone, and with it the rules of NetworkPolicy {name:?}; no pod starts until a template of that name exists again{meanwhile}",
+                    &**template
+                ))
+            }
+        }
+    }
+
+    /// The policy that a pod which starts now is under. `Err` when none may start.
+    fn to_start_under(&self) -> Result<Option<&str>, PodStep> {
+        match self {
+            Self::NotNeeded => Ok(None),
+            Self::InPlace { name } => Ok(Some(name)),
+            Self::Missing { .. } | Self::Refused { .. } | Self::Lost { .. } => {
+                Err(PodStep::AwaitPolicy)
+            }
         }
     }
 }
@@ -337,10 +377,11 @@ fn create_pod(observed: &Observed) -> PodStep {
     if let Some(fault) = &observed.rejected.pod {
         return PodStep::Fail(fault.clone());
     }
-    if observed.policy != Policy::InPlace {
-        return PodStep::AwaitPolicy;
-    }
-    match desired::pod(&observed.sandbox) {
+    let policy = match observed.policy.to_start_under() {
+        Ok(policy) => policy,
+        Err(step) => return step,
+    };
+    match desired::pod(&observed.sandbox, policy) {
         Ok(pod) => PodStep::Create(Box::new(pod)),
         Err(fault) => PodStep::Fail(fault),
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::desired;
-use super::plan::{Holder, Observed};
+use super::plan::{Holder, Observed, Policy};
 use crate::error::Fault;
 use crate::ident::Text;
 use crate::objects::{
@@ -72,6 +72,10 @@ pub fn converged(
         Some(condition) => setter.set(&conditions, condition),
         None => conditions.without(condition::POD_OUTDATED),
     };
+    conditions = match lost_policy(&observed.policy) {
+        Some(condition) => setter.set(&conditions, condition),
+        None => conditions.without(condition::NETWORK_POLICY_READY),
+    };
 
     SandboxStatus {
         conditions,
@@ -107,7 +111,8 @@ pub fn marked_expired(row: &SandboxRow, now: Timestamp) -> SandboxStatus {
         .status
         .conditions
         .without(condition::POD_SCHEDULED)
-        .without(condition::POD_OUTDATED);
+        .without(condition::POD_OUTDATED)
+        .without(condition::NETWORK_POLICY_READY);
     if let Some(suspended) = conditions.get(condition::SUSPENDED).cloned() {
         conditions = conditions.with(Condition {
             observed_generation: row.head.generation,
@@ -304,6 +309,19 @@ fn outdated(row: &SandboxRow, pod: &PodView<'_>) -> Option<Draft> {
     })
 }
 
+/// What is said of a sandbox whose pods nobody knows the rules for any more, whether it has one or not.
+fn lost_policy(policy: &Policy) -> Option<Draft> {
+    let Policy::Lost { .. } = policy else {
+        return None;
+    };
+    Some(Draft::new(
+        condition::NETWORK_POLICY_READY,
+        Truth::False,
+        reason::RULES_LOST,
+        policy.obstacle()?,
+    ))
+}
+
 fn ready(observed: &Observed, outcome: &Outcome, pod: &PodView<'_>, service_exists: bool) -> Draft {
     let row = &*observed.sandbox;
     let not = |why: &'static str, message: String| {
@@ -433,12 +451,13 @@ pub fn urgency(row: &SandboxRow, new: &SandboxStatus) -> Urgency {
         .iter()
         .any(|it| it.observed_generation != row.head.generation)
         && !row.generation_is_from_binding();
-    let urgent = !first_word
-        && (news(condition::READY)
-            || news(condition::SUSPENDED)
-            || news(condition::FINISHED)
-            || (is_ready && !same_fields)
-            || spec_changed);
+    let urgent = news(condition::NETWORK_POLICY_READY)
+        || !first_word
+            && (news(condition::READY)
+                || news(condition::SUSPENDED)
+                || news(condition::FINISHED)
+                || (is_ready && !same_fields)
+                || spec_changed);
     if urgent { Urgency::Now } else { Urgency::Later }
 }
 

@@ -263,7 +263,8 @@ impl Store {
                 .chain(state.policies.iter().filter_map(|row| {
                     let (template, _) = row.template.as_ref()?;
                     Some(Work::Template(row.head.key.sibling(template.clone())))
-                }));
+                }))
+                .chain(state.gone_templates().map(Work::Template));
             let pools = state
                 .pools
                 .iter()

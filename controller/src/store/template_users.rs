@@ -158,6 +158,15 @@ impl State {
         })
     }
 
+    /// The templates that are gone while sandboxes of theirs are left.
+    pub(super) fn gone_templates(&self) -> impl Iterator<Item = Key> {
+        let named = self.template_users.0.iter().flat_map(|(shared, users)| {
+            let names = users.named.keys();
+            names.map(|name| Key::new(shared.0.clone(), name.clone()))
+        });
+        named.filter(|key| self.templates.get(key).is_none())
+    }
+
     /// The pods that carry the hash of a template's name.
     pub fn pods_under(&self, template: &Key) -> impl Iterator<Item = &Arc<PodRow>> {
         let shared = (

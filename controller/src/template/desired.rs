@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use agent_sandbox_crds::{annotations, labels, names};
+use agent_sandbox_crds::{annotations, hash, labels, names};
 use serde_json::{Map, Value, json};
 
 use crate::config::PolicySettings;
+use crate::ident::Key;
 use crate::names as own;
 use crate::objects::{PolicyRow, TemplateRow};
 
@@ -53,6 +54,9 @@ pub fn policy_again(fallen: &PolicyRow) -> Value {
     if let Some(until) = fallen.kept_for {
         record.insert(own::POLICY_KEPT_FOR.to_owned(), json!(until.to_string()));
     }
+    if fallen.stands_in {
+        record.insert(own::POLICY_STANDS_IN.to_owned(), json!("true"));
+    }
     let mut labels = Map::new();
     if let Some(hash) = fallen.ref_hash() {
         labels.insert(labels::SANDBOX_TEMPLATE_REF_HASH.to_owned(), json!(&**hash));
@@ -67,6 +71,40 @@ pub fn policy_again(fallen: &PolicyRow) -> Value {
             "annotations": record,
         },
         "spec": serde_json::from_str::<Value>(&fallen.spec).unwrap_or_default(),
+    })
+}
+
+/// A policy for the pods of a template that is gone together with the rules they were started under. It
+/// is named like the one it stands in for, so that a template of the name takes it over; the template it
+/// belongs to has no UID any more.
+pub fn stand_in(template: &Key, settings: &PolicySettings) -> Value {
+    let ref_hash = hash::name_hash(&template.name);
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": names::network_policy(&template.name),
+            "namespace": &*template.namespace,
+            "labels": {labels::SANDBOX_TEMPLATE_REF_HASH: ref_hash},
+            "annotations": {
+                own::POLICY_TEMPLATE: &*template.name,
+                own::POLICY_TEMPLATE_UID: "00000000-0000-0000-0000-000000000000",
+                annotations::SANDBOX_TEMPLATE_REF: &*template.name,
+                own::POLICY_STANDS_IN: "true",
+            },
+        },
+        "spec": shut_in(&ref_hash, settings),
+    })
+}
+
+/// The rules of a policy that stands in: in comes the router, without which a sandbox cannot be used at all,
+/// and nothing else; nothing goes out.
+pub fn shut_in(ref_hash: &str, settings: &PolicySettings) -> Value {
+    json!({
+        "podSelector": {"matchLabels": {labels::SANDBOX_TEMPLATE_REF_HASH: ref_hash}},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": default_ingress(settings),
+        "egress": [],
     })
 }
 

@@ -19,7 +19,8 @@ use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Text};
-use crate::objects::{TemplateRow, TemplateStatus};
+use crate::names as own;
+use crate::objects::{SandboxRow, TemplateRow, TemplateStatus};
 use crate::queue::Next;
 use crate::sandbox::plan::Policy;
 use crate::store::{State, Work};
@@ -43,14 +44,16 @@ pub fn policy_of(state: &State, template: &TemplateRow) -> Policy {
         };
     }
     if !plan::is_managed(template) {
-        return Policy::InPlace;
+        return Policy::NotNeeded;
     }
     let name = names::network_policy(&key.name);
     let in_place = state
         .policy(&key.sibling(name.as_str()))
-        .is_some_and(|policy| plan::is_ours(&policy, template) && !policy.head.is_deleting());
+        .is_some_and(|policy| {
+            plan::is_ours(&policy, template) && !policy.head.is_deleting() && !policy.stands_in
+        });
     if in_place {
-        Policy::InPlace
+        Policy::InPlace { name }
     } else {
         Policy::Missing {
             name,
@@ -59,17 +62,34 @@ pub fn policy_of(state: &State, template: &TemplateRow) -> Policy {
     }
 }
 
-/// Whether pods of a template that is gone may start: not while its policy is being made again, unless
-/// that policy is kept for earlier pods alone.
-pub fn policy_of_gone(state: &State, template: &Key) -> Policy {
+/// Whether pods of a sandbox may start whose template is gone: not while the policy is being made again,
+/// and not without one where the sandbox was to have one. What rules it would have to have, only a template
+/// could tell. A policy that is kept for earlier pods covers no new one until its end.
+pub fn policy_of_gone(state: &State, row: &SandboxRow, template: &Key) -> Policy {
     let name = names::network_policy(&template.name);
-    let fallen = state.fallen_policy(&template.sibling(name.as_str()));
-    match fallen.filter(|policy| policy.kept_for.is_none()) {
-        Some(_) => Policy::Missing {
+    let key = template.sibling(name.as_str());
+    let fallen = state.fallen_policy(&key);
+    if fallen.is_some_and(|policy| policy.kept_for.is_none()) {
+        return Policy::Missing {
             name,
             template: template.name.clone(),
+        };
+    }
+    if !row.requires_policy() {
+        return Policy::NotNeeded;
+    }
+    let policy = state.policy(&key).filter(|policy| {
+        plan::is_named_after(policy, &template.name)
+            && policy.kept_for.is_none()
+            && !policy.head.is_deleting()
+    });
+    match policy {
+        Some(policy) if !policy.stands_in => Policy::InPlace { name },
+        policy => Policy::Lost {
+            name,
+            template: template.name.clone(),
+            stands_in: policy.is_some(),
         },
-        None => Policy::InPlace,
     }
 }
 
@@ -131,6 +151,9 @@ impl Templates {
         self.cx.store.read(|state| {
             let template = state.template(key);
             let created = state.pods_under(key).map(|pod| pod.head.created);
+            let promised = state.pods_under(key).any(|pod| {
+                pod.annotations.has(own::REQUIRED_POLICY, &policy_name) && !pod.phase.is_terminal()
+            });
             let pods = created.fold(None, |range, at| match range {
                 None => Some((at, at)),
                 Some((oldest, newest)) => Some((at.min(oldest), at.max(newest))),
@@ -144,6 +167,7 @@ impl Templates {
                 policy_name,
                 used: state.template_is_used(key),
                 pods,
+                promised,
             }
         })
     }

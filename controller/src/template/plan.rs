@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
-use agent_sandbox_crds::labels;
 use agent_sandbox_crds::template::NetworkPolicyManagement;
+use agent_sandbox_crds::{hash, labels};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::desired;
 use crate::config::PolicySettings;
-use crate::ident::{Key, Revision, Uid};
+use crate::ident::{Key, Revision, Text, Uid};
 use crate::merge;
 use crate::names;
 use crate::objects::{PolicyRow, TemplateRow, normal_form};
@@ -36,6 +36,8 @@ pub struct Observed {
     pub used: bool,
     /// When the oldest and the newest pod with the template's hash were created.
     pub pods: Option<(Timestamp, Timestamp)>,
+    /// Whether a pod runs that was started under the policy.
+    pub promised: bool,
     /// Who had the hash of the template's name first.
     pub rival: Option<Rival>,
 }
@@ -70,14 +72,23 @@ pub fn is_managed(template: &TemplateRow) -> bool {
     template.spec.network_policy_management != NetworkPolicyManagement::Unmanaged
 }
 
+/// The policy that pods of the template need, if the operator keeps one for it.
+pub fn required_policy(template: &TemplateRow) -> Option<String> {
+    is_managed(template).then(|| agent_sandbox_crds::names::network_policy(&template.head.key.name))
+}
+
 /// Whether `policy` is the operator's for a template of this name and UID. A policy left by an
 /// earlier template of the same name counts: its pods may still run.
 pub fn is_ours(policy: &PolicyRow, template: &TemplateRow) -> bool {
-    policy.belongs_to(template.head.uid)
-        || policy
-            .template
-            .as_ref()
-            .is_some_and(|(name, _)| *name == template.head.key.name)
+    policy.belongs_to(template.head.uid) || is_named_after(policy, &template.head.key.name)
+}
+
+/// Whether `policy` is the operator's for a template of this name.
+pub fn is_named_after(policy: &PolicyRow, template: &Text) -> bool {
+    policy
+        .template
+        .as_ref()
+        .is_some_and(|(name, _)| name == template)
 }
 
 /// Decides what to do.
@@ -85,7 +96,7 @@ pub fn plan(observed: &Observed, settings: &PolicySettings, now: Timestamp) -> P
     let Some(template) = &observed.template else {
         return Plan {
             label: None,
-            policy: abandoned(observed),
+            policy: abandoned(observed, settings),
         };
     };
     if template.head.is_deleting() {
@@ -115,28 +126,34 @@ fn label(template: &TemplateRow) -> Option<Box<Value>> {
 }
 
 /// The policy of a template that is gone: kept, and made again when somebody deletes it, while anything of
-/// the template is left.
-fn abandoned(observed: &Observed) -> PolicyStep {
+/// the template is left. Where nothing tells its rules any more, pods that were started under it are shut
+/// in until a template of the name says otherwise.
+fn abandoned(observed: &Observed, settings: &PolicySettings) -> PolicyStep {
     let Some(policy) = &observed.policy else {
         return match &observed.fallen {
             Some(fallen) if is_wanted(fallen, observed) => {
                 PolicyStep::Create(Box::new(desired::policy_again(fallen)))
             }
+            _ if observed.promised => {
+                PolicyStep::Create(Box::new(desired::stand_in(&observed.key, settings)))
+            }
             _ => PolicyStep::None,
         };
     };
-    let of_this_name = policy
-        .template
-        .as_ref()
-        .is_some_and(|(name, _)| *name == observed.key.name);
-    if !of_this_name || policy.head.is_deleting() {
+    if !is_named_after(policy, &observed.key.name) || policy.head.is_deleting() {
         return PolicyStep::None;
     }
-    if is_wanted(policy, observed) {
-        PolicyStep::None
-    } else {
-        delete(policy)
+    if !is_wanted(policy, observed) {
+        return delete(policy);
     }
+    if !policy.stands_in {
+        return PolicyStep::None;
+    }
+    let wanted = desired::shut_in(&hash::name_hash(&observed.key.name), settings);
+    spec_change(policy, wanted).map_or(PolicyStep::None, |spec| {
+        let changes = Map::from_iter([("spec".to_owned(), spec)]);
+        patch(policy, Map::new(), changes)
+    })
 }
 
 /// Whether anything is left that the policy of a template that is gone was promised to. What keeps a policy
@@ -144,7 +161,7 @@ fn abandoned(observed: &Observed) -> PolicyStep {
 fn is_wanted(policy: &PolicyRow, observed: &Observed) -> bool {
     match policy.kept_for {
         Some(until) => is_needed(observed, until),
-        None => observed.used,
+        None => observed.used || observed.promised,
     }
 }
 
@@ -181,9 +198,10 @@ fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> Pol
     }
 }
 
-/// Whether a pod is left that was created by then. Pods are dated in whole seconds, rounded down.
+/// Whether a pod is left that was created by then, or started under the policy all the same. Pods are dated
+/// in whole seconds, rounded down.
 fn is_needed(observed: &Observed, until: Timestamp) -> bool {
-    observed.pods.is_some_and(|(oldest, _)| oldest <= until)
+    observed.promised || observed.pods.is_some_and(|(oldest, _)| oldest <= until)
 }
 
 fn delete(policy: &PolicyRow) -> PolicyStep {
@@ -228,12 +246,15 @@ fn managed(
         .template
         .as_ref()
         .is_some_and(|(_, uid)| uid.is(template.head.uid));
-    if !recorded || policy.kept_for.is_some() {
+    if !recorded || policy.kept_for.is_some() || policy.stands_in {
         let mut annotations = desired::policy_annotations(template);
-        if policy.kept_for.is_some()
-            && let Some(members) = annotations.as_object_mut()
-        {
-            members.insert(names::POLICY_KEPT_FOR.to_owned(), Value::Null);
+        for (is_set, mark) in [
+            (policy.kept_for.is_some(), names::POLICY_KEPT_FOR),
+            (policy.stands_in, names::POLICY_STANDS_IN),
+        ] {
+            if let (true, Some(members)) = (is_set, annotations.as_object_mut()) {
+                members.insert(mark.to_owned(), Value::Null);
+            }
         }
         metadata.insert("annotations".to_owned(), annotations);
     }
@@ -247,16 +268,22 @@ fn managed(
             json!({labels::SANDBOX_TEMPLATE_REF_HASH: &*template.ref_hash}),
         );
     }
-    let wanted = normal_form(desired::policy_spec(template, settings));
     let mut changes = Map::new();
-    if wanted != *policy.spec {
-        let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-        if let Some(spec) = merge::diff(&parse(&policy.spec), &parse(&wanted)) {
-            changes.insert("spec".to_owned(), spec);
-        }
+    if let Some(spec) = spec_change(policy, desired::policy_spec(template, settings)) {
+        changes.insert("spec".to_owned(), spec);
     }
     if metadata.is_empty() && changes.is_empty() {
         return PolicyStep::None;
     }
     patch(policy, metadata, changes)
+}
+
+/// What to change in a policy's spec to make it the one wanted.
+fn spec_change(policy: &PolicyRow, wanted: Value) -> Option<Value> {
+    let wanted = normal_form(wanted);
+    if wanted == *policy.spec {
+        return None;
+    }
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    merge::diff(&parse(&policy.spec), &parse(&wanted))
 }

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::api::{POOLS, SANDBOXES};
 use crate::blueprint::secure_pod_spec;
+use crate::names as own;
 use crate::objects::{PoolRow, TemplateRow};
+use crate::template::plan::required_policy;
 
 /// Characters of generated names: no vowels, nothing that reads as something else.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -81,6 +83,10 @@ pub fn member(
             members.insert("service".to_owned(), json!(service));
         }
     }
+    let mut record = json!({annotations::SANDBOX_TEMPLATE_REF: &*template.head.key.name});
+    if let (Some(policy), Some(members)) = (required_policy(template), record.as_object_mut()) {
+        members.insert(own::REQUIRED_POLICY.to_owned(), json!(policy));
+    }
     json!({
         "apiVersion": SANDBOXES.api_version(),
         "kind": SANDBOXES.kind,
@@ -92,7 +98,7 @@ pub fn member(
                 (labels::LAUNCH_TYPE, labels::LAUNCH_TYPE_WARM),
                 (labels::CREATED_BY, labels::CREATED_BY_CONTROLLER),
             ]),
-            "annotations": {annotations::SANDBOX_TEMPLATE_REF: &*template.head.key.name},
+            "annotations": record,
             "ownerReferences": [{
                 "apiVersion": POOLS.api_version(),
                 "kind": POOLS.kind,

@@ -204,7 +204,7 @@ impl Pools {
             let template = state.template(&template_of(&pool));
             let policy = match &template {
                 Some(template) => policy_of(state, template),
-                None => Policy::InPlace,
+                None => Policy::NotNeeded,
             };
             Some(decide(&Observed {
                 pool: &pool,

@@ -21,6 +21,7 @@ mod harness;
 #[allow(dead_code, reason = "the simulation asks more of it")]
 mod kube_model;
 mod lifecycle;
+mod lost_policies;
 mod model;
 mod ownership;
 mod pools;

@@ -196,36 +196,30 @@ fn cold(name: &str) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_policy_that_is_no_longer_called_for() {
-    for unmanage in [true, false] {
-        let harness = Harness::start();
-        harness.model.disturb(|call| {
-            (call.resource == "networkpolicies" && call.verb == "create")
-                .then(|| Mischief::Refuse(403, "Forbidden", "not here".to_owned()))
-        });
-        harness
-            .model
-            .create("sandboxtemplates", template("t", json!({})));
-        harness.model.create("sandboxclaims", cold("c"));
-        harness
-            .eventually("the claim waits", |model| {
-                let claim = model.get("sandboxclaims", "c").unwrap();
-                condition(&claim, "Ready")
-                    .is_some_and(|it| it["message"].as_str().unwrap().contains("t-network-policy"))
-            })
-            .await;
-        harness.settle().await;
-        assert!(harness.model.list("pods").is_empty());
-        if unmanage {
-            harness.model.patch(
-                "sandboxtemplates",
-                "t",
-                json!({"spec": {"networkPolicyManagement": "Unmanaged"}}),
-            );
-        } else {
-            harness.model.delete("sandboxtemplates", "t");
-        }
-        harness.until_ready("sandboxclaims", "c").await;
-    }
+    let harness = Harness::start();
+    harness.model.disturb(|call| {
+        (call.resource == "networkpolicies" && call.verb == "create")
+            .then(|| Mischief::Refuse(403, "Forbidden", "not here".to_owned()))
+    });
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness.model.create("sandboxclaims", cold("c"));
+    harness
+        .eventually("the claim waits", |model| {
+            let claim = model.get("sandboxclaims", "c").unwrap();
+            condition(&claim, "Ready")
+                .is_some_and(|it| it["message"].as_str().unwrap().contains("t-network-policy"))
+        })
+        .await;
+    harness.settle().await;
+    assert!(harness.model.list("pods").is_empty());
+    harness.model.patch(
+        "sandboxtemplates",
+        "t",
+        json!({"spec": {"networkPolicyManagement": "Unmanaged"}}),
+    );
+    harness.until_ready("sandboxclaims", "c").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,8 @@ pub const FINISHED: &str = "Finished";
 
 /// The pod is not the one that the pod template describes by now. Absent when it is.
 pub const POD_OUTDATED: &str = "PodOutdated";
-/// The policy that a template calls for is in place, so that its pods may start.
+/// The policy that a template calls for is in place, so that its pods may start. A Sandbox has it only
+/// while that policy is lost.
 pub const NETWORK_POLICY_READY: &str = "NetworkPolicyReady";
 
 /// The longest message the CRDs accept, in characters.

@@ -72,5 +72,8 @@ pub const HASH_COLLISION: &str = "HashCollision";
 /// `NetworkPolicyReady` False: the policy could not be written; retried.
 pub const FAILED: &str = "Failed";
 
+/// `NetworkPolicyReady` False, on a Sandbox: its template is gone, and with it the rules of its policy.
+pub const RULES_LOST: &str = "RulesLost";
+
 /// Stands in for a reason that the CRDs would refuse.
 pub const UNKNOWN: &str = "Unknown";

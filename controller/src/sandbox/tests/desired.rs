@@ -65,7 +65,7 @@ fn a_pod_is_built_from_the_raw_template() {
             ],
         },
     });
-    assert_eq!(desired::pod(&row).unwrap(), expected);
+    assert_eq!(desired::pod(&row, None).unwrap(), expected);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn system_labels_follow_the_owner() {
         labels::CLAIM_UID: "c", labels::CREATED_BY: "go-client",
     });
     let reached = |kind: &str| {
-        let pod = desired::pod(&owned(kind, set.clone(), json!({}))).unwrap();
+        let pod = desired::pod(&owned(kind, set.clone(), json!({})), None).unwrap();
         let labels = pod["metadata"]["labels"].as_object().unwrap().clone();
         let mut names: Vec<String> = labels
             .keys()
@@ -114,7 +114,7 @@ fn system_labels_follow_the_owner() {
 fn a_pod_that_is_as_it_should_be_needs_no_patch() {
     let template = json!({"labels": {"a": "1"}, "annotations": {"n": "m"}});
     let row = owned("SandboxClaim", json!({labels::CLAIM_UID: "c"}), template);
-    let pod = desired::pod(&row).unwrap();
+    let pod = desired::pod(&row, None).unwrap();
     let pod = own_pod(pod["metadata"].clone(), json!({}));
     assert_eq!(desired::pod_patch(&row, &pod, false), None);
 }
@@ -372,7 +372,7 @@ fn changes(row: &SandboxRow, metadata: Value, part: &str) -> Value {
 #[test]
 fn ownership_is_written_also_where_the_labels_are_right_already() {
     let row = owned("Deployment", json!({}), json!({}));
-    let made = desired::pod(&row).unwrap();
+    let made = desired::pod(&row, None).unwrap();
     let mut metadata = made["metadata"].clone();
     metadata["ownerReferences"] = json!([]);
     let pod = own_pod(metadata, json!({}));
@@ -483,7 +483,7 @@ fn a_pod_is_out_of_date_when_it_says_that_it_was_made_from_something_else() {
     let with_image = |image: &str| {
         sandbox(json!({"podTemplate": {"spec": {"containers": [{"name": "m", "image": image}]}}}))
     };
-    let made = desired::pod(&with_image("a")).unwrap();
+    let made = desired::pod(&with_image("a"), None).unwrap();
     let pod = own_pod(made["metadata"].clone(), json!({}));
     assert!(!desired::is_outdated(&with_image("a"), &pod));
     assert!(desired::is_outdated(&with_image("b"), &pod));

@@ -52,7 +52,7 @@ fn observed(sandbox: Arc<SandboxRow>, pods: Vec<Arc<PodRow>>) -> Observed {
         pod_name: Holder::Unseen,
         service: Holder::Unseen,
         volume_claims: Vec::new(),
-        policy: Policy::InPlace,
+        policy: Policy::NotNeeded,
         rejected: Rejected::default(),
     }
 }

@@ -113,6 +113,20 @@ fn the_pod_waits_for_its_policy_but_an_existing_one_does_not_mind() {
         template: "t".into(),
     };
     assert_eq!(converge(&seen).pod, PodStep::AwaitPolicy);
+    seen.policy = Policy::Lost {
+        name: "t-network-policy".to_owned(),
+        template: "t".into(),
+        stands_in: true,
+    };
+    assert_eq!(converge(&seen).pod, PodStep::AwaitPolicy);
+    seen.policy = Policy::InPlace {
+        name: "t-network-policy".to_owned(),
+    };
+    let PodStep::Create(pod) = converge(&seen).pod else {
+        panic!("it is in place");
+    };
+    let record = &pod["metadata"]["annotations"][crate::names::REQUIRED_POLICY];
+    assert_eq!(record, "t-network-policy", "and the pod says so");
     seen.pods = vec![own_pod(json!({}), running())];
     assert!(matches!(converge(&seen).pod, PodStep::Patch { .. }));
 }

@@ -309,6 +309,31 @@ fn a_missing_policy_is_named() {
 }
 
 #[test]
+fn a_lost_policy_is_a_condition_of_its_own_until_it_is_found() {
+    let lost = |stands_in| Policy::Lost {
+        name: "t-network-policy".to_owned(),
+        template: "t".into(),
+        stands_in,
+    };
+    let mut seen = observed(sandbox(json!({})), vec![own_pod(json!({}), running())]);
+    seen.policy = lost(true);
+    let status = fine(&seen);
+    let told = said(&status, "NetworkPolicyReady");
+    assert!(told.starts_with("False/RulesLost: "), "{told}");
+    assert!(told.contains("only the router reaches them"), "{told}");
+    assert!(said(&status, "Ready").starts_with("True/"), "the pod runs");
+    seen.policy = lost(false);
+    assert!(!said(&fine(&seen), "NetworkPolicyReady").contains("router"));
+    seen.sandbox = Arc::new(SandboxRow {
+        status,
+        ..(*seen.sandbox).clone()
+    });
+    seen.policy = Policy::NotNeeded;
+    let found = fine(&seen);
+    assert!(found.conditions.get("NetworkPolicyReady").is_none());
+}
+
+#[test]
 fn conditions_come_in_a_fixed_order_with_the_generation() {
     let status = fine(&observed(
         sandbox(json!({})),
@@ -584,7 +609,7 @@ fn a_node_name_alone_is_written_once_the_sandbox_is_ready() {
 
 #[test]
 fn an_outdated_pod_is_said_to_be_until_it_goes() {
-    let made = crate::sandbox::desired::pod(&sandbox(json!({}))).unwrap();
+    let made = crate::sandbox::desired::pod(&sandbox(json!({})), None).unwrap();
     let metadata = made["metadata"].clone();
     let edited = json!({"podTemplate": {"spec": {"hostname": "h"}}});
     let pod = own_pod(metadata.clone(), running());

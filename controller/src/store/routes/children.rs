@@ -7,7 +7,8 @@ use super::sandbox::tell_pool;
 use super::template::release;
 use super::{Routed, Stored, distinct, priority, reindex_owner};
 use crate::ident::Key;
-use crate::objects::{Head, OwnerKind, PodRow, ServiceRow, VolumeClaimRow};
+use crate::names;
+use crate::objects::{Head, OwnerKind, PodRow, SandboxRow, ServiceRow, VolumeClaimRow};
 use crate::store::template_users::carried;
 use crate::store::{State, Table, Work};
 
@@ -39,10 +40,24 @@ impl Stored for PodRow {
             let sandbox = state.sandboxes.get(&head.key.sibling(owner.name.clone()));
             if let Some(row) = sandbox.filter(|row| row.head.uid.is(owner.uid)).cloned() {
                 tell_pool(state, &row, out);
+                if old.is_none() {
+                    out.work.extend(bereft(state, &row, new));
+                }
             }
         }
         wake_sandbox(state, new.map(|r| &r.head), old.map(|r| &r.head), out);
     }
+}
+
+/// The template to look at when a pod turns up that was started under its policy, and it is gone by now,
+/// maybe together with the policy.
+fn bereft(state: &State, row: &SandboxRow, pod: Option<&PodRow>) -> Option<Work> {
+    if !pod?.annotations.contains(names::REQUIRED_POLICY) {
+        return None;
+    }
+    let template = row.head.key.sibling(row.template_name()?.clone());
+    let is_gone = state.templates.get(&template).is_none();
+    is_gone.then_some(Work::Template(template))
 }
 
 impl Stored for ServiceRow {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::template::{wake_covering, wake_podless};
+use super::template::{wake_covering, wake_users, wake_waiting_for_policy};
 use super::{Routed, Stored};
 use crate::ident::Text;
 use crate::objects::PolicyRow;
@@ -47,7 +47,16 @@ impl Stored for PolicyRow {
             && old.is_none_or(|old| may_now_protect(row, old))
             && let Some(shared) = shared(new)
         {
-            wake_podless(state, &shared, out);
+            wake_waiting_for_policy(state, &shared, out);
+        }
+        let is_lost = |row: Option<&Self>| row.is_none_or(|row| row.stands_in);
+        let is_gone = |name: &Text| state.templates.get(&key.sibling(name.clone())).is_none();
+        if (is_lost(new) || is_lost(old))
+            && let Some(row) = new.or(old)
+            && row.template_name().is_some_and(is_gone)
+            && let Some(shared) = shared(Some(row))
+        {
+            wake_users(state, &shared, |_| true, out);
         }
     }
 }
@@ -70,4 +79,5 @@ fn may_now_protect(new: &PolicyRow, old: &PolicyRow) -> bool {
         || new.head.owner != old.head.owner
         || new.head.is_deleting() != old.head.is_deleting()
         || new.template != old.template
+        || new.stands_in != old.stands_in
 }

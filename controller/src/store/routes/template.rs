@@ -6,7 +6,7 @@ use agent_sandbox_crds::{condition, names};
 
 use super::{Routed, Stored, priority};
 use crate::ident::{Key, Text};
-use crate::objects::{Row, TemplateRow, Truth};
+use crate::objects::{Row, SandboxRow, TemplateRow, Truth};
 use crate::store::template_users::{self, Shared, Users};
 use crate::store::{State, Table, Work};
 
@@ -70,7 +70,7 @@ impl Stored for TemplateRow {
             || new.map(management) != old.map(management)
             || new.map(verdict) != old.map(verdict)
         {
-            wake_podless(state, &shared, out);
+            wake_waiting_for_policy(state, &shared, out);
         }
     }
 }
@@ -81,16 +81,32 @@ fn verdict(row: &TemplateRow) -> Option<(Truth, Text)> {
     Some((condition.status, condition.reason.clone()))
 }
 
-/// Queues the sandboxes under a template's hash that have no pod: they may be waiting for its policy.
-pub(super) fn wake_podless(state: &State, shared: &Shared, out: &mut Routed) {
+/// Queues the sandboxes under a template's hash that may be waiting for its policy: they have no pod, or
+/// say that it is lost.
+pub(super) fn wake_waiting_for_policy(state: &State, shared: &Shared, out: &mut Routed) {
+    let waits = |row: &SandboxRow| {
+        let conditions = &row.status.conditions;
+        !state.pods_by_owner.contains_key(&row.head.uid)
+            || conditions.get(condition::NETWORK_POLICY_READY).is_some()
+    };
+    wake_users(state, shared, waits, out);
+}
+
+/// Queues sandboxes under a template's hash.
+pub(super) fn wake_users(
+    state: &State,
+    shared: &Shared,
+    concerns: impl Fn(&SandboxRow) -> bool,
+    out: &mut Routed,
+) {
     let users = state.template_users.get(shared);
-    let waiting = users
+    let concerned = users
         .into_iter()
         .flat_map(|users| &users.sandboxes)
         .filter_map(|key| state.sandboxes.get(key))
-        .filter(|row| !state.pods_by_owner.contains_key(&row.head.uid));
+        .filter(|row| concerns(row));
     out.work
-        .extend(waiting.map(|row| Work::Sandbox(row.head.key.clone(), priority(row))));
+        .extend(concerned.map(|row| Work::Sandbox(row.head.key.clone(), priority(row))));
 }
 
 /// Queues the templates whose policies cover a hash, and those whose policies would.

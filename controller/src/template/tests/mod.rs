@@ -46,6 +46,7 @@ fn observed(template: Option<Arc<TemplateRow>>, policy: Option<Value>, used: boo
         fallen: None,
         used,
         pods: used.then(|| (at("2026-01-01T11:00:00Z"), at("2026-01-01T11:30:00Z"))),
+        promised: false,
         rival: None,
     }
 }
@@ -352,6 +353,53 @@ fn a_policy_kept_for_earlier_pods_is_not_made_again_for_later_ones() {
         seen.pods = pods;
         assert_eq!(decide_on(&seen), Plan::default(), "{pods:?}");
     }
+}
+
+#[test]
+fn pods_of_which_nothing_tells_the_rules_are_shut_in() {
+    let mut seen = observed(None, None, true);
+    seen.promised = true;
+    let PolicyStep::Create(made) = decide_on(&seen).policy else {
+        panic!("left without a policy");
+    };
+    assert_eq!(made["spec"]["egress"], json!([]));
+    assert!(
+        made["spec"]["ingress"]
+            .to_string()
+            .contains("sandbox-router")
+    );
+    let mut good = *made;
+    good["metadata"]["uid"] = json!(uid(31));
+    let stand_in: Arc<PolicyRow> = row(good.clone());
+    assert!(stand_in.stands_in);
+    let again: Arc<PolicyRow> = row(desired::policy_again(&stand_in));
+    assert!(again.stands_in, "when that falls too");
+    seen.policy = Some(stand_in);
+    assert_eq!(decide_on(&seen), Plan::default());
+    good["spec"]["egress"] = json!([{}]);
+    seen.policy = Some(row(good.clone()));
+    let PolicyStep::Patch(_, patch) = decide_on(&seen).policy else {
+        panic!("left open");
+    };
+    assert_eq!(patch["spec"], json!({"egress": null}));
+    // A template of the name knows better.
+    let taken = decide(Some(template(json!({}))), Some(good), true).policy;
+    let PolicyStep::Patch(_, patch) = taken else {
+        panic!("not taken over");
+    };
+    let annotations = patch["metadata"]["annotations"].as_object().unwrap();
+    assert_eq!(annotations[names::POLICY_STANDS_IN], Value::Null);
+    assert!(patch["spec"]["egress"][0]["to"].is_array());
+}
+
+#[test]
+fn a_kept_policy_stays_for_whoever_started_under_it_however_late() {
+    let mut kept = policy_of(&template(json!({})), &PolicySettings::default());
+    kept["metadata"]["annotations"][names::POLICY_KEPT_FOR] = json!("2026-01-01T10:00:00Z");
+    let mut seen = observed(Some(unmanaged()), Some(kept), true);
+    assert!(matches!(decide_on(&seen).policy, PolicyStep::Delete(..)));
+    seen.promised = true;
+    assert_eq!(decide_on(&seen).policy, PolicyStep::None);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{pool, template};
 use crate::fixtures::uid;
+use crate::names;
 use crate::warm_pool::desired::{member, member_name};
 
 #[test]
@@ -53,6 +54,16 @@ fn a_member_carries_the_documented_marks() {
             "volumeClaimTemplates": [{"metadata": {"name": "d"}, "spec": {}}],
             "service": true,
         })
+    );
+}
+
+#[test]
+fn a_member_of_a_managed_template_records_the_policy_it_needs() {
+    let template = template(json!({"podTemplate": {"spec": {}}}));
+    let made = member(&pool(json!({})), &template, "p-abcde", true, &[]);
+    assert_eq!(
+        made["metadata"]["annotations"],
+        json!({annotations::SANDBOX_TEMPLATE_REF: "t", names::REQUIRED_POLICY: "t-network-policy"})
     );
 }
 

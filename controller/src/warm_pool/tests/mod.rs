@@ -131,7 +131,7 @@ fn observed(pool: Arc<PoolRow>, members: Vec<Member>) -> Seen {
     Seen {
         pool,
         template: Some(template(json!({}))),
-        policy: Policy::InPlace,
+        policy: Policy::NotNeeded,
         members,
     }
 }
