@@ -4,6 +4,7 @@
 //! A sleep is therefore not a race against the machine: it ends when everybody else waits for a
 //! later moment, which makes [`Harness::pass`] and [`Harness::settle`] exact.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_sandbox_controller::{Builder, Config, Controller, ControllerError};
@@ -168,6 +169,42 @@ impl Harness {
             ready(model, resource, name)
         })
         .await;
+    }
+
+    /// The name of the sandbox that a claim has been given.
+    pub(crate) fn sandbox_of(&self, claim: &str) -> String {
+        let claim = self.model.get("sandboxclaims", claim).unwrap();
+        let name = &claim["status"]["sandbox"]["name"];
+        name.as_str().unwrap().to_owned()
+    }
+
+    /// Another pod that looks like that of the sandbox `s`, but for what `differ` makes of it.
+    pub(crate) fn create_twin(&self, differ: impl FnOnce(&mut Value)) {
+        let mut twin = self.model.get("pods", "s").unwrap();
+        twin["metadata"]["name"] = json!("twin");
+        let metadata = twin["metadata"].as_object_mut().unwrap();
+        metadata.remove("resourceVersion");
+        differ(&mut twin);
+        self.model.create("pods", twin);
+    }
+
+    /// A claim `c` with this lifecycle that has a sandbox.
+    pub(crate) async fn ready_claim(&self, lifecycle: Value) {
+        let mut object = claim("c", "p");
+        object["spec"]["lifecycle"] = lifecycle;
+        self.model.create("sandboxclaims", object);
+        self.until_ready("sandboxclaims", "c").await;
+    }
+
+    /// The most sandboxes of some sort that there ever were at once.
+    pub(crate) fn most_sandboxes(&self, sort: impl Fn(&Value) -> bool) -> usize {
+        let counts = |object: Option<Arc<Value>>| usize::from(object.is_some_and(|it| sort(&it)));
+        let (mut there, mut most) = (0, 0);
+        for (old, new) in self.model.history("sandboxes") {
+            there = there + counts(new) - counts(old);
+            most = most.max(there);
+        }
+        most
     }
 
     /// Waits until all claims are Ready.

@@ -15,6 +15,24 @@ fn later(harness: &Harness, seconds: i64) -> Value {
     json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
+/// How claims were asked to be deleted, in the order of the calls.
+fn propagations(harness: &Harness) -> Vec<Option<String>> {
+    let writes = harness.model.take_writes().into_iter();
+    writes
+        .filter(|call| call.verb == "delete" && call.resource == "sandboxclaims")
+        .map(|call| call.propagation)
+        .collect()
+}
+
+/// Which writes of claims there were: the verb, and whether it was to the status.
+fn claim_writes(harness: &Harness) -> Vec<(&'static str, bool)> {
+    let writes = harness.model.take_writes().into_iter();
+    writes
+        .filter(|call| call.resource == "sandboxclaims")
+        .map(|call| (call.verb, call.status))
+        .collect()
+}
+
 fn expiring(name: &str, at: Value, policy: &str) -> Value {
     let mut object = claim(name, "p");
     object["spec"]["lifecycle"] = json!({"shutdownTime": at, "shutdownPolicy": policy});
@@ -38,14 +56,8 @@ async fn an_expired_claim_says_so_and_then_goes_within_a_second_of_its_time() {
             model.get("sandboxclaims", "c").is_none()
         })
         .await;
-    let writes = harness.model.take_writes();
-    let own: Vec<_> = writes
-        .iter()
-        .filter(|call| call.resource == "sandboxclaims")
-        .map(|call| (call.verb, call.status))
-        .collect();
     assert_eq!(
-        own,
+        claim_writes(&harness),
         [("patch", true), ("delete", false)],
         "the reason is published first"
     );
@@ -97,10 +109,7 @@ async fn a_retained_claim_lets_go_of_an_adopted_sandbox_and_spares_a_foreign_one
         .model
         .create("sandboxclaims", expiring("c", at, "Retain"));
     harness.until_ready("sandboxclaims", "c").await;
-    let adopted = harness.model.get("sandboxclaims", "c").unwrap()["status"]["sandbox"]["name"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let adopted = harness.sandbox_of("c");
     assert!(adopted.starts_with("p-"));
     harness
         .eventually("the adopted sandbox is gone", |model| {
@@ -134,24 +143,18 @@ async fn a_deletion_reaches_what_the_claim_owns_the_way_its_policy_says() {
                     model.list("sandboxclaims").is_empty()
                 })
                 .await;
-            let asked: Vec<_> = harness
-                .model
-                .take_writes()
-                .into_iter()
-                .filter(|call| call.verb == "delete" && call.resource == "sandboxclaims")
-                .map(|call| call.propagation)
-                .collect();
-            assert_eq!(asked, [Some(propagation.to_owned())], "{policy}");
+            assert_eq!(
+                propagations(&harness),
+                [Some(propagation.to_owned())],
+                "{policy}"
+            );
         }
     }
 }
 
 /// A claim whose pod has run to its end.
 async fn finished(harness: &Harness, lifecycle: Value) {
-    let mut object = claim("c", "p");
-    object["spec"]["lifecycle"] = lifecycle;
-    harness.model.create("sandboxclaims", object);
-    harness.until_ready("sandboxclaims", "c").await;
+    harness.ready_claim(lifecycle).await;
     harness.settle().await;
     harness.model.take_writes();
     harness
@@ -177,14 +180,10 @@ async fn a_finished_claim_is_cleaned_up_only_after_it_has_said_so() {
         .filter_map(|(_, new)| Some(said(new.as_ref()?, "Ready").1))
         .collect();
     assert_eq!(states.last().map(String::as_str), Some("ClaimExpired"));
-    let own: Vec<_> = harness
-        .model
-        .take_writes()
-        .into_iter()
-        .filter(|call| call.resource == "sandboxclaims")
-        .map(|call| (call.verb, call.status))
-        .collect();
-    assert_eq!(own, [("patch", true), ("patch", true), ("delete", false)]);
+    assert_eq!(
+        claim_writes(&harness),
+        [("patch", true), ("patch", true), ("delete", false)]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,13 +209,8 @@ async fn without_a_time_to_live_a_finished_claim_keeps_everything() {
 async fn a_retained_claim_says_how_it_ended_while_its_sandbox_is_still_going() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
-    harness.model.create("sandboxclaims", {
-        let mut object = claim("c", "p");
-        object["spec"]["lifecycle"] =
-            json!({"ttlSecondsAfterFinished": 0, "shutdownPolicy": "Retain"});
-        object
-    });
-    harness.until_ready("sandboxclaims", "c").await;
+    let lifecycle = json!({"ttlSecondsAfterFinished": 0, "shutdownPolicy": "Retain"});
+    harness.ready_claim(lifecycle).await;
     let held = json!({"metadata": {"finalizers": ["example.com/hold"]}});
     harness.model.patch("sandboxes", "c", held);
     harness
@@ -256,14 +250,7 @@ async fn foreground_deletion_is_asked_for() {
                 && model.list("pods").is_empty()
         })
         .await;
-    let asked: Vec<_> = harness
-        .model
-        .take_writes()
-        .into_iter()
-        .filter(|call| call.verb == "delete" && call.resource == "sandboxclaims")
-        .map(|call| call.propagation)
-        .collect();
-    assert_eq!(asked, [Some("Foreground".to_owned())]);
+    assert_eq!(propagations(&harness), [Some("Foreground".to_owned())]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,11 +274,8 @@ async fn a_claim_born_expired_never_gets_a_sandbox() {
 async fn the_time_to_live_counts_from_the_end_of_the_pod() {
     let harness = Harness::start();
     harness.pool("p", 0).await;
-    let mut object = claim("c", "p");
-    object["spec"]["lifecycle"] =
-        json!({"ttlSecondsAfterFinished": 20, "shutdownPolicy": "Delete"});
-    harness.model.create("sandboxclaims", object);
-    harness.until_ready("sandboxclaims", "c").await;
+    let lifecycle = json!({"ttlSecondsAfterFinished": 20, "shutdownPolicy": "Delete"});
+    harness.ready_claim(lifecycle).await;
     harness
         .model
         .patch_status("pods", "c", json!({"phase": "Succeeded"}));

@@ -31,3 +31,4 @@ mod sandboxes;
 mod templates;
 mod tracing;
 mod upkeep;
+mod warm_claims;

@@ -400,14 +400,10 @@ async fn a_label_alone_does_not_make_a_pod_ones_own() {
     let harness = Harness::start();
     harness.model.create("sandboxes", sandbox("s", json!({})));
     harness.until_ready("sandboxes", "s").await;
-    let mut twin = harness.model.get("pods", "s").unwrap();
-    twin["metadata"]["name"] = json!("twin");
-    twin["metadata"]["ownerReferences"][0]["uid"] = json!("00000000-0000-4000-8000-00000000ffff");
-    twin["metadata"]
-        .as_object_mut()
-        .unwrap()
-        .remove("resourceVersion");
-    harness.model.create("pods", twin);
+    harness.create_twin(|twin| {
+        let owner = &mut twin["metadata"]["ownerReferences"][0];
+        owner["uid"] = json!("00000000-0000-4000-8000-00000000ffff");
+    });
     harness.assert_at_rest().await;
     assert!(
         ready(&harness.model, "sandboxes", "s"),

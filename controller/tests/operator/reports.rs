@@ -73,10 +73,7 @@ async fn latencies_are_measured_once_per_claim_whatever_flaps_and_restarts() {
     assert_eq!(measured(&harness), (1, 1, 1));
     flap(&harness, "c").await;
     assert_eq!(measured(&harness), (1, 1, 1), "a flap is no start");
-    let name = harness.model.get("sandboxclaims", "c").unwrap()["status"]["sandbox"]["name"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let name = harness.sandbox_of("c");
     for mode in ["Suspended", "Running"] {
         harness
             .model

@@ -327,13 +327,7 @@ async fn two_owned_pods_stop_everything_and_say_so_once() {
     let harness = Harness::start();
     harness.model.create("sandboxes", sandbox("s", json!({})));
     harness.until_ready("sandboxes", "s").await;
-    let mut twin = harness.model.get("pods", "s").unwrap();
-    twin["metadata"]["name"] = json!("twin");
-    twin["metadata"]
-        .as_object_mut()
-        .unwrap()
-        .remove("resourceVersion");
-    harness.model.create("pods", twin);
+    harness.create_twin(|_| {});
     harness
         .eventually("MultiplePods", |model| {
             said(&model.get("sandboxes", "s").unwrap(), "Ready").1 == "MultiplePods"

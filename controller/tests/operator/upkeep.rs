@@ -51,17 +51,6 @@ fn lose_pods(model: &Model, names: &BTreeSet<String>, since: &str) {
     }
 }
 
-/// How many changes of sandboxes there were at which so many or more were there.
-fn most_sandboxes(model: &Model) -> usize {
-    let mut there = 0_usize;
-    let mut most = 0;
-    for (old, new) in model.history("sandboxes") {
-        there = there + usize::from(new.is_some()) - usize::from(old.is_some());
-        most = most.max(there);
-    }
-    most
-}
-
 /// A pool of eight on three nodes, the second of which is lost. No new pod starts by itself.
 async fn with_a_lost_node() -> (Harness, BTreeSet<String>) {
     let harness = Harness::start();
@@ -373,7 +362,7 @@ async fn a_refused_creation_stops_the_batch_and_is_told() {
     assert!(message.unwrap().contains("exceeded quota"));
     broken.store(false, Ordering::SeqCst);
     harness.full("p", 300).await;
-    assert_eq!(most_sandboxes(&harness.model), 300);
+    assert_eq!(harness.most_sandboxes(|_| true), 300);
 }
 
 #[tokio::test(start_paused = true)]
@@ -469,7 +458,7 @@ async fn a_pool_too_large_for_its_cluster_waits_for_room_and_makes_no_more() {
         .iter()
         .filter(|event| event["regarding"]["kind"] == "SandboxWarmPool");
     assert_eq!(told.count(), 1, "told once, however long it lasts");
-    assert_eq!(most_sandboxes(&harness.model), 20);
+    assert_eq!(harness.most_sandboxes(|_| true), 20);
     // The cluster grows.
     let since = harness.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     for pod in names(&harness.model, "pods") {
@@ -495,10 +484,7 @@ async fn a_claim_hears_of_the_end_of_its_adopted_pod() {
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness.until_ready("sandboxclaims", "c").await;
     harness.settle().await;
-    let name = harness.model.get("sandboxclaims", "c").unwrap()["status"]["sandbox"]["name"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let name = harness.sandbox_of("c");
     harness.model.set_kubelet(false);
     harness.model.delete("pods", &name);
     for resource in ["sandboxes", "sandboxclaims"] {

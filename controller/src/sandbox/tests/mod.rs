@@ -3,6 +3,7 @@
 mod desired;
 mod plan;
 mod status;
+mod status_writes;
 
 use std::sync::Arc;
 
