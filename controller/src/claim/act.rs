@@ -128,14 +128,25 @@ pub async fn confirm_claim(
     }
 }
 
-/// Brings a bound sandbox's metadata in line.
-pub async fn update(cx: &Context, by: &Work, sandbox: &Key, patch: &Value) -> Result<(), Fault> {
+/// Brings a bound sandbox's metadata in line. The store is told of one that is gone: the pass goes on with
+/// what the store knows, and would try again at once.
+pub async fn update(
+    cx: &Context,
+    by: &Work,
+    sandbox: &Key,
+    uid: Uid,
+    patch: &Value,
+) -> Result<(), Fault> {
     match cx.api.patch(&SANDBOXES, sandbox, Part::Object, patch).await {
         Ok(wire) => {
             assume::<SandboxRow>(cx, by, wire);
             Ok(())
         }
-        Err(ApiError::NotFound(_)) => Ok(()),
+        Err(ApiError::NotFound(_)) => {
+            cx.store
+                .assume_deleted::<SandboxRow>(sandbox, uid, Some(by));
+            Ok(())
+        }
         Err(error) => Err(Fault::of(
             &format!("updating Sandbox {:?}", &*sandbox.name),
             &error,

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use self::act::{Attempt, Published};
 use self::memory::Memory;
-use self::plan::{Candidate, Observed, PoolRef, Rules, Step, Verdict};
+use self::plan::{Candidate, Found, Observed, PoolRef, Rules, Step, Verdict};
 use crate::api::{POOLS, TEMPLATES};
 use crate::confirm::exists;
 use crate::context::Context;
@@ -173,7 +173,8 @@ impl Claims {
                     Err(fault) => Err(fault),
                 },
                 Step::Choose(pools) => {
-                    learned.candidate = Some(self.choose(&claim, &pools));
+                    let may_go_cold = matches!(observed.template, Found::Here(_));
+                    learned.candidate = Some(self.choose(&claim, &pools, may_go_cold));
                     Ok(())
                 }
                 Step::Bind { member, patch } => {
@@ -186,7 +187,11 @@ impl Claims {
                         }
                     })
                 }
-                Step::Update { sandbox, patch } => act::update(cx, &by, &sandbox, &patch).await,
+                Step::Update {
+                    sandbox,
+                    uid,
+                    patch,
+                } => act::update(cx, &by, &sandbox, uid, &patch).await,
             };
             learned.fault = outcome.err();
         }
@@ -194,10 +199,16 @@ impl Claims {
         Next::Retry
     }
 
-    /// Reserves the best member of the first pool that has one.
-    fn choose(&self, claim: &ClaimRow, pools: &[PoolRef]) -> Candidate {
+    /// Reserves the best member of the first pool that has one. The pool of a member that is reserved already
+    /// goes first, however the others have grown: a binding of it may be on its way.
+    ///
+    /// Where there is none, the claim is told of the next one if that is what it waits for.
+    fn choose(&self, claim: &ClaimRow, pools: &[PoolRef], may_go_cold: bool) -> Candidate {
         let store = &self.cx.store;
-        for pool in pools {
+        let held = store.read(|state| state.availability().pool_held(claim.head.uid).cloned());
+        let is_held = |pool: &&PoolRef| held.as_ref() == Some(&pool.id());
+        let rest = pools.iter().filter(|pool| !is_held(pool));
+        for pool in pools.iter().filter(is_held).chain(rest) {
             let fit = self.staleness.fit(store, &pool.key);
             if let Some(row) = store.pick(&pool.id(), claim.head.uid, |make| fit.includes(make)) {
                 return Candidate::Chosen(row);
@@ -205,10 +216,11 @@ impl Claims {
         }
         let mut soon = false;
         for pool in pools {
-            if store.read(|state| state.availability().has_waiting(&pool.id())) {
+            let starts = store.read(|state| state.availability().has_waiting(&pool.id()));
+            if starts || !may_go_cold {
                 store.wait_for_member(pool.id(), claim);
-                soon = true;
             }
+            soon |= starts;
         }
         Candidate::None { soon }
     }

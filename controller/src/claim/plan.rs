@@ -143,6 +143,8 @@ pub enum Step {
     Update {
         /// The sandbox.
         sandbox: Key,
+        /// Its UID.
+        uid: Uid,
         /// The patch.
         patch: Box<Value>,
     },
@@ -306,6 +308,7 @@ fn keep(observed: &Observed, sandbox: &Arc<SandboxRow>) -> Step {
     match desired::metadata_update(claim, sandbox, template) {
         Ok(Some(patch)) => Step::Update {
             sandbox: sandbox.head.key.clone(),
+            uid: sandbox.head.uid,
             patch: Box::new(patch),
         },
         Ok(None) => settle,

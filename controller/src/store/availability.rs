@@ -209,6 +209,12 @@ impl Availability {
         })
     }
 
+    /// The pool of the member reserved for `claim`.
+    pub fn pool_held(&self, claim: Uid) -> Option<&PoolId> {
+        let place = self.members.get(self.reservations.get(&claim)?)?;
+        Some(&place.pool)
+    }
+
     /// Reserves the best member of `pool` whose make satisfies `eligible` for `claim`: the one it has
     /// reserved already, if that still can be handed out.
     pub fn pick(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use agent_sandbox_crds::condition::{self, reason};
 use agent_sandbox_crds::names;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
 use self::plan::{Observed, PolicyStep};
@@ -32,6 +33,8 @@ pub struct Templates {
     /// The trouble that was last told in an event, by template. The status says the same, and outlives a
     /// restart, but not every definition that may be installed has one.
     told: Mutex<BTreeMap<Key, Text>>,
+    /// Since when the policies of templates that are gone have been of no use.
+    idle: Mutex<BTreeMap<Key, Timestamp>>,
 }
 
 /// Whether pods of the template may start.
@@ -99,6 +102,7 @@ impl Templates {
         Self {
             cx,
             told: Mutex::default(),
+            idle: Mutex::default(),
         }
     }
 
@@ -112,6 +116,7 @@ impl Templates {
         let by = Work::Template(key.clone());
         let plan = plan::plan(&observed, &cx.config.policy, cx.clock.now());
         let mut faults = Vec::new();
+        let mut next = Next::Done;
         // The policy first: pods wait for it.
         let done = match plan.policy {
             PolicyStep::None => Ok(()),
@@ -121,6 +126,10 @@ impl Templates {
             PolicyStep::Patch(name, patch) => act::patch_policy(cx, &by, &name, &patch).await,
             PolicyStep::Delete(name, uid, revision) => {
                 act::delete_policy(cx, &by, &name, uid, revision).await
+            }
+            PolicyStep::DeleteLater(rest) => {
+                next = Next::After(rest);
+                Ok(())
             }
             PolicyStep::Clash => Err(Fault::Refused(status::conflict(&observed.policy_name))),
         };
@@ -133,7 +142,7 @@ impl Templates {
             faults.extend(act::label(cx, &by, key, &patch).await.err());
         }
         match faults.first() {
-            None => Next::Done,
+            None => next,
             Some(fault) => {
                 tracing::warn!(template = %key, %fault, "template not reconciled");
                 if faults.iter().any(Fault::is_retried) {
@@ -148,7 +157,7 @@ impl Templates {
     fn observe(&self, key: &Key) -> Observed {
         let policy_name = names::network_policy(&key.name);
         let policy_key = key.sibling(policy_name.as_str());
-        self.cx.store.read(|state| {
+        let mut observed = self.cx.store.read(|state| {
             let template = state.template(key);
             let created = state.pods_under(key).map(|pod| pod.head.created);
             let promised = state.pods_under(key).any(|pod| {
@@ -166,10 +175,20 @@ impl Templates {
                 fallen: state.fallen_policy(&policy_key),
                 policy_name,
                 used: state.template_is_used(key),
+                idle: SignedDuration::ZERO,
                 pods,
                 promised,
             }
-        })
+        });
+        let mut idle = self.idle.lock();
+        let needed = observed.used || observed.promised;
+        if needed || observed.template.is_some() || observed.policy.is_none() {
+            idle.remove(key);
+        } else {
+            let now = self.cx.clock.now();
+            observed.idle = now.duration_since(*idle.entry(key.clone()).or_insert(now));
+        }
+        observed
     }
 
     /// Writes the status where it differs, and tells trouble in an event when it is news.

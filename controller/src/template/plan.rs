@@ -5,10 +5,11 @@
 //! reference: the operator deletes it when neither template nor sandboxes nor pods need it any more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_sandbox_crds::template::NetworkPolicyManagement;
 use agent_sandbox_crds::{hash, labels};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::desired;
@@ -18,6 +19,11 @@ use crate::merge;
 use crate::names;
 use crate::objects::{PolicyRow, TemplateRow, normal_form};
 use crate::store::Rival;
+
+/// How long a policy stays after the last sandbox and pod of its template are gone, when the template is: a
+/// pod whose creation was on its way when its sandbox went comes up under the policy still, and lasts
+/// until the garbage collector finds it.
+pub const LINGER: SignedDuration = SignedDuration::from_secs(30);
 
 /// Everything a plan may depend on.
 #[derive(Clone, Debug)]
@@ -34,6 +40,8 @@ pub struct Observed {
     pub fallen: Option<Arc<PolicyRow>>,
     /// Whether a sandbox or a pod of the template is left.
     pub used: bool,
+    /// How long the policy of a template that is gone has been of no use, as far as is known.
+    pub idle: SignedDuration,
     /// When the oldest and the newest pod with the template's hash were created.
     pub pods: Option<(Timestamp, Timestamp)>,
     /// Whether a pod runs that was started under the policy.
@@ -63,6 +71,8 @@ pub enum PolicyStep {
     Patch(Key, Box<Value>),
     /// Delete it.
     Delete(Key, Uid, Revision),
+    /// Look again after this long, to delete it then.
+    DeleteLater(Duration),
     /// Somebody else's policy has the name; no pod of the template may start.
     Clash,
 }
@@ -144,7 +154,12 @@ fn abandoned(observed: &Observed, settings: &PolicySettings) -> PolicyStep {
         return PolicyStep::None;
     }
     if !is_wanted(policy, observed) {
-        return delete(policy);
+        return match Duration::try_from(LINGER - observed.idle) {
+            Ok(rest) if policy.kept_for.is_none() && !rest.is_zero() => {
+                PolicyStep::DeleteLater(rest)
+            }
+            _ => delete(policy),
+        };
     }
     if !policy.stands_in {
         return PolicyStep::None;

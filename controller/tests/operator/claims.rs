@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, claim, condition, is_ready, ready, said, template, warm_pool};
-use crate::model::Model;
+use crate::model::{Mischief, Model};
 
 #[tokio::test(start_paused = true)]
 async fn name_addresses_and_ready_appear_in_one_write() {
@@ -77,6 +77,34 @@ async fn a_missing_pool_or_template_is_reported_and_healed_by_its_creation() {
         .model
         .create("sandboxtemplates", template("t", json!({})));
     harness.until_ready("sandboxclaims", "c").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_a_template_takes_the_member_that_turns_up() {
+    let harness = Harness::start();
+    harness.pool("p", 0).await;
+    harness.model.disturb(|call| {
+        let is_member = call.verb == "create" && call.resource == "sandboxes";
+        is_member.then_some(Mischief::Delay(Duration::from_secs(5)))
+    });
+    harness
+        .model
+        .patch("sandboxwarmpools", "p", json!({"spec": {"replicas": 1}}));
+    harness.pass(Duration::from_millis(100)).await;
+    harness.model.delete("sandboxtemplates", "t");
+    harness.model.create("sandboxclaims", claim("c", "p"));
+    harness
+        .eventually("TemplateNotFound", |model| {
+            let claim = model.get("sandboxclaims", "c").unwrap();
+            said(&claim, "Ready").1 == "TemplateNotFound"
+        })
+        .await;
+    assert_eq!(harness.model.list("sandboxes").len(), 0);
+    harness.until_ready("sandboxclaims", "c").await;
+    // Without being told, it would look again a minute after it had found nothing.
+    let claim = harness.model.get("sandboxclaims", "c").unwrap();
+    let since = &condition(&claim, "Ready").unwrap()["lastTransitionTime"];
+    assert!(since.as_str().unwrap() < "2026-01-01T00:00:40Z", "{since}");
 }
 
 #[tokio::test(start_paused = true)]

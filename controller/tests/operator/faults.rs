@@ -9,7 +9,7 @@ use agent_sandbox_controller::Config;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::harness::{Harness, claim, is_ready, ready};
+use crate::harness::{Harness, claim, is_ready, ready, warm_pool};
 use crate::model::{Call, Mischief};
 
 /// Does `mischief` to every `n`th call that `matches`.
@@ -102,6 +102,59 @@ async fn a_binding_whose_answer_is_lost_is_not_made_twice() {
     burst(&harness, 5).await;
     assert_nothing_is_shared(&harness);
     assert_eq!(harness.model.list("sandboxes").len(), 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_that_may_still_land_is_tried_again_although_another_pool_is_better_by_now() {
+    let mut harness = Harness::new();
+    harness.run(Config {
+        api_timeout: Duration::from_secs(1),
+        ..Config::default()
+    });
+    harness.pool("p", 2).await;
+    harness
+        .model
+        .create("sandboxwarmpools", warm_pool("q", "t", 1));
+    harness.settle().await;
+    // Nobody waits that long, and nobody can know that it never arrives.
+    let lost = Mischief::Delay(Duration::from_secs(20));
+    harness.model.disturb(every(usize::MAX, is_binding, lost));
+    let mut wanted = claim("c", "p");
+    wanted["spec"] = json!({"sandboxTemplateRef": {"name": "t"}});
+    harness.model.create("sandboxclaims", wanted);
+    harness
+        .model
+        .patch("sandboxwarmpools", "q", json!({"spec": {"replicas": 5}}));
+    harness.until_ready("sandboxclaims", "c").await;
+    let claim = harness.model.get("sandboxclaims", "c").unwrap();
+    let name = claim["status"]["sandbox"]["name"].as_str().unwrap();
+    assert!(name.starts_with("p-"), "{name}");
+    harness.settle().await;
+    assert_nothing_is_shared(&harness);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_is_gone_is_brought_in_line_once() {
+    let harness = Harness::start();
+    harness.pool("p", 1).await;
+    burst(&harness, 1).await;
+    let claims = harness.model.list("sandboxclaims");
+    let name = &claims[0]["status"]["sandbox"]["name"];
+    let gone = name.as_str().unwrap().to_owned();
+    harness.model.hold_watches_of("sandboxes");
+    harness.model.remove("sandboxes", &gone);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    harness.model.disturb(move |call| {
+        if is_binding(call) && call.name == gone {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        None
+    });
+    let more = json!({"spec": {"additionalPodMetadata": {"annotations": {"note": "1"}}}});
+    harness.model.patch("sandboxclaims", "c0", more);
+    harness.settle().await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]

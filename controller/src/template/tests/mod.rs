@@ -5,10 +5,11 @@ mod status;
 use std::sync::Arc;
 
 use agent_sandbox_crds::labels;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::desired;
-use super::plan::{Observed, Plan, PolicyStep, plan};
+use super::plan::{LINGER, Observed, Plan, PolicyStep, plan};
 use crate::config::PolicySettings;
 use crate::fixtures::{at, owner, row, uid};
 use crate::names;
@@ -45,6 +46,7 @@ fn observed(template: Option<Arc<TemplateRow>>, policy: Option<Value>, used: boo
         policy: policy.map(row::<PolicyRow>),
         fallen: None,
         used,
+        idle: LINGER,
         pods: used.then(|| (at("2026-01-01T11:00:00Z"), at("2026-01-01T11:30:00Z"))),
         promised: false,
         rival: None,
@@ -400,6 +402,21 @@ fn a_kept_policy_stays_for_whoever_started_under_it_however_late() {
     assert!(matches!(decide_on(&seen).policy, PolicyStep::Delete(..)));
     seen.promised = true;
     assert_eq!(decide_on(&seen).policy, PolicyStep::None);
+}
+
+#[test]
+fn a_policy_lingers_for_pods_that_are_on_their_way() {
+    let policy = policy_of(&template(json!({})), &PolicySettings::default());
+    let mut seen = observed(None, Some(policy), false);
+    for (idle, rest) in [(0, 30), (29, 1)] {
+        seen.idle = SignedDuration::from_secs(idle);
+        let rest = std::time::Duration::from_secs(rest);
+        assert_eq!(decide_on(&seen).policy, PolicyStep::DeleteLater(rest));
+    }
+    for idle in [30, 99] {
+        seen.idle = SignedDuration::from_secs(idle);
+        assert!(matches!(decide_on(&seen).policy, PolicyStep::Delete(..)));
+    }
 }
 
 #[test]
