@@ -1,11 +1,13 @@
 //! What a status says.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{SANDBOX, observed, own_pod, running, sandbox, with_status};
 use crate::error::Fault;
 use crate::fixtures::{at, condition, owner, row, uid};
-use crate::objects::SandboxStatus;
+use crate::objects::{SandboxRow, SandboxStatus};
 use crate::sandbox::plan::{Holder, Observed, Policy};
 use crate::sandbox::status::{Outcome, converged, marked_expired, patch, torn_down};
 
