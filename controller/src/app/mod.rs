@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 pub use builder::Builder;
 
+use crate::claim;
 use crate::context::Context;
 use crate::events::Recorder;
 use crate::expiry::Deadlines;
@@ -141,6 +142,9 @@ impl Controller {
             leadership.set_ready();
             tracing::info!(took_over = !leads, "reconciling");
             cx.store.queue_all();
+            if cx.config.extensions {
+                background.spawn("older-policies", claim::legacy::find_policies(cx.clone()));
+            }
             start_workers(&cx, &queues, &workers, &stop);
             std::future::pending::<()>().await;
         };

@@ -22,6 +22,8 @@ use crate::watch::{Handle, Scope, Watch};
 
 /// Selects what the operator itself labels: a cluster has many more pods than sandboxes.
 const TRACKED: &str = labels::SANDBOX_NAME_HASH;
+/// Of network policies, those of templates: a cluster has many more.
+const COVERING: &str = labels::SANDBOX_TEMPLATE_REF_HASH;
 
 /// Starts the watches and returns the handles of those whose freshness matters to a new leader.
 pub(super) fn start_watches(
@@ -51,7 +53,11 @@ pub(super) fn start_watches(
             plain(&TEMPLATES),
         ));
         handles.push(start_watch::<PoolRow>(cx, background, plain(&POOLS)));
-        handles.push(start_watch::<PolicyRow>(cx, background, plain(&POLICIES)));
+        let policies = Scope {
+            selector: Some(COVERING),
+            ..plain(&POLICIES)
+        };
+        handles.push(start_watch::<PolicyRow>(cx, background, policies));
         if cx.config.watch_nodes {
             let scope = Scope {
                 optional: true,

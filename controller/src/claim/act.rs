@@ -177,18 +177,15 @@ pub async fn delete_sandbox(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Res
 }
 
 /// Deletes a network policy that belongs to the claim.
-pub async fn delete_policy(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Result<(), Fault> {
+pub async fn delete_policy(cx: &Context, key: &Key, uid: Uid) -> Result<(), Fault> {
     match cx
         .api
         .delete::<<PolicyRow as Row>::Wire>(&POLICIES, key, Delete::of(uid))
         .await
     {
-        Ok(Deleted::Gone) => {
-            cx.store.assume_deleted::<PolicyRow>(key, uid, Some(by));
-            Ok(())
-        }
-        Ok(Deleted::Pending(wire)) => {
-            assume::<PolicyRow>(cx, by, *wire);
+        // A conflict: somebody else's has the name by now.
+        Ok(Deleted::Gone | Deleted::Pending(_)) | Err(ApiError::Conflict(_)) => {
+            cx.store.forget_legacy_policy(key);
             Ok(())
         }
         Err(error) => Err(Fault::of(

@@ -6,6 +6,7 @@
 
 pub mod act;
 pub mod desired;
+pub mod legacy;
 pub mod memory;
 mod observe;
 pub mod plan;
@@ -113,12 +114,7 @@ impl Claims {
                 self.memory.see(&claim, cx.clock.now());
                 lane = Some(cx.lanes.claim());
             }
-            let rules = Rules {
-                label_domains: &cx.config.claims.label_domains,
-                resolvers: &cx.config.policy.resolvers,
-                most_conflicts: MOST_CONFLICTS,
-            };
-            let step = plan::plan(&observed, cx.clock.now(), rules);
+            let step = plan::plan(&observed, cx.clock.now(), self.rules());
             let outcome = match step {
                 Step::Leave => {
                     cx.store.release(claim.head.uid);
@@ -141,7 +137,7 @@ impl Claims {
                 Step::DeleteSandbox(sandbox, uid) => {
                     act::delete_sandbox(cx, &by, &sandbox, uid).await
                 }
-                Step::DeletePolicy(policy, uid) => act::delete_policy(cx, &by, &policy, uid).await,
+                Step::DeletePolicy(policy, uid) => act::delete_policy(cx, &policy, uid).await,
                 Step::ConfirmPool(pool) => {
                     exists::<PoolRow>(cx, &by, &POOLS, &pool)
                         .await
@@ -197,6 +193,15 @@ impl Claims {
         }
         tracing::error!(claim = %key, "a pass did not settle");
         Next::Retry
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        let config = &self.cx.config;
+        Rules {
+            label_domains: &config.claims.label_domains,
+            resolvers: &config.policy.resolvers,
+            most_conflicts: MOST_CONFLICTS,
+        }
     }
 
     /// Reserves the best member of the first pool that has one. The pool of a member that is reserved already

@@ -25,7 +25,7 @@ pub(super) fn observe(state: &State, key: &Key, learned: &Learned) -> Option<Obs
         .sandbox(key)
         .filter(|row| !row.head.is_controlled_by(claim.head.uid));
     let legacy = key.sibling(names::legacy_claim_network_policy(&key.name));
-    let legacy_policy = state.policy(&legacy).filter(|policy| {
+    let legacy_policy = state.legacy_policy(&legacy).filter(|policy| {
         policy.head.is_controlled_by(claim.head.uid) && !policy.head.is_deleting()
     });
     let pool = match plan::named_pool(&claim) {

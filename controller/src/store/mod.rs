@@ -105,6 +105,8 @@ pub struct State {
     template_users: template_users::TemplateUsers,
     /// Policies that were deleted although pods need them and their templates are gone.
     fallen_policies: BTreeMap<Key, Arc<PolicyRow>>,
+    /// Policies that older controllers made for claims, by their own names. Nobody watches them.
+    legacy_policies: BTreeMap<Key, Arc<PolicyRow>>,
     availability: Availability,
     census: Census,
     rolls: Rolls,
@@ -246,6 +248,25 @@ impl Store {
             .entry(pool)
             .or_default()
             .insert((claim.head.created, claim.head.key.clone()));
+    }
+
+    /// Takes note of a policy that an older controller made for the claim that controls it, and queues the
+    /// claim.
+    pub fn note_legacy_policy(&self, row: PolicyRow) {
+        let Some(owner) = &row.head.owner else {
+            return;
+        };
+        let key = row.head.key.clone();
+        let claim = key.sibling(owner.name.clone());
+        let mut state = self.shared.state.write();
+        state.legacy_policies.insert(key, Arc::new(row));
+        drop(state);
+        self.shared.queues.add(Work::Claim(claim));
+    }
+
+    /// Such a policy is gone, or is somebody else's.
+    pub fn forget_legacy_policy(&self, key: &Key) {
+        self.shared.state.write().legacy_policies.remove(key);
     }
 
     /// Queues everything once, as after a restart or a change of leadership: claims first.
@@ -403,6 +424,11 @@ impl State {
     /// A network policy.
     pub fn policy(&self, key: &Key) -> Option<Arc<PolicyRow>> {
         self.policies.get(key).cloned()
+    }
+
+    /// A policy that an older controller made for a claim.
+    pub fn legacy_policy(&self, key: &Key) -> Option<Arc<PolicyRow>> {
+        self.legacy_policies.get(key).cloned()
     }
 
     /// How well a node is for a pod of this spec, and since when it is as Ready as it is; an unknown one

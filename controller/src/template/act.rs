@@ -1,5 +1,7 @@
 //! The only file of this kind that writes.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::api::{ApiError, Delete, Deleted, Fields, POLICIES, Part, TEMPLATES};
@@ -41,24 +43,59 @@ pub async fn publish(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Resul
     }
 }
 
-/// Creates a policy.
+/// Creates a policy. Where its name is taken, by one that is not watched or not yet seen, the answer is who
+/// has it.
 pub async fn create_policy(
     cx: &Context,
     by: &Work,
-    namespace: &str,
+    key: &Key,
     policy: &Value,
-) -> Result<(), Fault> {
+) -> Result<Created, Fault> {
     match cx
         .api
-        .create(&POLICIES, namespace, policy, Fields::Strict)
+        .create(&POLICIES, &key.namespace, policy, Fields::Strict)
         .await
     {
         Ok(wire) => {
             store::<PolicyRow>(cx, by, wire);
-            Ok(())
+            Ok(Created::Done)
         }
+        Err(ApiError::AlreadyExists(_)) => look_up(cx, by, key).await.map(Created::Taken),
         Err(error) => Err(Fault::of("creating NetworkPolicy", &error)),
     }
+}
+
+/// What became of an attempt to create a policy.
+#[derive(Clone, Debug)]
+pub enum Created {
+    /// It exists now.
+    Done,
+    /// Its name was taken by this one, unless that is gone again.
+    Taken(Option<Arc<PolicyRow>>),
+}
+
+/// Asks the API server who has a policy's name. One that the watch does not select is not stored: it would
+/// never be updated.
+pub async fn look_up(cx: &Context, by: &Work, key: &Key) -> Result<Option<Arc<PolicyRow>>, Fault> {
+    let wire = match cx.api.get::<<PolicyRow as Row>::Wire>(&POLICIES, key).await {
+        Ok(Some(wire)) => wire,
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            let doing = format!("reading NetworkPolicy {:?}", &*key.name);
+            return Err(Fault::of(&doing, &error));
+        }
+    };
+    let row = PolicyRow::from_wire(wire.clone(), cx.store.interner()).map_err(|error| {
+        Fault::Transient {
+            message: error.to_string(),
+            retry_after: None,
+        }
+    })?;
+    if row.ref_hash().is_none() {
+        return Ok(Some(Arc::new(row)));
+    }
+    // Not stored means that the watch has already told of its end.
+    Ok(cx.store.assume::<PolicyRow>(wire, Some(by)).ok())
 }
 
 /// Brings a policy in line.

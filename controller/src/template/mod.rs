@@ -15,13 +15,14 @@ use agent_sandbox_crds::names;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
+use self::act::Created;
 use self::plan::{Observed, PolicyStep};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Text};
 use crate::names as own;
-use crate::objects::{SandboxRow, TemplateRow, TemplateStatus};
+use crate::objects::{PolicyRow, SandboxRow, TemplateRow, TemplateStatus};
 use crate::queue::Next;
 use crate::sandbox::plan::Policy;
 use crate::store::{State, Work};
@@ -36,6 +37,17 @@ pub struct Templates {
     /// Since when the policies of templates that are gone have been of no use.
     idle: Mutex<BTreeMap<Key, Timestamp>>,
 }
+
+/// What was learned from the API server during a pass.
+#[derive(Debug, Default)]
+struct Learned {
+    asked: bool,
+    /// Who has the policy's name.
+    policy: Option<Arc<PolicyRow>>,
+}
+
+/// Rounds of a pass; each but the last learned who has the policy's name.
+const ROUNDS: usize = 4;
 
 /// Whether pods of the template may start.
 pub fn policy_of(state: &State, template: &TemplateRow) -> Policy {
@@ -109,32 +121,39 @@ impl Templates {
     /// Brings one template's policy to its desired state, and says how that went.
     pub async fn reconcile(&self, key: &Key) -> Next {
         let cx = &*self.cx;
-        let observed = self.observe(key);
-        if observed.template.is_none() {
-            self.told.lock().remove(key);
-        }
         let by = Work::Template(key.clone());
-        let plan = plan::plan(&observed, &cx.config.policy, cx.clock.now());
-        let mut faults = Vec::new();
-        let mut next = Next::Done;
-        // The policy first: pods wait for it.
-        let done = match plan.policy {
-            PolicyStep::None => Ok(()),
-            PolicyStep::Create(policy) => {
-                act::create_policy(cx, &by, &key.namespace, &policy).await
+        let mut learned = Learned::default();
+        let mut rounds = ROUNDS;
+        let (plan, done) = loop {
+            let observed = self.observe(key, &learned);
+            if observed.template.is_none() {
+                self.told.lock().remove(key);
             }
-            PolicyStep::Patch(name, patch) => act::patch_policy(cx, &by, &name, &patch).await,
-            PolicyStep::Delete(name, uid, revision) => {
-                act::delete_policy(cx, &by, &name, uid, revision).await
+            let plan = plan::plan(&observed, &cx.config.policy, cx.clock.now());
+            rounds -= 1;
+            // The policy first: pods wait for it.
+            match self.policy_step(&by, &observed, &plan.policy).await {
+                Ok(None) => break (plan, Ok(())),
+                Ok(Some(_)) if rounds == 0 => {
+                    let name = &observed.policy_name;
+                    let message = format!("NetworkPolicy {name:?} comes and goes");
+                    let fault = Fault::Transient {
+                        message,
+                        retry_after: None,
+                    };
+                    break (plan, Err(fault));
+                }
+                Ok(Some(found)) => learned = found,
+                Err(fault) => break (plan, Err(fault)),
             }
-            PolicyStep::DeleteLater(rest) => {
-                next = Next::After(rest);
-                Ok(())
-            }
-            PolicyStep::Clash => Err(Fault::Refused(status::conflict(&observed.policy_name))),
         };
+        let next = match plan.policy {
+            PolicyStep::DeleteLater(rest) => Next::After(rest),
+            _ => Next::Done,
+        };
+        let mut faults = Vec::new();
         faults.extend(done.err());
-        let after = self.observe(key);
+        let after = self.observe(key, &learned);
         if let Some(new) = status::status(&after, faults.first(), cx.clock.now()) {
             faults.extend(self.publish(&by, &after, &new).await.err());
         }
@@ -154,7 +173,43 @@ impl Templates {
         }
     }
 
-    fn observe(&self, key: &Key) -> Observed {
+    /// Takes a step; what it revealed is a reason to plan again.
+    async fn policy_step(
+        &self,
+        by: &Work,
+        observed: &Observed,
+        step: &PolicyStep,
+    ) -> Result<Option<Learned>, Fault> {
+        let cx = &*self.cx;
+        let key = observed.key.sibling(observed.policy_name.as_str());
+        let found = |policy| {
+            Some(Learned {
+                asked: true,
+                policy,
+            })
+        };
+        match step {
+            PolicyStep::None | PolicyStep::DeleteLater(_) => Ok(None),
+            PolicyStep::LookUp => act::look_up(cx, by, &key).await.map(found),
+            PolicyStep::Create(policy) => {
+                Ok(match act::create_policy(cx, by, &key, policy).await? {
+                    Created::Done => None,
+                    Created::Taken(policy) => found(policy),
+                })
+            }
+            PolicyStep::Patch(name, patch) => {
+                act::patch_policy(cx, by, name, patch).await.map(|()| None)
+            }
+            PolicyStep::Delete(name, uid, revision) => {
+                act::delete_policy(cx, by, name, *uid, *revision)
+                    .await
+                    .map(|()| None)
+            }
+            PolicyStep::Clash => Err(Fault::Refused(status::conflict(&observed.policy_name))),
+        }
+    }
+
+    fn observe(&self, key: &Key, learned: &Learned) -> Observed {
         let policy_name = names::network_policy(&key.name);
         let policy_key = key.sibling(policy_name.as_str());
         let mut observed = self.cx.store.read(|state| {
@@ -171,7 +226,8 @@ impl Templates {
                 key: key.clone(),
                 rival: template.as_ref().and_then(|row| state.rival(row)),
                 template,
-                policy: state.policy(&policy_key),
+                policy: state.policy(&policy_key).or_else(|| learned.policy.clone()),
+                asked: learned.asked,
                 fallen: state.fallen_policy(&policy_key),
                 policy_name,
                 used: state.template_is_used(key),

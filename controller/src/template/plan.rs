@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_sandbox_crds::condition::{self, reason};
 use agent_sandbox_crds::template::NetworkPolicyManagement;
 use agent_sandbox_crds::{hash, labels};
 use jiff::{SignedDuration, Timestamp};
@@ -34,8 +35,11 @@ pub struct Observed {
     pub template: Option<Arc<TemplateRow>>,
     /// The name of the template's policy.
     pub policy_name: String,
-    /// The policy of that name.
+    /// The policy of that name, as far as it is watched or the API server told of it.
     pub policy: Option<Arc<PolicyRow>>,
+    /// Whether the API server was asked in this pass who has the name. Only policies that carry a template's
+    /// hash are watched, so another one may have it unseen.
+    pub asked: bool,
     /// The policy of that name which somebody deleted although pods need it, while the template was gone.
     pub fallen: Option<Arc<PolicyRow>>,
     /// Whether a sandbox or a pod of the template is left.
@@ -73,6 +77,8 @@ pub enum PolicyStep {
     Delete(Key, Uid, Revision),
     /// Look again after this long, to delete it then.
     DeleteLater(Duration),
+    /// Ask the API server who has the policy's name.
+    LookUp,
     /// Somebody else's policy has the name; no pod of the template may start.
     Clash,
 }
@@ -121,7 +127,7 @@ pub fn plan(observed: &Observed, settings: &PolicySettings, now: Timestamp) -> P
             // already stays, for the pods that started under it.
             PolicyStep::None
         } else {
-            managed(template, observed.policy.as_deref(), settings)
+            managed(template, observed, settings)
         },
     }
 }
@@ -150,7 +156,15 @@ fn abandoned(observed: &Observed, settings: &PolicySettings) -> PolicyStep {
             _ => PolicyStep::None,
         };
     };
-    if !is_named_after(policy, &observed.key.name) || policy.head.is_deleting() {
+    if !is_named_after(policy, &observed.key.name) {
+        let fell = observed.fallen.as_deref();
+        return if observed.promised || fell.is_some_and(|fallen| is_wanted(fallen, observed)) {
+            PolicyStep::Clash
+        } else {
+            PolicyStep::None
+        };
+    }
+    if policy.head.is_deleting() {
         return PolicyStep::None;
     }
     if !is_wanted(policy, observed) {
@@ -161,14 +175,12 @@ fn abandoned(observed: &Observed, settings: &PolicySettings) -> PolicyStep {
             _ => delete(policy),
         };
     }
-    if !policy.stands_in {
-        return PolicyStep::None;
-    }
-    let wanted = desired::shut_in(&hash::name_hash(&observed.key.name), settings);
-    spec_change(policy, wanted).map_or(PolicyStep::None, |spec| {
-        let changes = Map::from_iter([("spec".to_owned(), spec)]);
-        patch(policy, Map::new(), changes)
-    })
+    let ref_hash = hash::name_hash(&observed.key.name);
+    let spec = policy
+        .stands_in
+        .then(|| spec_change(policy, desired::shut_in(&ref_hash, settings)))
+        .flatten();
+    amend(policy, relabel(policy, &ref_hash), spec)
 }
 
 /// Whether anything is left that the policy of a template that is gone was promised to. What keeps a policy
@@ -185,7 +197,13 @@ fn is_wanted(policy: &PolicyRow, observed: &Observed) -> bool {
 /// records the moment, for want of any other witness that a restart and a deleted template leave alive.
 fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> PolicyStep {
     let Some(policy) = observed.policy.as_deref() else {
-        return PolicyStep::None;
+        // One that an older controller made carries no label. There is none is said when it is certain.
+        let said = says(template, reason::UNMANAGED);
+        return if observed.asked || said {
+            PolicyStep::None
+        } else {
+            PolicyStep::LookUp
+        };
     };
     if !is_ours(policy, template) || policy.head.is_deleting() {
         return PolicyStep::None;
@@ -194,7 +212,9 @@ fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> Pol
         return delete(policy);
     };
     match policy.kept_for {
-        Some(until) if is_needed(observed, until) => PolicyStep::None,
+        Some(until) if is_needed(observed, until) => {
+            amend(policy, relabel(policy, &template.ref_hash), None)
+        }
         Some(_) => delete(policy),
         None => {
             // The API server's clock dates the pods, and may be ahead of ours.
@@ -203,12 +223,12 @@ fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> Pol
             if let Some(members) = annotations.as_object_mut() {
                 members.insert(names::POLICY_KEPT_FOR.to_owned(), json!(until.to_string()));
             }
-            let mut metadata = Map::new();
+            let mut metadata = relabel(policy, &template.ref_hash);
             metadata.insert("annotations".to_owned(), annotations);
             if policy.head.owner.is_some() {
                 metadata.insert("ownerReferences".to_owned(), Value::Null);
             }
-            patch(policy, metadata, Map::new())
+            amend(policy, metadata, None)
         }
     }
 }
@@ -227,28 +247,47 @@ fn delete(policy: &PolicyRow) -> PolicyStep {
     )
 }
 
-/// A patch of the policy as it was seen.
-fn patch(
-    policy: &PolicyRow,
-    mut metadata: Map<String, Value>,
-    mut patch: Map<String, Value>,
-) -> PolicyStep {
+/// The label by which a policy is watched, where it is not as it should be.
+fn relabel(policy: &PolicyRow, ref_hash: &str) -> Map<String, Value> {
+    let mut metadata = Map::new();
+    if policy.ref_hash().is_none_or(|hash| **hash != *ref_hash) {
+        metadata.insert(
+            "labels".to_owned(),
+            json!({labels::SANDBOX_TEMPLATE_REF_HASH: ref_hash}),
+        );
+    }
+    metadata
+}
+
+/// A patch of the policy as it was seen, if there is anything to change.
+fn amend(policy: &PolicyRow, mut metadata: Map<String, Value>, spec: Option<Value>) -> PolicyStep {
+    if metadata.is_empty() && spec.is_none() {
+        return PolicyStep::None;
+    }
     metadata.insert("uid".to_owned(), json!(policy.head.uid.to_string()));
     metadata.insert(
         "resourceVersion".to_owned(),
         json!(policy.head.revision.to_string()),
     );
-    patch.insert("metadata".to_owned(), Value::Object(metadata));
+    let mut patch = Map::from_iter([("metadata".to_owned(), Value::Object(metadata))]);
+    patch.extend(spec.map(|spec| ("spec".to_owned(), spec)));
     PolicyStep::Patch(policy.head.key.clone(), Box::new(Value::Object(patch)))
 }
 
-fn managed(
-    template: &TemplateRow,
-    policy: Option<&PolicyRow>,
-    settings: &PolicySettings,
-) -> PolicyStep {
-    let Some(policy) = policy else {
-        return PolicyStep::Create(Box::new(desired::policy(template, settings)));
+/// Whether the template's status gives this reason.
+fn says(template: &TemplateRow, reason: &str) -> bool {
+    let conditions = &template.status.conditions;
+    conditions.reason(condition::NETWORK_POLICY_READY) == Some(reason)
+}
+
+fn managed(template: &TemplateRow, observed: &Observed, settings: &PolicySettings) -> PolicyStep {
+    let Some(policy) = observed.policy.as_deref() else {
+        // Who had the name before may still have it. Otherwise the answer to the creation tells.
+        return if !observed.asked && says(template, reason::CONFLICT) {
+            PolicyStep::LookUp
+        } else {
+            PolicyStep::Create(Box::new(desired::policy(template, settings)))
+        };
     };
     if policy.head.is_deleting() {
         return PolicyStep::None;
@@ -256,7 +295,7 @@ fn managed(
     if !is_ours(policy, template) {
         return PolicyStep::Clash;
     }
-    let mut metadata = Map::new();
+    let mut metadata = relabel(policy, &template.ref_hash);
     let recorded = policy
         .template
         .as_ref()
@@ -277,20 +316,8 @@ fn managed(
         // Garbage collection must not take it away with the template.
         metadata.insert("ownerReferences".to_owned(), Value::Null);
     }
-    if policy.ref_hash() != Some(&template.ref_hash) {
-        metadata.insert(
-            "labels".to_owned(),
-            json!({labels::SANDBOX_TEMPLATE_REF_HASH: &*template.ref_hash}),
-        );
-    }
-    let mut changes = Map::new();
-    if let Some(spec) = spec_change(policy, desired::policy_spec(template, settings)) {
-        changes.insert("spec".to_owned(), spec);
-    }
-    if metadata.is_empty() && changes.is_empty() {
-        return PolicyStep::None;
-    }
-    patch(policy, metadata, changes)
+    let spec = spec_change(policy, desired::policy_spec(template, settings));
+    amend(policy, metadata, spec)
 }
 
 /// What to change in a policy's spec to make it the one wanted.

@@ -71,7 +71,7 @@ impl Request {
         }
     }
 
-    /// The label that objects must have to be listed or watched.
+    /// The label that objects must have to be listed or watched, or must not have after a `!`.
     pub(crate) fn selector(&self) -> Option<&str> {
         self.query.get("labelSelector").map(String::as_str)
     }

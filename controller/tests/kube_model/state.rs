@@ -442,7 +442,11 @@ fn default_protocols(policy: &mut Value) {
 }
 
 fn selects(selector: Option<&str>, object: &Value) -> bool {
-    selector.is_none_or(|key| object["metadata"]["labels"].get(key).is_some())
+    let carries = |key: &str| object["metadata"]["labels"].get(key).is_some();
+    selector.is_none_or(|selector| match selector.strip_prefix('!') {
+        Some(key) => !carries(key),
+        None => carries(selector),
+    })
 }
 
 /// Refuses a status whose conditions break the definitions' rules, as the API server does.

@@ -16,6 +16,7 @@ mod claims;
 mod election;
 mod endurance;
 mod faults;
+mod foreign_policies;
 mod harness;
 #[path = "../kube_model/mod.rs"]
 #[allow(dead_code, reason = "the simulation asks more of it")]

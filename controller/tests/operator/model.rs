@@ -115,6 +115,8 @@ struct Front {
     held_kinds: BTreeSet<&'static str>,
     /// Watches begun so far.
     watches: usize,
+    /// What lists and watches selected, by verb and resource.
+    selected: BTreeSet<(&'static str, String, Option<String>)>,
 }
 
 /// The model. Clones share it.
@@ -135,6 +137,7 @@ impl Model {
                 delivery: Delivery::Prompt,
                 held_kinds: BTreeSet::new(),
                 watches: 0,
+                selected: BTreeSet::new(),
             })),
             changed: watch::Sender::new(0),
         }
@@ -227,6 +230,14 @@ impl Model {
     /// Watches begun so far.
     pub(crate) fn watches(&self) -> usize {
         self.front.lock().watches
+    }
+
+    /// What the lists or watches of a resource selected so far.
+    pub(crate) fn selected(&self, verb: &str, resource: &str) -> Vec<Option<String>> {
+        let front = self.front.lock();
+        let selected = front.selected.iter();
+        let these = selected.filter(|(by, what, _)| *by == verb && what == resource);
+        these.map(|(_, _, selector)| selector.clone()).collect()
     }
 
     /// Adds a rule that may do mischief to calls; earlier rules go first.
@@ -328,6 +339,11 @@ impl Model {
         let body = body.collect().await.expect("the body is whole").to_bytes();
         let request = Request::read(&parts, &body);
         verbs.lock().push(request.verb);
+        if matches!(request.verb, "list" | "watch") {
+            let selector = request.selector().map(ToOwned::to_owned);
+            let selected = (request.verb, request.resource.clone(), selector);
+            self.front.lock().selected.insert(selected);
+        }
         if request.verb == "watch" {
             if self.front.lock().delivery == Delivery::Mute {
                 return std::future::pending().await;

@@ -330,7 +330,7 @@ async fn what_is_wrong_with_a_policy_is_said_and_taken_back() {
     let harness = Harness::start();
     let foreign = json!({"metadata": {"name": "t-network-policy"}, "spec": {"podSelector": {}}});
     harness.model.create("networkpolicies", foreign);
-    let refused = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let refused = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let refuse = refused.clone();
     harness.model.disturb(move |call| {
         let hit = call.resource == "networkpolicies"
@@ -344,6 +344,7 @@ async fn what_is_wrong_with_a_policy_is_said_and_taken_back() {
     harness
         .eventually("Conflict", |model| reason(model, "t") == "Conflict")
         .await;
+    refused.store(true, std::sync::atomic::Ordering::SeqCst);
     harness.model.remove("networkpolicies", "t-network-policy");
     harness
         .eventually("Failed", |model| {

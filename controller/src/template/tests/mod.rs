@@ -44,6 +44,7 @@ fn observed(template: Option<Arc<TemplateRow>>, policy: Option<Value>, used: boo
         template,
         policy_name: "t-network-policy".to_owned(),
         policy: policy.map(row::<PolicyRow>),
+        asked: false,
         fallen: None,
         used,
         idle: LINGER,
