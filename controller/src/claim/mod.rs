@@ -169,8 +169,7 @@ impl Claims {
                     Err(fault) => Err(fault),
                 },
                 Step::Choose(pools) => {
-                    let may_go_cold = matches!(observed.template, Found::Here(_));
-                    learned.candidate = Some(self.choose(&claim, &pools, may_go_cold));
+                    learned.candidate = Some(self.choose(&observed, &pools));
                     Ok(())
                 }
                 Step::Bind { member, patch } => {
@@ -183,11 +182,9 @@ impl Claims {
                         }
                     })
                 }
-                Step::Update {
-                    sandbox,
-                    uid,
-                    patch,
-                } => act::update(cx, &by, &sandbox, uid, &patch).await,
+                Step::Update(sandbox, uid, patch) => {
+                    act::update(cx, &by, &sandbox, uid, &patch).await
+                }
             };
             learned.fault = outcome.err();
         }
@@ -208,8 +205,9 @@ impl Claims {
     /// goes first, however the others have grown: a binding of it may be on its way.
     ///
     /// Where there is none, the claim is told of the next one if that is what it waits for.
-    fn choose(&self, claim: &ClaimRow, pools: &[PoolRef], may_go_cold: bool) -> Candidate {
-        let store = &self.cx.store;
+    fn choose(&self, observed: &Observed, pools: &[PoolRef]) -> Candidate {
+        let (store, claim) = (&self.cx.store, &*observed.claim);
+        let may_go_cold = matches!(observed.template, Found::Here(_));
         let held = store.read(|state| state.availability().pool_held(claim.head.uid).cloned());
         let is_held = |pool: &&PoolRef| held.as_ref() == Some(&pool.id());
         let rest = pools.iter().filter(|pool| !is_held(pool));

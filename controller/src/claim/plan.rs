@@ -140,14 +140,7 @@ pub enum Step {
     /// Create a sandbox.
     Create(Box<Value>),
     /// Bring the bound sandbox's metadata in line.
-    Update {
-        /// The sandbox.
-        sandbox: Key,
-        /// Its UID.
-        uid: Uid,
-        /// The patch.
-        patch: Box<Value>,
-    },
+    Update(Key, Uid, Box<Value>),
     /// Publish what there is to say, and rest.
     Settle(Verdict),
 }
@@ -306,11 +299,9 @@ fn keep(observed: &Observed, sandbox: &Arc<SandboxRow>) -> Step {
     }
     let template = observed.template.row().map(|row| &**row);
     match desired::metadata_update(claim, sandbox, template) {
-        Ok(Some(patch)) => Step::Update {
-            sandbox: sandbox.head.key.clone(),
-            uid: sandbox.head.uid,
-            patch: Box::new(patch),
-        },
+        Ok(Some(patch)) => {
+            Step::Update(sandbox.head.key.clone(), sandbox.head.uid, Box::new(patch))
+        }
         Ok(None) => settle,
         Err(rejection) => Step::Settle(Verdict::Rejected(rejection)),
     }

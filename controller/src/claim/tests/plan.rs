@@ -184,7 +184,7 @@ fn a_bound_claim_keeps_its_sandbox_whatever_its_references_say() {
     seen.bound = vec![bound()];
     seen.pool = Found::Unseen(Key::new("n", "p"));
     seen.template = Found::NotNamed;
-    let Step::Update { sandbox, .. } = step(&seen) else {
+    let Step::Update(sandbox, ..) = step(&seen) else {
         panic!("metadata out of line");
     };
     assert_eq!(&*sandbox.name, "p-1");
