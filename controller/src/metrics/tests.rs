@@ -46,6 +46,19 @@ fn claims_are_counted_and_timed() {
 }
 
 #[test]
+fn a_sandbox_was_launched_cold_unless_its_label_says_warm() {
+    for (labels, launched) in [
+        (json!({"agents.x-k8s.io/launch-type": "warm"}), "warm"),
+        (json!({"agents.x-k8s.io/launch-type": "cold"}), "cold"),
+        (json!({"agents.x-k8s.io/launch-type": "other"}), "cold"),
+        (json!({}), "cold"),
+    ] {
+        let sandbox: Arc<SandboxRow> = row(json!({"metadata": {"labels": labels}}));
+        assert_eq!(launch_type(&sandbox), launched);
+    }
+}
+
+#[test]
 fn a_start_in_the_future_is_skipped() {
     let registry = Registry::new();
     let metrics = Metrics::register(&registry).unwrap();

@@ -39,6 +39,8 @@ pub enum Work {
     Sandbox(Key, Priority),
     /// Reconcile a claim.
     Claim(Key),
+    /// Reconcile a claim when no other one waits: it has its sandbox, and there may be thousands of it.
+    ServedClaim(Key),
     /// Reconcile a template.
     Template(Key),
     /// Reconcile a pool.
@@ -64,6 +66,7 @@ impl Queues {
         match work {
             Work::Sandbox(key, priority) => self.sandboxes.add(key, priority),
             Work::Claim(key) => self.claims.add(key, Priority::High),
+            Work::ServedClaim(key) => self.claims.add(key, Priority::Low),
             Work::Template(key) => self.templates.add(key, Priority::High),
             Work::Pool(key) => self.pools.add(key, Priority::High),
         }

@@ -356,3 +356,32 @@ async fn a_claim_deleted_behind_a_silent_watch_gets_no_sandbox() {
         "nothing is made for a claim that is gone"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_binding_may_have_landed_is_kept_for_its_claim() {
+    let harness = Harness::start();
+    harness.pool("p", 1).await;
+    let member = names(&harness.model, "sandboxes").pop_first().unwrap();
+    let broken = Arc::new(AtomicBool::new(true));
+    let failing = broken.clone();
+    let name = member.clone();
+    // The binding is not answered, and nobody can be asked what became of it.
+    harness.model.disturb(move |call| {
+        let asks = call.verb == "get" && call.resource == "sandboxes" && call.name == name;
+        ((is_binding(call) || asks) && failing.load(Ordering::SeqCst))
+            .then(|| Mischief::Refuse(500, "InternalError", "no".to_owned()))
+    });
+    harness.model.create("sandboxclaims", claim("first", "p"));
+    harness
+        .eventually("it says what fails", |model| {
+            said(&model.get("sandboxclaims", "first").unwrap(), "Ready").1 == "ReconcilerError"
+        })
+        .await;
+    // Another one comes, and would take any member that is free.
+    harness.model.create("sandboxclaims", claim("second", "p"));
+    harness.until_ready("sandboxclaims", "second").await;
+    assert_ne!(bound(&harness.model, "second"), member);
+    broken.store(false, Ordering::SeqCst);
+    harness.until_ready("sandboxclaims", "first").await;
+    assert_eq!(bound(&harness.model, "first"), member);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, condition, ready, said, sandbox};
-use crate::model::Mischief;
+use crate::model::{Mischief, Model};
 
 #[tokio::test(start_paused = true)]
 async fn a_sandbox_gets_a_pod_a_headless_service_and_its_volumes() {
@@ -388,4 +388,46 @@ async fn template_labels_removed_from_the_sandbox_leave_the_pod_and_foreign_ones
         "on"
     );
     harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_service_that_nobody_labelled_is_found_where_one_is_wanted_and_never_touched() {
+    for (wanted, is_adoptable) in [(true, false), (false, false), (true, true)] {
+        let harness = Harness::start();
+        let mut service = json!({
+            "metadata": {"name": "s", "labels": {"app": "mine"}},
+            "spec": {"clusterIP": "None", "selector": {"app": "mine"}},
+        });
+        if is_adoptable {
+            service["metadata"]["labels"]["agents.x-k8s.io/adoptable"] = json!("s");
+        }
+        let before = harness.model.create("services", service);
+        let more = if wanted {
+            json!({"service": true})
+        } else {
+            json!({})
+        };
+        harness.model.create("sandboxes", sandbox("s", more));
+        let ready = |model: &Model| said(&model.get("sandboxes", "s").unwrap(), "Ready");
+        let wants = if wanted && !is_adoptable {
+            ("False".to_owned(), "ReconcilerError".to_owned())
+        } else {
+            ("True".to_owned(), "DependenciesReady".to_owned())
+        };
+        harness
+            .eventually("the verdict", |model| ready(model) == wants)
+            .await;
+        harness.settle().await;
+        assert_eq!(ready(&harness.model), wants);
+        let after = harness.model.get("services", "s").unwrap();
+        if is_adoptable {
+            let owner = &after["metadata"]["ownerReferences"][0];
+            assert_eq!(owner["kind"], "Sandbox");
+            let selector = after["spec"]["selector"].as_object().unwrap();
+            assert!(selector.contains_key("agents.x-k8s.io/sandbox-name-hash"));
+            assert!(!selector.contains_key("app"), "{after}");
+        } else {
+            assert_eq!(after, before);
+        }
+    }
 }

@@ -513,3 +513,92 @@ async fn a_policy_deleted_after_its_template_is_made_again_while_pods_live() {
         .await;
     harness.assert_at_rest().await;
 }
+
+/// Labels and annotations of a bound sandbox's pod, as far as they come from its template.
+fn team(model: &crate::model::Model, of: &str) -> Option<Value> {
+    let claim = model.get("sandboxclaims", of)?;
+    let name = claim["status"]["sandbox"]["name"].as_str()?;
+    let metadata = model.get("pods", name)?["metadata"].clone();
+    Some(json!([
+        metadata["labels"]["team"],
+        metadata["annotations"]["note"]
+    ]))
+}
+
+#[tokio::test(start_paused = true)]
+async fn edits_of_the_pod_templates_metadata_reach_bound_sandboxes_at_once_and_members_when_claimed()
+ {
+    let mut harness = Harness::start();
+    let labelled = |team: Value, note: Value| {
+        json!({"spec": {"podTemplate": {"metadata": {
+            "labels": {"team": team}, "annotations": {"note": note},
+        }}}})
+    };
+    harness.pool("p", 1).await;
+    harness.model.create("sandboxclaims", claim("warm", "p"));
+    harness.model.create("sandboxclaims", straight("cold", "t"));
+    harness.until_claims_ready().await;
+    harness.full("p", 1).await;
+
+    let edit = labelled(json!("red"), json!("a"));
+    harness.model.patch("sandboxtemplates", "t", edit);
+    harness
+        .eventually("both pods have them", |model| {
+            let want = Some(json!(["red", "a"]));
+            team(model, "warm") == want && team(model, "cold") == want
+        })
+        .await;
+    harness.assert_at_rest().await;
+    let members = harness.model.list("pods");
+    let of_members = members
+        .iter()
+        .filter(|pod| pod["metadata"]["labels"]["team"] == "red");
+    assert_eq!(
+        (members.len(), of_members.count()),
+        (3, 2),
+        "nobody has the member yet"
+    );
+    harness.model.create("sandboxclaims", claim("next", "p"));
+    harness.until_ready("sandboxclaims", "next").await;
+    harness
+        .eventually("the member has them with its claim", |model| {
+            team(model, "next") == Some(json!(["red", "a"]))
+        })
+        .await;
+
+    harness.model.patch(
+        "sandboxtemplates",
+        "t",
+        labelled(json!("blue"), Value::Null),
+    );
+    harness
+        .eventually("what is taken out goes", |model| {
+            ["warm", "cold", "next"]
+                .iter()
+                .all(|claim| team(model, claim) == Some(json!(["blue", null])))
+        })
+        .await;
+    harness.full("p", 1).await;
+    harness.assert_at_rest().await;
+
+    // Nothing was left for a restart to catch up with.
+    harness.stop().await;
+    harness.model.take_writes();
+    harness.run(agent_sandbox_controller::Config::default());
+    harness.settle().await;
+    assert_eq!(harness.model.take_writes(), []);
+
+    // A sandbox without its template keeps what it has, and follows the next one of the name.
+    harness.model.delete("sandboxwarmpools", "p");
+    harness.model.delete("sandboxtemplates", "t");
+    harness.settle().await;
+    assert_eq!(team(&harness.model, "cold"), Some(json!(["blue", null])));
+    harness
+        .model
+        .create("sandboxtemplates", template("t", json!({})));
+    harness
+        .eventually("it follows", |model| {
+            team(model, "cold") == Some(json!([null, null]))
+        })
+        .await;
+}

@@ -1,6 +1,8 @@
 //! The pure parts of the claim controller.
 
 mod desired;
+mod notes;
+mod observe;
 mod plan;
 mod rules;
 mod status;

@@ -222,6 +222,27 @@ fn env_goes_to_the_container_it_names_or_the_first() {
 }
 
 #[test]
+fn an_init_container_with_sources_takes_no_additions_and_bothers_no_other() {
+    use EnvVarsInjectionPolicy::{Allowed, Overrides};
+    let pod = json!({
+        "initContainers": [{"name": "init", "envFrom": [{"configMapRef": {"name": "m"}}]}],
+        "containers": [{"name": "main"}],
+    });
+    let into_init = [entry("Y", "1", Some("init"))];
+    let refused = inject(pod.clone(), &into_init, &Allowed).unwrap_err();
+    assert!(
+        refused.contains("envFrom") && refused.contains("\"init\""),
+        "{refused}"
+    );
+    let injected = json!([{"name": "Y", "value": "1"}]);
+    let replaced = inject(pod.clone(), &into_init, &Overrides).unwrap();
+    assert_eq!(replaced["initContainers"][0]["env"], injected);
+    let beside = inject(pod, &[entry("Y", "1", None)], &Allowed).unwrap();
+    assert_eq!(beside["containers"][0]["env"], injected);
+    assert!(beside["initContainers"][0].get("env").is_none());
+}
+
+#[test]
 fn env_policies_hold() {
     use EnvVarsInjectionPolicy::{Allowed, Disallowed, Overrides};
     let base = json!({"containers": [{"name": "a", "env": [{"name": "X", "valueFrom": {"fieldRef": {}}}]}]});
@@ -249,7 +270,8 @@ fn env_policies_hold() {
             .contains("envFrom")
     );
     assert!(inject(sourced.clone(), &one("Y"), &Overrides).is_ok());
-    assert!(inject(sourced, &[entry("Y", "1", Some("b"))], &Allowed).is_ok());
+    assert!(inject(sourced.clone(), &[entry("Y", "1", Some("b"))], &Allowed).is_ok());
+    assert_eq!(inject(sourced.clone(), &[], &Allowed).unwrap(), sourced);
     let twice = [entry("Y", "1", None), entry("Y", "2", None)];
     assert!(inject(base.clone(), &twice, &Allowed).is_err());
     assert!(

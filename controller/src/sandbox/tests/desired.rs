@@ -111,6 +111,57 @@ fn system_labels_follow_the_owner() {
 }
 
 #[test]
+fn the_labels_of_pool_and_template_stand_on_one_pod() {
+    let set = json!({labels::WARM_POOL_SANDBOX: "p", labels::SANDBOX_TEMPLATE_REF_HASH: "t"});
+    let member = owned("SandboxWarmPool", set.clone(), json!({}));
+    let made = desired::pod(&member, None).unwrap();
+    let changed = changes(&member, json!({"name": "my-sandbox"}), "labels");
+    for on_pod in [&made["metadata"]["labels"], &changed] {
+        assert_eq!(on_pod[labels::WARM_POOL_SANDBOX], "p");
+        assert_eq!(on_pod[labels::SANDBOX_TEMPLATE_REF_HASH], "t");
+    }
+}
+
+/// Every key that is reserved, by prefix or by name, wherever a pod template can have it.
+#[test]
+fn no_reserved_key_of_a_template_reaches_a_pod_it_is_made_for_or_brought_in_line_with() {
+    let reserved = [
+        labels::SANDBOX_NAME_HASH,
+        labels::WARM_POOL_SANDBOX,
+        labels::SANDBOX_TEMPLATE_REF_HASH,
+        labels::SANDBOX_TEMPLATE_HASH,
+        labels::SANDBOX_POD_TEMPLATE_HASH,
+        labels::LAUNCH_TYPE,
+        labels::CREATED_BY,
+        labels::CLAIM_UID,
+        labels::ADOPTABLE,
+        names::SANDBOX_UID,
+        names::REQUIRED_POLICY,
+        annotations::PROPAGATED_LABELS,
+        "agents.x-k8s.io/of-the-future",
+        "extensions.agents.x-k8s.io/of-the-future",
+    ];
+    let mut forged = json!({"mine": "forged"});
+    for key in reserved {
+        forged[key] = json!("forged");
+    }
+    let mut notes = forged.clone();
+    notes[annotations::TRACE_CONTEXT] = json!("forged");
+    let template = json!({"labels": forged, "annotations": notes});
+    let row = owned("Deployment", json!({}), template);
+    let made = desired::pod(&row, None).unwrap();
+    for part in ["labels", "annotations"] {
+        let changed = changes(&row, json!({"name": "my-sandbox"}), part);
+        for set in [&made["metadata"][part], &changed] {
+            let set = set.as_object().unwrap();
+            let through = set.iter().filter(|(_, value)| *value == "forged");
+            let through: Vec<&String> = through.map(|(key, _)| key).collect();
+            assert_eq!(through, ["mine"], "{part}");
+        }
+    }
+}
+
+#[test]
 fn a_pod_that_is_as_it_should_be_needs_no_patch() {
     let template = json!({"labels": {"a": "1"}, "annotations": {"n": "m"}});
     let row = owned("SandboxClaim", json!({labels::CLAIM_UID: "c"}), template);

@@ -6,7 +6,7 @@ use agent_sandbox_crds::{condition, names};
 
 use super::{Routed, Stored, priority};
 use crate::ident::{Key, Text};
-use crate::objects::{Row, SandboxRow, TemplateRow, Truth};
+use crate::objects::{OwnerKind, Row, SandboxRow, TemplateRow, Truth};
 use crate::store::template_users::{self, Shared, Users};
 use crate::store::{State, Table, Work};
 
@@ -65,6 +65,10 @@ impl Stored for TemplateRow {
         if came_or_went {
             wake_covering(state, &shared, out);
         }
+        let metadata = |row: &Self| row.spec.pod_template.metadata.clone();
+        if new.is_some() && (came_or_went || new.map(metadata) != old.map(metadata)) {
+            wake_claims_served_from(state, key, &shared, out);
+        }
         let management = |row: &Self| row.spec.network_policy_management.clone();
         if came_or_went
             || new.map(management) != old.map(management)
@@ -73,6 +77,22 @@ impl Stored for TemplateRow {
             wake_waiting_for_policy(state, &shared, out);
         }
     }
+}
+
+/// Queues the claims whose sandboxes were made from a template: labels and annotations of its pod template
+/// follow it, now rather than with whatever wakes the claim next.
+fn wake_claims_served_from(state: &State, template: &Key, shared: &Shared, out: &mut Routed) {
+    let users = state.template_users.get(shared);
+    let served = users
+        .into_iter()
+        .flat_map(|users| &users.sandboxes)
+        .filter_map(|key| state.sandboxes.get(key))
+        .filter(|row| row.template_name() == Some(&template.name))
+        .filter_map(|row| {
+            let owner = row.head.owner.as_ref()?;
+            (owner.kind == OwnerKind::Claim).then(|| template.sibling(owner.name.clone()))
+        });
+    out.work.extend(served.map(Work::ServedClaim));
 }
 
 /// What a template's status says of its policy, as far as others act on it.
