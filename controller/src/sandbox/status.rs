@@ -502,6 +502,7 @@ pub fn patch(row: &SandboxRow, new: &SandboxStatus) -> Option<Value> {
         condition::POD_SCHEDULED,
         condition::FINISHED,
         condition::POD_OUTDATED,
+        condition::NETWORK_POLICY_READY,
     ];
     let shared = old.conditions.iter().any(|it| !known.contains(&&*it.kind));
     if shared && let Some(members) = metadata.as_object_mut() {

@@ -175,18 +175,40 @@ async fn look_again(cx: &Context, by: &Work, doomed: &Doomed) -> Result<(), Faul
     Ok(())
 }
 
+/// How a status write ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Published {
+    /// It was written.
+    Done,
+    /// The pool has changed since it was seen; the store knows it as it is.
+    Stale,
+    /// The pool is gone.
+    Gone,
+}
+
 /// Writes the status.
-pub async fn publish(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
-    match cx.api.patch(&POOLS, key, Part::Status, patch).await {
-        Ok(wire) => {
-            if let Err(error) = cx.store.assume::<PoolRow>(wire, Some(by)) {
-                tracing::debug!(%error, "the result of a write was not stored");
+pub async fn publish(
+    cx: &Context,
+    by: &Work,
+    key: &Key,
+    patch: &Value,
+) -> Result<Published, Fault> {
+    let (wire, published) = match cx.api.patch(&POOLS, key, Part::Status, patch).await {
+        Ok(wire) => (wire, Published::Done),
+        Err(ApiError::NotFound(_)) => return Ok(Published::Gone),
+        Err(ApiError::Conflict(_)) => {
+            match cx.api.get::<<PoolRow as Row>::Wire>(&POOLS, key).await {
+                Ok(Some(wire)) => (wire, Published::Stale),
+                Ok(None) => return Ok(Published::Gone),
+                Err(error) => return Err(Fault::of("reading the pool", &error)),
             }
-            Ok(())
         }
-        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
-        Err(error) => Err(Fault::of("writing the pool's status", &error)),
+        Err(error) => return Err(Fault::of("writing the pool's status", &error)),
+    };
+    if let Err(error) = cx.store.assume::<PoolRow>(wire, Some(by)) {
+        tracing::debug!(%error, "what a call returned was not stored");
     }
+    Ok(published)
 }
 
 fn assume(cx: &Context, by: &Work, wire: <SandboxRow as Row>::Wire) {

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use self::act::Published;
 use self::plan::Observed;
 use self::refill::Refill;
 use crate::api::TEMPLATES;
@@ -261,7 +262,9 @@ impl Pools {
             memory.status_written = Some(Instant::now());
         });
         match act::publish(cx, by, key, &patch).await {
-            Ok(()) => self.announce(&pool, &new),
+            Ok(Published::Done) => self.announce(&pool, &new),
+            Ok(Published::Stale) => wait.or(Some(PASS_INTERVAL)),
+            Ok(Published::Gone) => {}
             Err(fault) => faults.push(fault),
         }
     }

@@ -144,8 +144,20 @@ pub fn patch(pool: &PoolRow, new: &PoolStatus) -> Option<Value> {
     if old.conditions != new.conditions {
         status.insert("conditions".to_owned(), new.conditions.to_value());
     }
-    (!status.is_empty())
-        .then(|| json!({"metadata": {"uid": pool.head.uid.to_string()}, "status": status}))
+    if status.is_empty() {
+        return None;
+    }
+    let mut metadata = json!({"uid": pool.head.uid.to_string()});
+    // The list is replaced as a whole: what somebody else has put into it meanwhile must not be lost.
+    if status.contains_key("conditions")
+        && let Some(members) = metadata.as_object_mut()
+    {
+        members.insert(
+            "resourceVersion".to_owned(),
+            json!(pool.head.revision.to_string()),
+        );
+    }
+    Some(json!({"metadata": metadata, "status": status}))
 }
 
 /// Whether the condition says that the pool is stuck.
