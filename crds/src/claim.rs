@@ -164,6 +164,8 @@ string_enum! {
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Name of the variable.
+    // What pods accept: printable ASCII but `=`. An empty one has a published reason of its own.
+    #[schemars(regex(pattern = r"^[ -<>-~]*$"))]
     pub name: String,
     /// Its literal value.
     pub value: String,

@@ -51,7 +51,12 @@ impl PodTemplate {
 #[serde(default)]
 pub struct ClaimTemplateMetadata {
     /// Name of the volume in the pod and first part of the claim's name.
+    // That there is one is checked by the controllers, which have published reasons for it.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(
+        length(max = 63),
+        regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$")
+    )]
     pub name: String,
     /// Labels of the claim.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -229,7 +229,7 @@ fn defaults_enumerations_and_minimums_of_our_own_fields() {
             &claim,
             "env",
             json!({"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "object", "required": ["name", "value"], "properties": {
-            "containerName": {"type": "string"}, "name": {"type": "string"}, "value": {"type": "string"}}}}),
+            "containerName": {"type": "string"}, "name": {"type": "string", "pattern": "^[ -<>-~]*$"}, "value": {"type": "string"}}}}),
         ),
         (
             &template,

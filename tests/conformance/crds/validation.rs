@@ -23,6 +23,7 @@ async fn of_a_sandbox() -> Result<()> {
         replicas       = -1                           | replicas | greater than or equal to 0
         service        = "yes"                        | service | must be of type boolean
         volumeClaimTemplates = [{}]                   | volumeClaimTemplates[0].spec | Required value
+        volumeClaimTemplates = [{"metadata": {"name": "Data"}, "spec": {}}] | volumeClaimTemplates[0].metadata.name | should match
         shutdownTime   = "tomorrow"                   | shutdownTime | must be of type date-time
         shutdownTime   = "2026-01-01"                 | shutdownTime | must be of type date-time
         shutdownTime   = "2026-01-01T00:00:00+99:99"  | shutdownTime | should match
@@ -45,6 +46,10 @@ async fn of_a_claim() -> Result<()> {
         env                = [{"name": "A"}]                    | env[0].value | Required value
         env                = [{"value": "A"}]                   | env[0].name | Required value
         env                = [{"name": "A", "value": 1}]        | env[0].value | must be of type string
+        env                = [{"name": "A", "value": ""}, {"name": "A=B", "value": ""}] | env[1].name | should match
+        env                = [{"name": "Ä", "value": ""}]       | env[0].name | should match
+        volumeClaimTemplates = [{"metadata": {"name": "-a"}, "spec": {}}]  | volumeClaimTemplates[0].metadata.name | should match
+        volumeClaimTemplates = [{"metadata": {"name": "a.b"}, "spec": {}}] | volumeClaimTemplates[0].metadata.name | should match
         additionalPodMetadata = {"labels": {"a": 1}}            | additionalPodMetadata.labels.a | must be of type string
     "#;
     let target = &Target::with_crds(PodSpecSchema::Lean).await?;
@@ -58,6 +63,24 @@ async fn of_a_claim() -> Result<()> {
     Ok(())
 }
 
+/// What the controllers refuse with reasons that clients know is theirs to refuse.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_missing_or_taken_twice_are_left_to_the_controllers() -> Result<()> {
+    let target = &Target::with_crds(PodSpecSchema::Lean).await?;
+    let volume = |name: &str| json!({ "metadata": { "name": name }, "spec": {} });
+    let claim = json!({
+        "warmPoolRef": { "name": "p" },
+        "env": [
+            { "name": "", "value": "1" },
+            { "name": "a.b-c/d e", "value": "1" },
+            { "name": "a.b-c/d e", "value": "2" },
+        ],
+        "volumeClaimTemplates": [{ "spec": {} }, volume(""), volume("a"), volume("a"), volume("a-1")],
+    });
+    CLAIM.create(target, "odd", &claim).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_template() -> Result<()> {
     const CASES: &str = r#"
@@ -66,6 +89,8 @@ async fn of_a_template() -> Result<()> {
         volumeClaimTemplatesPolicy = ""         | volumeClaimTemplatesPolicy | Unsupported value
         networkPolicy = {"egress": [{"to": [{"ipBlock": {}}]}]} | networkPolicy.egress[0].to[0].ipBlock.cidr | Required value
         networkPolicy = {"ingress": {}}         | networkPolicy.ingress | must be of type array
+        volumeClaimTemplates = [{"metadata": {"name": "a_b"}, "spec": {}}] | volumeClaimTemplates[0].metadata.name | should match
+        volumeClaimTemplates = [{"metadata": {"name": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}, "spec": {}}] | volumeClaimTemplates[0].metadata.name | may not be more than 63
     "#;
     let target = &Target::with_crds(PodSpecSchema::Lean).await?;
     refused(target, TEMPLATE, &blueprint(|_| {}), CASES).await?;
