@@ -127,6 +127,8 @@ pub(super) async fn serve(plan: Plan) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     process::register(metrics.registry())?;
     let readiness = Readiness::new();
+    // Without a gate the probe would find the program ready until the operator has registered its own.
+    let connected = readiness.register("connection");
 
     // Ports first: a port in use is the likeliest mistake and the quickest to find.
     let mut servers = Vec::new();
@@ -176,6 +178,7 @@ pub(super) async fn serve(plan: Plan) -> anyhow::Result<()> {
         builder = builder.watch_client(connection.client()?);
     }
     let controller = builder.build()?;
+    connected.set_ready();
 
     let signals = shutdown.clone();
     tasks.spawn("signals", async move {

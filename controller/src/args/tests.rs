@@ -203,3 +203,52 @@ fn label_domains_come_from_a_file_that_may_be_missing() {
     let unreadable = plan(&["--allowed-label-domains-file=/"]).unwrap_err();
     assert!(format!("{unreadable:#}").contains("--allowed-label-domains-file"));
 }
+
+#[test]
+fn a_program_that_has_yet_to_find_its_cluster_is_not_ready() {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    // Reading this kubeconfig takes until somebody has written it.
+    let file = std::env::temp_dir().join(format!(
+        "agent-sandbox-slow-kubeconfig-{}-{:x}",
+        std::process::id(),
+        fastrand::u64(..)
+    ));
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let plan = plan(&[
+        &format!("--kubeconfig={}", file.display()),
+        &format!("--health-probe-bind-address={address}"),
+        "--metrics-bind-address=0",
+    ])
+    .unwrap();
+    let program = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(serve::serve(plan))
+    });
+    // Opened for writing only once the program has opened it for reading, so it listens by now.
+    let mut kubeconfig = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    let mut probe = TcpStream::connect(address).unwrap();
+    probe
+        .write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("connection"), "{answer}");
+    kubeconfig.write_all(b"no kubeconfig").unwrap();
+    drop(kubeconfig);
+    let error = program.join().unwrap().unwrap_err();
+    assert!(
+        format!("{error:#}").contains("slow-kubeconfig"),
+        "{error:#}"
+    );
+    std::fs::remove_file(&file).unwrap();
+}
