@@ -10,6 +10,7 @@
 mod claims;
 mod endings;
 mod faults;
+mod idle;
 mod node_pods;
 mod objects;
 mod older_versions;

@@ -65,7 +65,7 @@ impl Claims {
         cargo::run(&[
             "build",
             "--profile",
-            PROFILE,
+            cargo::QUICK,
             "--package",
             "agent-sandbox-controller",
             "--package",
@@ -76,7 +76,7 @@ impl Claims {
             "bench-claims",
         ])?;
         let target = cargo::target_directory()?;
-        let programs = target.join(PROFILE);
+        let programs = target.join(cargo::QUICK);
         let json = if let Some(path) = &self.json {
             path.clone()
         } else {
@@ -101,9 +101,6 @@ impl Claims {
         Err(error).context("bench-claims does not start")
     }
 }
-
-/// Optimised like a release, but quick to build again.
-const PROFILE: &str = "quick";
 
 #[cfg(test)]
 mod tests {

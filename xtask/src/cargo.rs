@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// The profile of what is measured: optimised like a release, but quick to build again.
+pub(crate) const QUICK: &str = "quick";
+
 /// The workspace root: the parent of this crate's directory.
 pub(crate) fn root() -> Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -14,7 +14,7 @@ use crate::{cargo, children, demo, python, report};
 /// Which suites to run.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The suites, all when none is named
+    /// The suites; when none is named, all but `scale`
     #[arg(value_enum)]
     suites: Vec<Suite>,
 }
@@ -36,6 +36,8 @@ enum Suite {
     Sdk,
     /// The unmodified Python SDK of the older API version against `agent-sandbox up`
     OldSdk,
+    /// Ten thousand idle sandboxes: memory and restart of the controller, in minutes; only when named
+    Scale,
 }
 
 /// A suite of the Python SDK.
@@ -75,11 +77,11 @@ pub(crate) struct Count {
 
 /// Runs the suites, all of them even after a failure, and fails if any test did.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all = Suite::value_variants();
-    let suites = if args.suites.is_empty() {
-        all
+    let suites: Vec<Suite> = if args.suites.is_empty() {
+        let all = Suite::value_variants().iter().copied();
+        all.filter(|suite| *suite != Suite::Scale).collect()
     } else {
-        &args.suites
+        args.suites.clone()
     };
     let mut total = Count::default();
     let mut broken = Vec::new();
@@ -152,6 +154,32 @@ impl Suite {
             }
             Self::Sdk => SDK.run(),
             Self::OldSdk => OLD_SDK.run(),
+            Self::Scale => {
+                cargo::run(&[
+                    "build",
+                    "--profile",
+                    cargo::QUICK,
+                    "--package",
+                    "agent-sandbox-controller",
+                    // With the suite's own package, so that both share what they depend on.
+                    "--package",
+                    TESTS,
+                    "--bins",
+                ])?;
+                watch(&mut cargo::cargo(&[
+                    "test",
+                    "--profile",
+                    cargo::QUICK,
+                    "--package",
+                    TESTS,
+                    "--test",
+                    "e2e",
+                    "--",
+                    "--ignored",
+                    "--nocapture",
+                    "idle::",
+                ])?)
+            }
         }
     }
 }

@@ -193,6 +193,14 @@ impl Cluster {
         self.connect(None).expect("the cluster is configured")
     }
 
+    /// The API server itself, when it is in process: to be reached by programs over a socket.
+    pub fn router(&self) -> Option<axum::Router> {
+        match &self.target {
+            Target::InProcess(own) => Some(own.server.router()),
+            Target::Named(_) => None,
+        }
+    }
+
     /// The test's namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
