@@ -4,11 +4,23 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 /// Where a program reads the time. Clones share the source.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    manual: Option<Arc<RwLock<Timestamp>>>,
+    source: Source,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Source {
+    /// The operating system's clock.
+    #[default]
+    System,
+    /// A hand that somebody moves.
+    Manual(Arc<RwLock<Timestamp>>),
+    /// A moment, and when it was on the runtime's own clock.
+    Runtime(Timestamp, Instant),
 }
 
 /// The hand that moves a manual [`Clock`].
@@ -26,17 +38,29 @@ impl Clock {
         let time = Arc::new(RwLock::new(start));
         (
             Self {
-                manual: Some(time.clone()),
+                source: Source::Manual(time.clone()),
             },
             ManualClock(time),
         )
     }
 
+    /// A clock that shows `start` now and from then on goes with the runtime's timers: where a test
+    /// has paused those, it stands still and jumps with them.
+    pub fn with_runtime(start: Timestamp) -> Self {
+        Self {
+            source: Source::Runtime(start, Instant::now()),
+        }
+    }
+
     /// The time now.
     pub fn now(&self) -> Timestamp {
-        self.manual
-            .as_ref()
-            .map_or_else(Timestamp::now, |time| *time.read())
+        match &self.source {
+            Source::System => Timestamp::now(),
+            Source::Manual(time) => *time.read(),
+            Source::Runtime(start, began) => SignedDuration::try_from(began.elapsed())
+                .and_then(|passed| start.checked_add(passed))
+                .unwrap_or(Timestamp::MAX),
+        }
     }
 }
 
@@ -81,6 +105,13 @@ mod tests {
         let given = [5, 5, 4, 100].map(|nanosecond| times.next(at(nanosecond)));
         assert_eq!(given, [5, 6, 7, 100]);
         assert_eq!(UniqueTimes::default().next(at(-3)), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_can_go_with_the_runtime() {
+        let clock = Clock::with_runtime("2026-01-01T00:00:00Z".parse().unwrap());
+        tokio::time::advance(std::time::Duration::from_millis(1500)).await;
+        assert_eq!(clock.now().to_string(), "2026-01-01T00:00:01.5Z");
     }
 
     #[test]

@@ -26,6 +26,8 @@ enum Suite {
     Unit,
     /// Examples in the documentation comments
     Doc,
+    /// The operator in a cluster where everything goes wrong, ten thousand times
+    Simulation,
     /// The embedded API server behaves like a real one
     Conformance,
     /// The platform in one process
@@ -127,6 +129,26 @@ impl Suite {
                 "--doc",
                 "--no-fail-fast",
             ])?),
+            Self::Simulation => {
+                // Optimised, because a seed costs ten times as much otherwise.
+                let mut command = cargo::cargo(&[
+                    "test",
+                    "--profile",
+                    "quick",
+                    "--package",
+                    CONTROLLER,
+                    "--test",
+                    "simulation",
+                    "--",
+                    // Each test keeps all cores busy, and tells how far it is.
+                    "--test-threads=1",
+                    "--nocapture",
+                ])?;
+                command
+                    .env("SIM_SEEDS", SEEDS)
+                    .env("SIM_WORKLOADS", WORKLOADS);
+                watch(&mut command)
+            }
             Self::Conformance => watch(&mut cargo::cargo(&[
                 "test",
                 "--package",
@@ -314,6 +336,11 @@ fn read(output: impl std::io::Read) -> Result<Count> {
 const PAUSE: Duration = Duration::from_millis(100);
 /// The package of the suites.
 pub(crate) const TESTS: &str = "agent-sandbox-tests";
+const CONTROLLER: &str = "agent-sandbox-controller";
+/// How many runs of the simulation there are, and for how many of its workloads an operator is killed
+/// at every single write.
+const SEEDS: &str = "10000";
+const WORKLOADS: &str = "6";
 /// What the Python suites need.
 pub(crate) const PYTHON_PACKAGES: &str = "tests/sdk/requirements.txt";
 

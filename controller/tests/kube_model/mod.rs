@@ -8,4 +8,5 @@ mod request;
 mod state;
 
 pub(crate) use self::request::{Body, Request, failure, respond};
-pub(crate) use self::state::{Failure, Id, State};
+#[allow(unused_imports, reason = "each front uses a part of it")]
+pub(crate) use self::state::{Answer, Entry, FOREGROUND, Failure, Id, State, is_deleting};

@@ -41,6 +41,20 @@ pub(crate) struct Entry {
     pub(crate) new: Option<Arc<Value>>,
 }
 
+impl Entry {
+    /// The object before and after, as far as a watch may see it.
+    fn seen_by(&self, watch: &Request) -> (Option<&Value>, Option<&Value>) {
+        if !(watch.namespace.is_empty() || self.id.namespace == watch.namespace) {
+            return (None, None);
+        }
+        let selected = |object: &'_ &Value| selects(watch.selector(), object);
+        (
+            self.old.as_deref().filter(selected),
+            self.new.as_deref().filter(selected),
+        )
+    }
+}
+
 pub(crate) struct State {
     revision: u64,
     uids: u64,
@@ -96,13 +110,11 @@ impl State {
             .flat_map(BTreeMap::values)
     }
 
-    /// Everything there is.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (Id, &Arc<Value>)> {
-        self.objects.iter().flat_map(|(resource, objects)| {
-            objects
-                .iter()
-                .map(|((namespace, name), object)| (Id::new(resource, namespace, name), object))
-        })
+    /// Everything there is, with its plural.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Arc<Value>)> {
+        self.objects
+            .iter()
+            .flat_map(|(resource, objects)| objects.values().map(|it| (resource.as_str(), it)))
     }
 
     fn known(&self, id: &Id) -> Result<&Arc<Value>, Failure> {
@@ -178,29 +190,29 @@ impl State {
         &log[start..]
     }
 
-    /// What a watch says next. `at` moves to the revision up to which everything has been said.
-    pub(crate) fn next_event(&self, watch: &Request, at: &mut u64) -> Option<Value> {
+    /// What a watch says next, as a line of its answer. `at` moves to the revision up to which everything has
+    /// been said.
+    pub(crate) fn next_event(&self, watch: &Request, at: &mut u64) -> Option<String> {
         for entry in self.log_after(&watch.resource, *at) {
             *at = entry.revision;
-            if !(watch.namespace.is_empty() || entry.id.namespace == watch.namespace) {
-                continue;
-            }
-            let selected = |object: &Option<Arc<Value>>| {
-                let object = object.as_ref()?;
-                selects(watch.selector(), object).then(|| object.clone())
-            };
-            return Some(match (selected(&entry.old), selected(&entry.new)) {
-                (None, Some(new)) => json!({"type": "ADDED", "object": &*new}),
-                (Some(_), Some(new)) => json!({"type": "MODIFIED", "object": &*new}),
+            return Some(match entry.seen_by(watch) {
+                (None, Some(new)) => line("ADDED", new),
+                (Some(_), Some(new)) => line("MODIFIED", new),
                 (Some(old), None) => {
-                    let mut gone = (*old).clone();
+                    let mut gone = old.clone();
                     gone["metadata"]["resourceVersion"] = json!(entry.revision.to_string());
-                    json!({"type": "DELETED", "object": gone})
+                    line("DELETED", &gone)
                 }
                 (None, None) => continue,
             });
         }
         None
+    }
+
+    /// Whether a watch that has said everything up to `at` has more to say.
+    pub(crate) fn has_event(&self, watch: &Request, at: u64) -> bool {
+        let mut log = self.log_after(&watch.resource, at).iter();
+        log.any(|entry| entry.seen_by(watch) != (None, None))
     }
 
     fn commit(&mut self, id: &Id, mut new: Option<Value>) -> Arc<Value> {
@@ -261,6 +273,13 @@ impl State {
         Ok(created)
     }
 
+    /// A change that changes nothing but the revision, as of fields that nobody here keeps.
+    pub(crate) fn touch(&mut self, id: &Id) {
+        if let Some(object) = self.get(id).cloned() {
+            self.commit(id, Some((*object).clone()));
+        }
+    }
+
     /// What a kubelet reports of a pod that has come up; and a scheduler, given the node it chose.
     pub(crate) fn start_pod(&mut self, id: &Id, node: Option<&str>) {
         self.addresses += 1;
@@ -300,8 +319,8 @@ impl State {
     pub(crate) fn patch(&mut self, id: &Id, patch: &Value, status: bool) -> Answer {
         let known = self.known(id)?.clone();
         for member in ["uid", "resourceVersion"] {
-            let wanted = patch.pointer(&format!("/metadata/{member}"));
-            if wanted.is_some() && wanted != known.pointer(&format!("/metadata/{member}")) {
+            let wanted = &patch["metadata"][member];
+            if !wanted.is_null() && *wanted != known["metadata"][member] {
                 let message = format!("precondition failed: {member}");
                 return Err(Failure(409, "Conflict", message));
             }
@@ -338,8 +357,8 @@ impl State {
     pub(crate) fn delete(&mut self, id: &Id, options: &Value) -> Answer {
         let known = self.known(id)?.clone();
         for member in ["uid", "resourceVersion"] {
-            let wanted = options.pointer(&format!("/preconditions/{member}"));
-            if wanted.is_some() && wanted != known.pointer(&format!("/metadata/{member}")) {
+            let wanted = &options["preconditions"][member];
+            if !wanted.is_null() && *wanted != known["metadata"][member] {
                 let message = format!("precondition failed: {member}");
                 return Err(Failure(409, "Conflict", message));
             }
@@ -383,12 +402,13 @@ impl State {
     pub(crate) fn owned_by(&self, uid: &Value) -> Vec<Id> {
         self.all()
             .filter(|(_, object)| {
-                let owners = object.pointer("/metadata/ownerReferences");
-                owners
-                    .and_then(Value::as_array)
-                    .is_some_and(|list| list.iter().any(|owner| owner["uid"] == *uid))
+                let owners = object["metadata"]["ownerReferences"].as_array();
+                owners.is_some_and(|list| list.iter().any(|owner| owner["uid"] == *uid))
             })
-            .map(|(id, _)| id)
+            .map(|(resource, object)| {
+                let text = |member: &str| object["metadata"][member].as_str().unwrap_or_default();
+                Id::new(resource, text("namespace"), text("name"))
+            })
             .collect()
     }
 
@@ -402,14 +422,17 @@ pub(crate) const FOREGROUND: &str = "foregroundDeletion";
 
 /// Whether deletion has begun.
 pub(crate) fn is_deleting(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some()
+    !object["metadata"]["deletionTimestamp"].is_null()
 }
 
 fn is_held(object: &Value) -> bool {
-    object
-        .pointer("/metadata/finalizers")
-        .and_then(Value::as_array)
-        .is_some_and(|list| !list.is_empty())
+    let finalizers = object["metadata"]["finalizers"].as_array();
+    finalizers.is_some_and(|list| !list.is_empty())
+}
+
+/// An event of a watch.
+fn line(kind: &str, object: &Value) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
 fn token(revision: u64, (namespace, name): &(String, String)) -> String {
@@ -451,9 +474,7 @@ fn selects(selector: Option<&str>, object: &Value) -> bool {
 
 /// Refuses a status whose conditions break the definitions' rules, as the API server does.
 fn check_conditions(object: &Value) -> Result<(), Failure> {
-    let conditions = object
-        .pointer("/status/conditions")
-        .and_then(Value::as_array);
+    let conditions = object["status"]["conditions"].as_array();
     for condition in conditions.into_iter().flatten() {
         let text = |member: &str| condition[member].as_str().unwrap_or_default();
         let is_word = |c: char| c.is_ascii_alphanumeric() || "_,:".contains(c);

@@ -394,16 +394,13 @@ impl Model {
 
     fn watch(&self, request: Request) -> Response<Body> {
         self.front.lock().watches += 1;
-        let frames = self.events(request).map(|line| {
-            let mut text = line.to_string();
-            text.push('\n');
-            Ok(Frame::data(Bytes::from(text)))
-        });
+        let lines = self.events(request);
+        let frames = lines.map(|line| Ok(Frame::data(Bytes::from(line))));
         let body: Body = BodyExt::boxed_unsync(StreamBody::new(frames));
         Response::new(body)
     }
 
-    fn events(&self, request: Request) -> impl Stream<Item = Value> + use<> {
+    fn events(&self, request: Request) -> impl Stream<Item = String> + use<> {
         let model = self.clone();
         let changed = self.changed.subscribe();
         let since = request.number("resourceVersion").unwrap_or(0);
