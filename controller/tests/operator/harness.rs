@@ -241,6 +241,16 @@ impl Harness {
         }
     }
 
+    /// A template `t`, and its network policy in place.
+    pub(crate) async fn covered_template(&self) {
+        self.model
+            .create("sandboxtemplates", template("t", json!({})));
+        self.eventually("the policy", |model| {
+            !model.list("networkpolicies").is_empty()
+        })
+        .await;
+    }
+
     /// A template `t` and a pool of it, still empty.
     pub(crate) fn declare_pool(&self, name: &str, replicas: usize) {
         self.model

@@ -232,14 +232,7 @@ async fn template_and_policy_that_go_at_once_leave_no_pod_uncovered() {
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_turns_up_when_template_and_policy_are_gone_is_shut_in() {
     let harness = Harness::start();
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .eventually("the policy", |model| {
-            !model.list("networkpolicies").is_empty()
-        })
-        .await;
+    harness.covered_template().await;
     harness.settle().await;
     let refused = refuse_policies(&harness);
     harness.model.disturb(|call| {

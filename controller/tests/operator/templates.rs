@@ -147,14 +147,7 @@ async fn somebody_elses_policy_of_the_name_is_left_alone_and_blocks_pods() {
 #[tokio::test(start_paused = true)]
 async fn a_policy_owned_by_its_template_is_freed_from_garbage_collection() {
     let harness = Harness::start();
-    harness
-        .model
-        .create("sandboxtemplates", template("t", json!({})));
-    harness
-        .eventually("the policy", |model| {
-            !model.list("networkpolicies").is_empty()
-        })
-        .await;
+    harness.covered_template().await;
     let uid = harness.model.get("sandboxtemplates", "t").unwrap()["metadata"]["uid"].clone();
     harness.model.patch(
         "networkpolicies",
