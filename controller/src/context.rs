@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use agent_sandbox_service::clock::Clock;
 
+use crate::allocation::Desks;
 use crate::api::Api;
 use crate::config::Config;
 use crate::events::Events;
@@ -20,6 +21,8 @@ pub struct Context {
     pub api: Api,
     /// Everything known about objects.
     pub store: Store,
+    /// Where requests for the pools' allocation records come together.
+    pub desks: Desks,
     /// Right of way for claims.
     pub lanes: Lanes,
     /// The time.

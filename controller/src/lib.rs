@@ -14,6 +14,7 @@
 //! * [`sandbox`], [`claim`], [`template`] and [`warm_pool`] each consist of `desired` (what objects
 //!   should look like), `plan` (what to do), `status` (what to say), all three pure, and `act`, the only
 //!   file that writes.
+//! * [`allocation`] is where members of pools are given to claims.
 //! * [`queue`] decides when an object is looked at, [`expiry`] when its time is over, [`lanes`] who goes
 //!   first, [`lease`] and [`fence`] whether this replica may write at all.
 //! * [`trace`] follows work from the client's request to the pod, [`metrics`] counts it.
@@ -28,6 +29,7 @@
     allow(clippy::needless_pass_by_value, reason = "tests pass JSON literals")
 )]
 
+pub mod allocation;
 pub mod api;
 pub mod app;
 pub mod args;

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::objects::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_warm_claim_costs_two_writes_before_ready_and_three_in_all() {
+async fn a_warm_claim_costs_two_writes_before_ready_and_four_in_all() {
     let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
     template_and_pool(&client, "pool", 1).await;
@@ -33,7 +33,7 @@ async fn a_warm_claim_costs_two_writes_before_ready_and_three_in_all() {
         "{before_ready:?}"
     );
     assert_eq!(
-        before_ready.get("PATCH sandboxes"),
+        before_ready.get("PATCH sandboxwarmpools/status"),
         Some(&1),
         "{before_ready:?}"
     );

@@ -9,6 +9,7 @@ use agent_sandbox_service::readiness::Readiness;
 use kube::Client;
 
 use super::{Controller, ControllerError};
+use crate::allocation::Desks;
 use crate::api::{self, Api, RateLimit};
 use crate::config::Config;
 use crate::context::Context;
@@ -159,6 +160,7 @@ impl Builder {
         let cx = Arc::new(Context {
             api,
             store,
+            desks: Desks::default(),
             lanes: Lanes::new(config.background_writes, config.background_patience),
             clock,
             config: Arc::new(config),

@@ -17,6 +17,7 @@ pub(super) fn start_timers(
     for queue in [
         &queues.sandboxes,
         &queues.claims,
+        &queues.handovers,
         &queues.templates,
         &queues.pools,
     ] {

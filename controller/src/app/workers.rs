@@ -1,4 +1,4 @@
-//! The workers of the four controllers: each takes a key from its queue, runs one pass over it and tells
+//! The workers of the controllers: each takes a key from its queue, runs one pass over it and tells
 //! the queue what comes next. A pass that panics is retried and takes nobody along.
 
 use std::future::Future;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::claim::Claims;
+use crate::claim::handover::Handovers;
 use crate::context::Context;
 use crate::ident::Key;
 use crate::metrics::Metrics;
@@ -65,6 +66,15 @@ impl Reconcile for Claims {
     }
 }
 
+impl Reconcile for Handovers {
+    const NAME: &'static str = "sandboxclaim-handover";
+    const SPAN: Option<&'static str> = None;
+
+    async fn pass(&self, key: &Key, _: &Span) -> Next {
+        self.reconcile(key).await
+    }
+}
+
 impl Reconcile for Templates {
     const NAME: &'static str = "sandboxtemplate";
     const SPAN: Option<&'static str> = Some("ReconcileSandboxTemplate");
@@ -97,6 +107,12 @@ pub(super) fn start_workers(cx: &Arc<Context>, queues: &Queues, tasks: &Tasks, s
     let staleness = Arc::new(Staleness::new(cx.config.policy.resolvers.clone()));
     let claims = Claims::new(cx.clone(), staleness.clone());
     crew.start(claims, &queues.claims, counts.claims);
+    // As many as may write at once: most of their time they wait for claims that go first.
+    crew.start(
+        Handovers::new(cx.clone()),
+        &queues.handovers,
+        cx.config.background_writes,
+    );
     crew.start(
         Templates::new(cx.clone()),
         &queues.templates,

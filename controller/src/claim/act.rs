@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::allocation::act::read_pool;
 use crate::api::{ApiError, CLAIMS, Delete, Deleted, Fields, POLICIES, Part, SANDBOXES};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Uid};
 use crate::objects::{ClaimRow, PolicyRow, Row, SandboxRow};
-use crate::store::{Stored, Work};
+use crate::store::{PoolId, Stored, Work};
 
-/// How an attempt to bind a member, or to create a sandbox, ended.
+/// How an attempt to hand a member over, or to create a sandbox, ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Attempt {
     /// The claim controls the sandbox now.
@@ -20,12 +21,11 @@ pub enum Attempt {
     Lost,
 }
 
-/// Commits a binding.
+/// Makes the claim the owner of a member that it was given, provided the member is as it was seen.
 ///
-/// When the answer is lost, or says that the member has changed, the API server is asked who controls
-/// it now: the claim must neither take a second member while the first patch may have landed, nor
-/// give up a member it has.
-pub async fn bind(
+/// When the answer is lost, or says that the member has changed, the API server is asked who controls it
+/// now.
+pub async fn hand_over(
     cx: &Context,
     by: &Work,
     claim: &ClaimRow,
@@ -38,20 +38,9 @@ pub async fn bind(
             Ok(Attempt::Won)
         }
         Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => whose(cx, by, claim, member).await,
-        Err(error) if error.outcome_unknown() => {
-            tracing::info!(%member, %error, "the answer to a binding was lost; asking who controls the member");
-            match whose(cx, by, claim, member).await? {
-                Attempt::Won => Ok(Attempt::Won),
-                // The patch may still be on its way. The reservation stays, so that the next pass
-                // tries this very member again: its own earlier patch either wins or has lost.
-                Attempt::Lost => Err(Fault::of(
-                    &format!("binding Sandbox {:?}", &*member.name),
-                    &error,
-                )),
-            }
-        }
+        Err(error) if error.outcome_unknown() => whose(cx, by, claim, member).await,
         Err(error) => Err(Fault::of(
-            &format!("binding Sandbox {:?}", &*member.name),
+            &format!("handing over Sandbox {:?}", &*member.name),
             &error,
         )),
     }
@@ -125,6 +114,25 @@ pub async fn confirm_claim(
         }
         Ok(None) => Ok(None),
         Err(error) => Err(Fault::of("reading the claim", &error)),
+    }
+}
+
+/// Asks the API server for the sandbox that the claim's status names, and while a pool still controls it,
+/// for the pool's record. The store is told.
+pub async fn confirm_bound(
+    cx: &Context,
+    by: &Work,
+    claim: &ClaimRow,
+    sandbox: &Key,
+) -> Result<(), Fault> {
+    if whose(cx, by, claim, sandbox).await? == Attempt::Won {
+        return Ok(());
+    }
+    let found = cx.store.read(|state| state.sandbox(sandbox));
+    let pool = found.filter(|row| PoolId::of_member(row).is_some());
+    match pool.and_then(|row| row.head.owner.clone()) {
+        Some(owner) => read_pool(cx, &sandbox.sibling(owner.name)).await,
+        None => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::objects::{ClaimRow, Labels, PodBlueprint, SandboxRow, TemplateRow};
 use crate::template::plan::required_policy;
 use crate::{field_tracking, names};
 
-/// The owner reference that makes a claim the controller of its sandbox: the binding.
+/// The owner reference that makes a claim the controller of its sandbox.
 pub fn owner_reference(claim: &ClaimRow) -> Value {
     json!({
         "apiVersion": CLAIMS.api_version(),
@@ -26,8 +26,9 @@ pub fn owner_reference(claim: &ClaimRow) -> Value {
     })
 }
 
-/// The patch that commits a warm binding. It applies only to the very state that was chosen (UID and
-/// revision), so no retry, stale leader or second replica can bind a member twice.
+/// The patch that hands a member over to the claim that its pool's record gives it to. It applies only to
+/// the very state that was seen (UID and revision): a binding by anybody who does not know the record is
+/// found out, not overwritten.
 ///
 /// # Errors
 /// When the claim's metadata contradicts the template's.

@@ -1,11 +1,14 @@
 //! SandboxClaim -> its sandbox: a warm one taken over, or a cold one created.
 //!
 //! A pass repeats *observe -> plan -> act* until the plan is to settle, then publishes one status. On
-//! the warm path that is two writes: the binding and the status. Everything else (the pod's labels,
-//! the pool's refill, annotations, events) comes after and yields to claims that still wait.
+//! the warm path that is two writes: the pool's allocation record, which a write of several claims at
+//! once serves, and the status. Everything else (the owner reference of the sandbox, which
+//! [`handover`] writes, the pod's labels, the pool's refill, annotations, events) comes after and yields
+//! to claims that still wait.
 
 pub mod act;
 pub mod desired;
+pub mod handover;
 pub mod legacy;
 pub mod memory;
 mod observe;
@@ -23,13 +26,15 @@ use tokio::time::Instant;
 use self::act::{Attempt, Published};
 use self::memory::Memory;
 use self::plan::{Candidate, Found, Observed, PoolRef, Rules, Step, Verdict};
+use crate::allocation::record::Request;
+use crate::allocation::{self, Answer};
 use crate::api::{POOLS, TEMPLATES};
 use crate::confirm::exists;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::Key;
 use crate::metrics;
-use crate::objects::{ClaimRow, PoolRow, SandboxRow, TemplateRow};
+use crate::objects::{Allocation, ClaimRow, PoolRow, SandboxRow, TemplateRow};
 use crate::queue::Next;
 use crate::store::Work;
 use crate::trace::{About, Span};
@@ -61,6 +66,8 @@ struct Learned {
     missing_template: Option<Key>,
     candidate: Option<Candidate>,
     confirmed: bool,
+    /// The sandbox that the claim's status names, once the API server was asked for it.
+    asked_for: Option<Key>,
     fault: Option<Fault>,
     conflicts: usize,
     /// How the claim came by its sandbox in this pass.
@@ -83,7 +90,7 @@ impl Claims {
             let claim = state.claim(key)?;
             let own = claim.annotations.trace_context.clone();
             let context = own.or_else(|| {
-                let mut bound = state.sandboxes_of(claim.head.uid);
+                let mut bound = state.sandboxes_for(&claim.head);
                 bound.find_map(|row| row.annotations.get(annotations::TRACE_CONTEXT).cloned())
             });
             let creator = claim.created_by.as_deref().unwrap_or_default();
@@ -138,26 +145,9 @@ impl Claims {
                     act::delete_sandbox(cx, &by, &sandbox, uid).await
                 }
                 Step::DeletePolicy(policy, uid) => act::delete_policy(cx, &policy, uid).await,
-                Step::ConfirmPool(pool) => {
-                    exists::<PoolRow>(cx, &by, &POOLS, &pool)
-                        .await
-                        .map(|exists| {
-                            if !exists {
-                                learned.missing_pool = Some(pool);
-                            }
-                        })
-                }
+                Step::ConfirmPool(pool) => self.confirm_pool(&by, pool, &mut learned).await,
                 Step::ConfirmTemplate(template) => {
-                    exists::<TemplateRow>(cx, &by, &TEMPLATES, &template)
-                        .await
-                        .map(|exists| {
-                            if !exists {
-                                learned.missing_template = Some(template);
-                            } else if let Some(Candidate::None { .. }) = learned.candidate {
-                                // Members could not be judged without it; now they can.
-                                learned.candidate = None;
-                            }
-                        })
+                    self.confirm_template(&by, template, &mut learned).await
                 }
                 Step::ConfirmClaim => match act::confirm_claim(cx, &by, &claim).await {
                     Ok(Some(_)) => {
@@ -172,8 +162,16 @@ impl Claims {
                     learned.candidate = Some(self.choose(&observed, &pools));
                     Ok(())
                 }
-                Step::Bind { member, patch } => {
-                    self.bind(&by, &claim, &member, &patch, &mut learned).await
+                Step::Allocate { pool, allocation } => {
+                    self.allocate(&claim, &pool, allocation, &mut learned).await
+                }
+                Step::ConfirmSandbox(sandbox, uid) => {
+                    allocation::act::read_member(cx, &sandbox, uid).await
+                }
+                Step::ConfirmBound(sandbox) => {
+                    let read = act::confirm_bound(cx, &by, &claim, &sandbox).await;
+                    learned.asked_for = Some(sandbox);
+                    read
                 }
                 Step::Create(sandbox) => {
                     act::create(cx, &by, &claim, &sandbox).await.map(|attempt| {
@@ -190,6 +188,28 @@ impl Claims {
         }
         tracing::error!(claim = %key, "a pass did not settle");
         Next::Retry
+    }
+
+    async fn confirm_pool(&self, by: &Work, pool: Key, learned: &mut Learned) -> Result<(), Fault> {
+        if !exists::<PoolRow>(&self.cx, by, &POOLS, &pool).await? {
+            learned.missing_pool = Some(pool);
+        }
+        Ok(())
+    }
+
+    async fn confirm_template(
+        &self,
+        by: &Work,
+        template: Key,
+        learned: &mut Learned,
+    ) -> Result<(), Fault> {
+        if !exists::<TemplateRow>(&self.cx, by, &TEMPLATES, &template).await? {
+            learned.missing_template = Some(template);
+        } else if let Some(Candidate::None { .. }) = learned.candidate {
+            // Members could not be judged without it; now they can.
+            learned.candidate = None;
+        }
+        Ok(())
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -228,30 +248,35 @@ impl Claims {
         Candidate::None { soon }
     }
 
-    async fn bind(
+    /// Has a member given to the claim.
+    async fn allocate(
         &self,
-        by: &Work,
         claim: &ClaimRow,
-        member: &Key,
-        patch: &serde_json::Value,
+        pool: &PoolRef,
+        allocation: Allocation,
         learned: &mut Learned,
     ) -> Result<(), Fault> {
+        let cx = &*self.cx;
+        let request = Request::Allocate(allocation);
         let began = Instant::now();
-        let attempt = act::bind(&self.cx, by, claim, member, patch).await;
-        let steps = &self.cx.metrics.steps;
-        steps.took(metrics::Step::Bind, began.elapsed());
-        match attempt? {
-            Attempt::Won => {
+        let answers = allocation::act::commit(cx, &pool.key, &pool.id(), vec![request]).await;
+        cx.metrics.steps.took(metrics::Step::Bind, began.elapsed());
+        match answers.into_iter().next() {
+            Some(Answer::Granted) => {
                 learned.launched = Some(labels::LAUNCH_TYPE_WARM);
+                Ok(())
             }
-            Attempt::Lost => {
-                self.cx.metrics.bind_conflicts.inc();
-                self.cx.store.release(claim.head.uid);
+            // A fault may leave a write in flight, and then the reservation stands, so that the next pass
+            // asks for this very member again.
+            Some(Answer::Failed(fault)) => Err(fault),
+            Some(Answer::Refused) | None => {
+                cx.metrics.bind_conflicts.inc();
+                cx.store.release(claim.head.uid);
                 learned.candidate = None;
                 learned.conflicts += 1;
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Publishes what there is to say, reports it, and says when to look again.
@@ -287,6 +312,12 @@ impl Claims {
         drop(lane);
         if let Some(sandbox) = sandbox {
             self.count_launch(claim, sandbox, learned);
+        }
+        if let (Verdict::Bound(_), Ok(Some(Published::Written) | None), Some(sandbox)) =
+            (&verdict, &published, sandbox)
+            && !sandbox.head.is_controlled_by(claim.head.uid)
+        {
+            cx.store.hand_over(&claim.head.key);
         }
         match published {
             Err(fault) => return next_after(&fault),

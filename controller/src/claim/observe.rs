@@ -15,12 +15,18 @@ use crate::store::{PoolId, State};
 /// What is known of a claim and what it refers to; `None` when there is no such claim.
 pub(super) fn observe(state: &State, key: &Key, learned: &Learned) -> Option<Observed> {
     let claim = state.claim(key)?;
-    // A reference from another namespace is whatever its writer likes, and binds nothing.
-    let bound: Vec<Arc<SandboxRow>> = state
-        .sandboxes_of(claim.head.uid)
-        .filter(|row| row.head.key.namespace == key.namespace)
-        .cloned()
-        .collect();
+    let bound: Vec<Arc<SandboxRow>> = state.sandboxes_for(&claim.head).cloned().collect();
+    let unseen = state.allocations().of_claim(claim.head.uid);
+    let unseen = unseen.filter(|hold| state.held(hold).is_none());
+    let unseen = unseen.map(|hold| (hold.sandbox.clone(), hold.uid)).next();
+    let unconfirmed = claim
+        .bound
+        .name
+        .as_ref()
+        .map(|name| key.sibling(name.clone()));
+    let unconfirmed = unconfirmed
+        .filter(|_| bound.is_empty())
+        .filter(|named| learned.asked_for.as_ref() != Some(named));
     let namesake = state
         .sandbox(key)
         .filter(|row| !row.head.is_controlled_by(claim.head.uid));
@@ -63,6 +69,8 @@ pub(super) fn observe(state: &State, key: &Key, learned: &Learned) -> Option<Obs
     Some(Observed {
         claim,
         bound,
+        unseen,
+        unconfirmed,
         namesake,
         legacy_policy,
         pool,

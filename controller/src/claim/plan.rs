@@ -1,7 +1,7 @@
 //! What to do for a claim, as a plain function of what was observed. A pass is a short sequence of
 //! steps: each is taken, the world is observed again, and the next is planned, until the plan is to
-//! settle. The binding of a claim is the set of sandboxes it controls, by UID; no name that a tenant
-//! can write is ever trusted.
+//! settle. The binding of a claim is the set of sandboxes that it controls or that the record of their
+//! pool gives it, by UID; no name that a tenant can write is ever trusted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,9 @@ use super::desired;
 use super::rules::{Rejection, metadata};
 use crate::error::Fault;
 use crate::ident::{Key, Text, Uid};
-use crate::objects::{ClaimRow, Expiry, PolicyRow, PoolRow, SandboxRow, Source, TemplateRow};
+use crate::objects::{
+    Allocation, ClaimRow, Expiry, Head, Named, PolicyRow, PoolRow, SandboxRow, Source, TemplateRow,
+};
 use crate::store::PoolId;
 
 /// How long a young claim waits for a member whose pod has no address yet, rather than starting a pod
@@ -33,8 +35,13 @@ const NAME_RETRY: Duration = Duration::from_secs(1);
 pub struct Observed {
     /// The claim.
     pub claim: Arc<ClaimRow>,
-    /// The sandboxes it controls.
+    /// The sandboxes it controls, and those that the record of their pool gives it.
     pub bound: Vec<Arc<SandboxRow>>,
+    /// A sandbox that a record gives it and that is not known here.
+    pub unseen: Option<(Key, Uid)>,
+    /// The sandbox that its status names, when it is not known to be the claim's and the API server was
+    /// not asked.
+    pub unconfirmed: Option<Key>,
     /// A sandbox of the claim's name that it does not control.
     pub namesake: Option<Arc<SandboxRow>>,
     /// A network policy that an older controller made for this claim.
@@ -130,12 +137,16 @@ pub enum Step {
     ConfirmClaim,
     /// Choose a member of one of these pools.
     Choose(Vec<PoolRef>),
-    /// Bind the chosen member.
-    Bind {
-        /// The member.
-        member: Key,
-        /// The patch that commits it.
-        patch: Box<Value>,
+    /// Ask the API server for a sandbox that a record gives the claim.
+    ConfirmSandbox(Key, Uid),
+    /// Ask the API server for the sandbox that the claim's status names.
+    ConfirmBound(Key),
+    /// Have the chosen member given to the claim.
+    Allocate {
+        /// The pool that it is a member of.
+        pool: PoolRef,
+        /// Which member, and to whom.
+        allocation: Allocation,
     },
     /// Create a sandbox.
     Create(Box<Value>),
@@ -241,6 +252,12 @@ pub fn plan(observed: &Observed, now: Timestamp, rules: Rules<'_>) -> Step {
     if let Some(sandbox) = primary(claim, &observed.bound) {
         return keep(observed, sandbox);
     }
+    if let Some((sandbox, uid)) = &observed.unseen {
+        return Step::ConfirmSandbox(sandbox.clone(), *uid);
+    }
+    if let Some(sandbox) = &observed.unconfirmed {
+        return Step::ConfirmBound(sandbox.clone());
+    }
     acquire(observed, now, rules)
 }
 
@@ -298,6 +315,13 @@ fn keep(observed: &Observed, sandbox: &Arc<SandboxRow>) -> Step {
         return Step::DeleteSandbox(surplus.head.key.clone(), surplus.head.uid);
     }
     let template = observed.template.row().map(|row| &**row);
+    if !sandbox.head.is_controlled_by(claim.head.uid) {
+        // The status comes first; the handing over brings everything else in line.
+        return match desired::binding(claim, sandbox, template) {
+            Ok(_) => settle,
+            Err(rejection) => Step::Settle(Verdict::Rejected(rejection)),
+        };
+    }
     match desired::metadata_update(claim, sandbox, template) {
         Ok(Some(patch)) => {
             Step::Update(sandbox.head.key.clone(), sandbox.head.uid, Box::new(patch))
@@ -326,7 +350,7 @@ fn acquire(observed: &Observed, now: Timestamp, rules: Rules<'_>) -> Step {
             Candidate::Chosen(_) if observed.conflicts >= rules.most_conflicts => {
                 return Step::Settle(Verdict::Contended);
             }
-            Candidate::Chosen(member) => return bind(observed, member),
+            Candidate::Chosen(member) => return allocate(observed, member),
             Candidate::None { soon: true } => {
                 let age = now.duration_since(claim.head.created);
                 if age < WARM_GRACE {
@@ -351,12 +375,27 @@ fn acquire(observed: &Observed, now: Timestamp, rules: Rules<'_>) -> Step {
     }
 }
 
-fn bind(observed: &Observed, member: &Arc<SandboxRow>) -> Step {
+fn allocate(observed: &Observed, member: &Arc<SandboxRow>) -> Step {
     let template = observed.template.row().map(|row| &**row);
-    match desired::binding(&observed.claim, member, template) {
-        Ok(patch) => Step::Bind {
-            member: member.head.key.clone(),
-            patch: Box::new(patch),
+    // Whether it can be the claim's is found out before it is given away.
+    let claim = &*observed.claim;
+    let Some(pool) = &member.head.owner else {
+        return Step::Settle(Verdict::Contended);
+    };
+    let named = |head: &Head| Named {
+        name: head.key.name.clone(),
+        uid: head.uid,
+    };
+    match desired::binding(claim, member, template) {
+        Ok(_) => Step::Allocate {
+            pool: PoolRef {
+                key: member.head.key.sibling(pool.name.clone()),
+                uid: pool.uid,
+            },
+            allocation: Allocation {
+                claim: named(&claim.head),
+                sandbox: named(&member.head),
+            },
         },
         Err(rejection) => Step::Settle(Verdict::Rejected(rejection)),
     }

@@ -4,6 +4,7 @@
 //! whatever must survive unchanged (pod templates) is kept as JSON text, so members newer than this
 //! program are not lost.
 
+mod allocation;
 mod claim;
 mod condition;
 mod dependent;
@@ -15,6 +16,7 @@ mod sandbox;
 mod template;
 mod warm_pool;
 
+pub use allocation::{Allocation, AllocationRecord, Named};
 pub use claim::{Bound, ClaimAnnotations, ClaimRow, ClaimWire, EnvEntry, Expiry, Source};
 pub use condition::{Condition, Conditions, Truth};
 pub use dependent::{ServiceRow, ServiceWire, VolumeClaimRow, VolumeClaimWire};

@@ -1,10 +1,13 @@
 //! `SandboxWarmPool` as kept.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
+use super::allocation::RecordWire;
 use super::claim::NameWire;
 use super::condition::ConditionWire;
-use super::{Conditions, DecodeError, Head, Metadata, Row};
+use super::{AllocationRecord, Conditions, DecodeError, Head, Metadata, Row};
 use crate::ident::Text;
 use crate::intern::Interner;
 
@@ -43,8 +46,10 @@ pub struct PoolRow {
     pub template: Text,
     /// `spec.updateStrategy.type`.
     pub strategy: UpdateStrategy,
-    /// `status`.
+    /// `status`, as far as it is told to people.
     pub status: PoolStatus,
+    /// What `status` says of members that are given to claims or about to be deleted.
+    pub record: Arc<AllocationRecord>,
 }
 
 /// The members of a `SandboxWarmPool` that are read.
@@ -80,6 +85,8 @@ struct StatusWire {
     selector: Option<String>,
     observed_generation: i64,
     conditions: Vec<ConditionWire>,
+    #[serde(flatten)]
+    record: RecordWire,
 }
 
 impl Row for PoolRow {
@@ -92,8 +99,10 @@ impl Row for PoolRow {
             spec,
             status,
         } = wire;
+        let head = Head::read(Self::KIND, &metadata, interner)?;
+        let record = status.record.read(&head.key, interner)?;
         Ok(Self {
-            head: Head::read(Self::KIND, &metadata, interner)?,
+            head,
             replicas: spec.replicas.unwrap_or(1).max(0),
             template: interner.text(&spec.sandbox_template_ref.name),
             strategy: if spec.update_strategy.kind.as_deref() == Some("Recreate") {
@@ -108,6 +117,7 @@ impl Row for PoolRow {
                 observed_generation: status.observed_generation,
                 conditions: ConditionWire::read(status.conditions, interner),
             },
+            record: Arc::new(record),
         })
     }
 
@@ -122,6 +132,7 @@ impl Row for PoolRow {
             template,
             strategy,
             status: _,
+            record: _,
         } = self;
         head.is_unchanged_since(&before.head)
             && *replicas == before.replicas

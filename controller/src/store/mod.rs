@@ -3,6 +3,7 @@
 //! it; reconcilers read it. One lock, held for microseconds and never across an await. It does no
 //! I/O.
 
+mod allocations;
 mod availability;
 mod census;
 mod roll;
@@ -20,11 +21,12 @@ use crate::expiry::{Deadlines, Target};
 use crate::ident::{Key, Revision, Text, Uid};
 use crate::intern::Interner;
 use crate::objects::{
-    ClaimRow, DecodeError, Make, NodeHealth, NodeRow, PodRow, PolicyRow, PoolRow, SandboxRow,
+    ClaimRow, DecodeError, Head, Make, NodeHealth, NodeRow, PodRow, PolicyRow, PoolRow, SandboxRow,
     ServiceRow, TemplateRow, VolumeClaimRow,
 };
 use crate::queue::{Priority, Queue};
 
+pub use allocations::{Allocations, End, Hold, Purpose, Revised};
 pub use availability::{Availability, Class, Pick};
 pub use census::{Census, Sort};
 pub use roll::{Around, Group, Line, Member, PoolId, Roll, Rolls, Standing};
@@ -41,6 +43,8 @@ pub enum Work {
     Claim(Key),
     /// Reconcile a claim when no other one waits: it has its sandbox, and there may be thousands of it.
     ServedClaim(Key),
+    /// Make a claim the owner of the sandbox that it was given.
+    Handover(Key),
     /// Reconcile a template.
     Template(Key),
     /// Reconcile a pool.
@@ -54,6 +58,8 @@ pub struct Queues {
     pub sandboxes: Queue,
     /// Claims.
     pub claims: Queue,
+    /// Claims whose sandboxes do not say yet whose they are.
+    pub handovers: Queue,
     /// Templates.
     pub templates: Queue,
     /// Pools.
@@ -67,6 +73,7 @@ impl Queues {
             Work::Sandbox(key, priority) => self.sandboxes.add(key, priority),
             Work::Claim(key) => self.claims.add(key, Priority::High),
             Work::ServedClaim(key) => self.claims.add(key, Priority::Low),
+            Work::Handover(key) => self.handovers.add(key, Priority::High),
             Work::Template(key) => self.templates.add(key, Priority::High),
             Work::Pool(key) => self.pools.add(key, Priority::High),
         }
@@ -110,6 +117,7 @@ pub struct State {
     fallen_policies: BTreeMap<Key, Arc<PolicyRow>>,
     /// Policies that older controllers made for claims, by their own names. Nobody watches them.
     legacy_policies: BTreeMap<Key, Arc<PolicyRow>>,
+    allocations: Allocations,
     availability: Availability,
     census: Census,
     rolls: Rolls,
@@ -240,6 +248,23 @@ impl Store {
     /// Ends a claim's reservation.
     pub fn release(&self, claim: Uid) {
         self.shared.state.write().availability.release(claim);
+    }
+
+    /// What has left the pool's record up to `settled` left it by a write of this process.
+    pub fn verify_record(&self, pool: &PoolId, settled: Revision) {
+        let mut state = self.shared.state.write();
+        state.allocations.verify(pool, settled);
+    }
+
+    /// Takes the news, from an uncached read, that a member a record names is gone.
+    pub fn note_gone(&self, sandbox: Uid) {
+        let mut state = self.shared.state.write();
+        state.allocations.observe_gone(sandbox);
+    }
+
+    /// Queues the handing over of a claim's sandbox.
+    pub fn hand_over(&self, claim: &Key) {
+        self.shared.queues.add(Work::Handover(claim.clone()));
     }
 
     /// Registers a claim as waiting for a member of `pool`; it is queued when one turns up for it.
@@ -445,6 +470,41 @@ impl State {
             .map_or((NodeHealth::Fine, None), |row| {
                 (row.health_for(pod_spec), row.since)
             })
+    }
+
+    /// The claims' sandboxes that do not say so themselves yet, and the members about to be deleted.
+    pub fn allocations(&self) -> &Allocations {
+        &self.allocations
+    }
+
+    /// The sandboxes that belong to a claim: those it owns, and those that a pool's record gives it. A
+    /// reference from another namespace is whatever its writer likes, and means nothing.
+    pub fn sandboxes_for<'a>(
+        &'a self,
+        claim: &'a Head,
+    ) -> impl Iterator<Item = &'a Arc<SandboxRow>> {
+        let owned = self.sandboxes_of(claim.uid);
+        let given = self
+            .allocations
+            .of_claim(claim.uid)
+            .filter_map(|hold| self.held(hold));
+        let namespace = &claim.key.namespace;
+        owned
+            .chain(given)
+            .filter(move |row| row.head.key.namespace == *namespace)
+    }
+
+    /// The sandbox of a hold, if it is known.
+    pub fn held(&self, hold: &Hold) -> Option<&Arc<SandboxRow>> {
+        let row = self.sandboxes.get(&hold.sandbox)?;
+        (row.head.uid == hold.uid).then_some(row)
+    }
+
+    /// Whether a pool's record can be written on what is known of the sandboxes: everything that has
+    /// left it has been seen.
+    pub fn is_record_verified(&self, pool: &PoolId, settled: Revision) -> bool {
+        let seen = self.sandboxes.progress();
+        self.allocations.is_verified(pool, settled, seen)
     }
 
     /// The members of a pool; `None` when it has none.

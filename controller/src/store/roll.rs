@@ -43,6 +43,8 @@ impl PoolId {
 pub enum Standing {
     /// Its deletion has begun.
     Terminating,
+    /// Its deletion is decided, and the pool's record says so.
+    Retiring,
     /// Somebody changed its life after the pool made it: it would not outlive its claim, or would not
     /// run at all.
     Drifted,
@@ -77,6 +79,9 @@ impl Standing {
         let pod = around.pod;
         if row.head.is_deleting() {
             return Self::Terminating;
+        }
+        if around.retiring {
+            return Self::Retiring;
         }
         if has_drifted(row) {
             return Self::Drifted;
@@ -143,6 +148,8 @@ pub struct Around<'a> {
     pub health: NodeHealth,
     /// Since when it is as Ready as it is.
     pub node_since: Option<Timestamp>,
+    /// Whether the pool's record says that it is about to be deleted.
+    pub retiring: bool,
 }
 
 /// A member.
@@ -159,6 +166,13 @@ pub struct Member {
     created: Timestamp,
     ready: bool,
     node: Option<Text>,
+}
+
+impl Member {
+    /// Whether it counts towards the pool's Ready replicas.
+    pub fn counts_as_ready(&self) -> bool {
+        self.ready && !matches!(self.standing, Standing::Terminating | Standing::Retiring)
+    }
 }
 
 /// Members in some order of time.
@@ -184,6 +198,7 @@ pub struct Roll {
     unschedulable: Line,
     starting: Line,
     podless: Line,
+    retiring: Line,
     terminating: usize,
     ready: usize,
 }
@@ -201,7 +216,7 @@ impl Roll {
 
     /// How many members stay.
     pub fn staying(&self) -> usize {
-        self.members.len() - self.terminating
+        self.members.len() - self.terminating - self.retiring.len()
     }
 
     /// How many of those say that they are Ready.
@@ -215,7 +230,7 @@ impl Roll {
     }
 
     /// Those that can serve or are on their way there, by make and age; none that drifted, is
-    /// terminating or is stranded.
+    /// terminating, is about to be or is stranded.
     pub fn groups(&self) -> impl Iterator<Item = (&Arc<Make>, &Group)> {
         self.groups.iter()
     }
@@ -250,6 +265,11 @@ impl Roll {
         &self.podless
     }
 
+    /// Those that are about to be deleted, by age.
+    pub fn retiring(&self) -> &Line {
+        &self.retiring
+    }
+
     fn insert(&mut self, uid: Uid, member: Member) {
         self.file(uid, &member, true);
         self.members.insert(uid, member);
@@ -278,12 +298,16 @@ impl Roll {
                 number.saturating_sub(1)
             };
         };
-        if member.ready && member.standing != Standing::Terminating {
+        if member.counts_as_ready() {
             count(&mut self.ready);
         }
         let lives = match member.standing {
             Standing::Terminating => {
                 count(&mut self.terminating);
+                false
+            }
+            Standing::Retiring => {
+                put(&mut self.retiring, born);
                 false
             }
             Standing::Drifted => {

@@ -7,13 +7,15 @@ use tokio::time::Instant;
 
 use super::desired;
 use super::plan::Doomed;
+use crate::allocation::record::Request;
+use crate::allocation::{self, Answer};
 use crate::api::{ApiError, Delete, Deleted, Fields, POOLS, Part, SANDBOXES};
 use crate::context::Context;
 use crate::error::Fault;
-use crate::ident::Key;
+use crate::ident::{Key, Uid};
 use crate::metrics::Step;
-use crate::objects::{PoolRow, Row, SandboxRow, TemplateRow};
-use crate::store::Work;
+use crate::objects::{Named, PoolRow, Row, SandboxRow, TemplateRow};
+use crate::store::{PoolId, Work};
 
 /// How a number of creations or deletions went.
 #[derive(Debug, Default)]
@@ -98,12 +100,14 @@ async fn create_member(
     }
 }
 
-/// Deletes members, a batch at a time as [`create_members`] creates them. A member that is gone, or
-/// has changed since it was chosen, is no failure: it is somebody's now, or will be judged again.
-pub async fn delete_members(cx: &Context, by: &Work, doomed: &[Doomed]) -> Tally {
+/// Deletes members, a batch at a time as [`create_members`] creates them, after the pool's record says
+/// that they are given to nobody. A member that is gone, was given away, or has changed since it was
+/// chosen is no failure: it will be judged again.
+pub async fn delete_members(cx: &Context, by: &Work, pool: &PoolRow, doomed: &[Doomed]) -> Tally {
     let mut tally = Tally::default();
     let mut batch = 1;
-    let mut rest = doomed;
+    let doomed = retire(cx, pool, doomed, &mut tally).await;
+    let mut rest = &*doomed;
     while !rest.is_empty() && tally.faults.is_empty() {
         let (now, later) = rest.split_at(batch.min(rest.len()));
         let mut running: FuturesUnordered<_> = now
@@ -119,8 +123,67 @@ pub async fn delete_members(cx: &Context, by: &Work, doomed: &[Doomed]) -> Tally
         rest = later;
         batch *= 2;
     }
-    tally.untried = rest.len();
+    tally.untried += rest.len();
     tally
+}
+
+/// Has the pool's record say that members are given to nobody any more, and returns those of which it
+/// does.
+async fn retire(cx: &Context, pool: &PoolRow, doomed: &[Doomed], tally: &mut Tally) -> Vec<Doomed> {
+    let requests: Vec<Request> = doomed
+        .iter()
+        .map(|member| {
+            Request::Retire(Named {
+                name: member.key.name.clone(),
+                uid: member.uid,
+            })
+        })
+        .collect();
+    let id = PoolId::new(&pool.head.key, pool.head.uid);
+    let lane = cx.lanes.background().await;
+    let answers = allocation::act::commit(cx, &pool.head.key, &id, requests).await;
+    drop(lane);
+    let mut retired = Vec::new();
+    for (member, answer) in doomed.iter().zip(answers) {
+        match answer {
+            Answer::Granted => retired.push(member.clone()),
+            Answer::Refused => {}
+            Answer::Failed(fault) => {
+                tally.untried += 1;
+                if tally.faults.is_empty() {
+                    tally.faults.push(fault);
+                }
+            }
+        }
+    }
+    retired
+}
+
+/// Deletes a member that was given to a claim which is gone. Nobody else can have it, and the claim may
+/// have used it.
+pub async fn delete_forsaken(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Result<(), Fault> {
+    let _lane = cx.lanes.background().await;
+    match cx
+        .api
+        .delete::<<SandboxRow as Row>::Wire>(&SANDBOXES, key, Delete::of(uid))
+        .await
+    {
+        Ok(Deleted::Gone) => {
+            cx.store.assume_deleted::<SandboxRow>(key, uid, Some(by));
+            cx.store.note_gone(uid);
+            Ok(())
+        }
+        Ok(Deleted::Pending(wire)) => {
+            assume(cx, by, *wire);
+            Ok(())
+        }
+        // Another one has its name by now.
+        Err(ApiError::Conflict(_)) => allocation::act::read_member(cx, key, uid).await,
+        Err(error) => Err(Fault::of(
+            &format!("deleting Sandbox {:?}", &*key.name),
+            &error,
+        )),
+    }
 }
 
 async fn delete_member(cx: &Context, by: &Work, doomed: &Doomed) -> Result<(), Fault> {
@@ -146,33 +209,14 @@ async fn delete_member(cx: &Context, by: &Work, doomed: &Doomed) -> Result<(), F
         }
         // Judged anew as it is now; without this the watch would have to come first, and until it did
         // every pass would try the same again.
-        Err(ApiError::Conflict(_)) => look_again(cx, by, doomed).await,
+        Err(ApiError::Conflict(_)) => {
+            allocation::act::read_member(cx, &doomed.key, doomed.uid).await
+        }
         Err(error) => Err(Fault::of(
             &format!("deleting Sandbox {:?}", &*doomed.key.name),
             &error,
         )),
     }
-}
-
-/// Tells the store what became of a member that is not as it was seen.
-async fn look_again(cx: &Context, by: &Work, doomed: &Doomed) -> Result<(), Fault> {
-    match cx
-        .api
-        .get::<<SandboxRow as Row>::Wire>(&SANDBOXES, &doomed.key)
-        .await
-    {
-        Ok(Some(wire)) => assume(cx, by, wire),
-        Ok(None) => cx
-            .store
-            .assume_deleted::<SandboxRow>(&doomed.key, doomed.uid, Some(by)),
-        Err(error) => {
-            return Err(Fault::of(
-                &format!("reading Sandbox {:?}", &*doomed.key.name),
-                &error,
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// How a status write ended.

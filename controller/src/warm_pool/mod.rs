@@ -20,16 +20,17 @@ use tokio::time::Instant;
 use self::act::Published;
 use self::plan::Observed;
 use self::refill::Refill;
-use crate::api::TEMPLATES;
+use crate::allocation::{self, record};
+use crate::api::{CLAIMS, TEMPLATES};
 use crate::confirm;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
-use crate::ident::{Key, Uid};
-use crate::objects::{Make, PoolRow, PoolStatus, TemplateRow};
+use crate::ident::{Key, Revision, Uid};
+use crate::objects::{ClaimRow, Make, PoolRow, PoolStatus, TemplateRow};
 use crate::queue::Next;
 use crate::sandbox::plan::Policy;
-use crate::store::{PoolId, Roll, Work};
+use crate::store::{Hold, PoolId, Purpose, Roll, State, Work};
 use crate::template::policy_of;
 
 pub use staleness::{Fit, Staleness};
@@ -38,6 +39,9 @@ pub use staleness::{Fit, Staleness};
 const PASS_INTERVAL: Duration = Duration::from_millis(50);
 /// How soon to look again while claims have right of way.
 const YIELD: Duration = Duration::from_millis(20);
+
+/// How long entries that have served may stay in the record while there is nothing else to write.
+const TIDY_AFTER: Duration = Duration::from_secs(10);
 
 /// Reconciles pools.
 #[derive(Debug)]
@@ -59,6 +63,17 @@ struct Memory {
     status_waits: Option<Instant>,
     /// When the status was written last.
     status_written: Option<Instant>,
+    /// Since when the record has had entries.
+    untidy: Option<Instant>,
+}
+
+/// A status to publish.
+struct Draft {
+    pool: Arc<PoolRow>,
+    status: PoolStatus,
+    patch: Value,
+    /// What the record will say of the sandboxes that leave it, if that is all there is to be seen.
+    tidied: Option<(PoolId, Revision)>,
 }
 
 impl Memory {
@@ -70,6 +85,7 @@ impl Memory {
             yields: None,
             status_waits: None,
             status_written: None,
+            untidy: None,
         }
     }
 }
@@ -88,7 +104,9 @@ impl Pools {
     pub async fn reconcile(&self, key: &Key) -> Next {
         let cx = &*self.cx;
         let Some(pool) = cx.store.read(|state| state.pool(key)) else {
-            self.memory.lock().remove(key);
+            if let Some(memory) = self.memory.lock().remove(key) {
+                cx.desks.forget(&PoolId::new(key, memory.uid));
+            }
             return Next::Done;
         };
         if pool.head.is_deleting() {
@@ -111,6 +129,9 @@ impl Pools {
         {
             faults.push(fault);
         }
+        if let Err(fault) = self.resolve_holds(&by, &pool).await {
+            faults.push(fault);
+        }
         let now = cx.clock.now();
         let Some(plan) = self.look(key, |observed| plan::plan(observed, settings, now)) else {
             return Next::Done;
@@ -119,7 +140,7 @@ impl Pools {
         let mut wait = Soonest(plan.recheck);
 
         if !plan.delete.is_empty() {
-            let tally = act::delete_members(cx, &by, &plan.delete).await;
+            let tally = act::delete_members(cx, &by, &pool, &plan.delete).await;
             faults.extend(tally.faults);
             // Our own deletions do not queue us; the places they free are filled by the next pass.
             wait.or(Some(PASS_INTERVAL));
@@ -152,6 +173,46 @@ impl Pools {
             };
         }
         wait.0.map_or(Next::Done, Next::After)
+    }
+
+    /// Finds out what became of members that the record names and nobody asks for: those that are not
+    /// known here, and those of claims that are gone.
+    async fn resolve_holds(&self, by: &Work, pool: &PoolRow) -> Result<(), Fault> {
+        let cx = &*self.cx;
+        let id = PoolId::new(&pool.head.key, pool.head.uid);
+        let holds: Vec<Hold> = cx.store.read(|state| {
+            let waits = |hold: &&Hold| match &hold.purpose {
+                _ if state.held(hold).is_none() => true,
+                Purpose::Claim(claim, uid) => {
+                    let goes = state.held(hold).is_some_and(|row| row.head.is_deleting());
+                    !goes && state.claim(claim).is_none_or(|row| row.head.uid != *uid)
+                }
+                Purpose::Retirement => false,
+            };
+            let holds = state.allocations().of_pool(&id);
+            holds.filter(waits).cloned().collect()
+        });
+        for hold in holds {
+            if cx.store.read(|state| state.held(&hold).is_none()) {
+                allocation::act::read_member(cx, &hold.sandbox, hold.uid).await?;
+            }
+            let Purpose::Claim(claim, uid) = &hold.purpose else {
+                continue;
+            };
+            let is_open = |state: &State| state.allocations().hold_on(hold.uid).is_some();
+            if !cx.store.read(is_open) {
+                continue;
+            }
+            // Claims are watched apart: one that is not known yet may have its sandbox already.
+            confirm::exists::<ClaimRow>(cx, by, &CLAIMS, claim).await?;
+            let lives = cx
+                .store
+                .read(|state| state.claim(claim).is_some_and(|row| row.head.uid == *uid));
+            if !lives {
+                act::delete_forsaken(cx, by, &hold.sandbox, hold.uid).await?;
+            }
+        }
+        Ok(())
     }
 
     /// How long to wait before the next pass: passes are spaced, and let claims go first.
@@ -219,15 +280,35 @@ impl Pools {
         })
     }
 
-    /// The status as it should be now, with the pool it is of, unless it is that already.
-    fn draft(&self, key: &Key, faults: &[Fault]) -> Option<(Arc<PoolRow>, PoolStatus, Value)> {
-        let pool = self.cx.store.read(|state| state.pool(key))?;
+    /// The status as it should be now, unless it is that already. What has served leaves the record with
+    /// whatever else there is to write, and by a write of its own only when that is `overdue`.
+    fn draft(&self, key: &Key, faults: &[Fault], overdue: bool) -> Option<Draft> {
+        let store = &self.cx.store;
+        let pool = store.read(|state| state.pool(key))?;
         let now = self.cx.clock.now();
-        let new = self.look(key, |observed| {
+        let status = self.look(key, |observed| {
             status::status(observed, faults, &self.cx.config.pools, now)
         })?;
-        let patch = status::patch(&pool, &new)?;
-        Some((pool, new, patch))
+        let id = PoolId::new(key, pool.head.uid);
+        let (record, verified) = store.read(|state| {
+            (
+                record::tidy(&pool.record, |uid| state.allocations().end_of(uid)),
+                state.is_record_verified(&id, pool.record.settled),
+            )
+        });
+        let patch = status::patch(&pool, &status);
+        let tidied = (record != *pool.record && (patch.is_some() || overdue)).then_some(record);
+        if patch.is_none() && tidied.is_none() {
+            return None;
+        }
+        Some(Draft {
+            patch: status::with_record(&pool, patch, tidied.as_ref()),
+            tidied: tidied
+                .filter(|_| verified)
+                .map(|record| (id, record.settled)),
+            pool,
+            status,
+        })
     }
 
     /// Publishes the status: at once where somebody waits for it, else when the counts have settled,
@@ -235,13 +316,14 @@ impl Pools {
     async fn settle(&self, pool: &PoolRow, by: &Work, faults: &mut Vec<Fault>, wait: &mut Soonest) {
         let cx = &*self.cx;
         let key = &pool.head.key;
-        let Some((pool, new, _)) = self.draft(key, faults) else {
+        let overdue = self.is_tidying_overdue(pool, wait);
+        let Some(draft) = self.draft(key, faults, overdue) else {
             self.remember(pool, |memory| memory.status_waits = None);
             return;
         };
         let interval = cx.config.pools.status_interval;
-        let urgent = status::is_urgent(&pool, &new);
-        let left = self.remember(&pool, |memory| {
+        let urgent = status::is_urgent(&draft.pool, &draft.status);
+        let left = self.remember(&draft.pool, |memory| {
             let rest = |since: Instant| interval.saturating_sub(since.elapsed());
             let since = *memory.status_waits.get_or_insert_with(Instant::now);
             let settles = if urgent { Duration::ZERO } else { rest(since) };
@@ -253,20 +335,51 @@ impl Pools {
         }
         // Claims go first, and what is published is what is true when its turn has come.
         let _lane = cx.lanes.background().await;
-        let Some((pool, new, patch)) = self.draft(key, faults) else {
-            self.remember(&pool, |memory| memory.status_waits = None);
+        let id = PoolId::new(key, draft.pool.head.uid);
+        let _turn = cx.desks.turn(&id).await;
+        let Some(draft) = self.draft(key, faults, overdue) else {
+            self.remember(pool, |memory| memory.status_waits = None);
             return;
         };
-        self.remember(&pool, |memory| {
+        self.remember(&draft.pool, |memory| {
             memory.status_waits = None;
             memory.status_written = Some(Instant::now());
         });
-        match act::publish(cx, by, key, &patch).await {
-            Ok(Published::Done) => self.announce(&pool, &new),
+        match act::publish(cx, by, key, &draft.patch).await {
+            Ok(Published::Done) => {
+                if let Some((id, settled)) = &draft.tidied {
+                    cx.store.verify_record(id, *settled);
+                }
+                self.announce(&draft.pool, &draft.status);
+            }
             Ok(Published::Stale) => wait.or(Some(PASS_INTERVAL)),
             Ok(Published::Gone) => {}
             Err(fault) => faults.push(fault),
         }
+    }
+
+    /// Whether the record has kept entries for so long that they are worth a write of their own.
+    fn is_tidying_overdue(&self, pool: &PoolRow, wait: &mut Soonest) -> bool {
+        let key = &pool.head.key;
+        let record = self
+            .cx
+            .store
+            .read(|state| state.pool(key).map(|pool| pool.record.clone()));
+        let has_entries =
+            record.is_some_and(|it| !it.allocations.is_empty() || !it.retiring.is_empty());
+        let since = self.remember(pool, |memory| {
+            if !has_entries {
+                memory.untidy = None;
+                return None;
+            }
+            Some(*memory.untidy.get_or_insert_with(Instant::now))
+        });
+        let Some(since) = since else {
+            return false;
+        };
+        let left = TIDY_AFTER.saturating_sub(since.elapsed());
+        wait.or(Some(if left.is_zero() { TIDY_AFTER } else { left }));
+        left.is_zero()
     }
 
     /// Says once that a pool got stuck, and once that it goes on.

@@ -79,6 +79,8 @@ pub enum Why {
     Finished,
     /// Somebody suspended it or gave it a time to die.
     Drifted,
+    /// An earlier pass decided so, or another replica did.
+    Retiring,
 }
 
 /// The size a pool should have.
@@ -106,6 +108,7 @@ pub fn plan(observed: &Observed<'_>, settings: &PoolSettings, now: Timestamp) ->
     let desired = desired(observed.pool, settings);
     let mut recheck = Recheck::default();
     let mut doomed = Doom::default();
+    doomed.add(Why::Retiring, roll.retiring().iter());
     doomed.add(Why::Drifted, roll.drifted().iter());
     let ended = recheck.over(roll.finished(), settings.finished_grace, now);
     doomed.add(Why::Finished, ended.iter());
@@ -148,7 +151,7 @@ pub fn plan(observed: &Observed<'_>, settings: &PoolSettings, now: Timestamp) ->
     }
     let over = roll
         .staying()
-        .saturating_sub(doomed.uids.len() + desired + surge)
+        .saturating_sub(doomed.staying(roll) + desired + surge)
         .min(settings.max_batch);
     doomed.add_excess(roll, over, is_stale);
 
@@ -275,6 +278,11 @@ impl Doom {
                 .map(|(_, group)| if ready { &group.ready } else { &group.unready });
             left = newest(&mut lines, self, left);
         }
+    }
+
+    /// How many of them still count as staying.
+    fn staying(&self, roll: &Roll) -> usize {
+        self.uids.len() - roll.retiring().len()
     }
 
     fn list(self, roll: &Roll, most: usize) -> Vec<Doomed> {

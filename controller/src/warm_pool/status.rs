@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::plan::Observed;
 use crate::config::PoolSettings;
 use crate::error::Fault;
-use crate::objects::{Condition, PoolRow, PoolStatus, Truth};
+use crate::objects::{AllocationRecord, Condition, PoolRow, PoolStatus, Truth};
 use crate::store::Line;
 
 /// Whether the pool gets to its size.
@@ -120,8 +120,8 @@ pub fn is_urgent(pool: &PoolRow, new: &PoolStatus) -> bool {
     old.observed_generation != new.observed_generation || said(old) != said(new)
 }
 
-/// The merge patch that publishes `new`; `None` when there is nothing to say.
-pub fn patch(pool: &PoolRow, new: &PoolStatus) -> Option<Value> {
+/// The members of `status` that publish `new`; `None` when there is nothing to say.
+pub fn patch(pool: &PoolRow, new: &PoolStatus) -> Option<Map<String, Value>> {
     let old = &pool.status;
     let mut status = Map::new();
     // Zero is absent in the API, so it is written as null.
@@ -144,20 +144,29 @@ pub fn patch(pool: &PoolRow, new: &PoolStatus) -> Option<Value> {
     if old.conditions != new.conditions {
         status.insert("conditions".to_owned(), new.conditions.to_value());
     }
-    if status.is_empty() {
-        return None;
-    }
+    (!status.is_empty()).then_some(status)
+}
+
+/// The merge patch that writes members of `status` and a new allocation record. Lists are replaced as a
+/// whole, so that it holds only for the pool as it was seen when it has one: what somebody else has put
+/// there meanwhile must not be lost.
+pub fn with_record(
+    pool: &PoolRow,
+    status: Option<Map<String, Value>>,
+    record: Option<&AllocationRecord>,
+) -> Value {
+    let mut status = status.unwrap_or_default();
     let mut metadata = json!({"uid": pool.head.uid.to_string()});
-    // The list is replaced as a whole: what somebody else has put into it meanwhile must not be lost.
-    if status.contains_key("conditions")
+    if let Some(Value::Object(members)) = record.map(AllocationRecord::to_value) {
+        status.extend(members);
+    }
+    if (record.is_some() || status.contains_key("conditions"))
         && let Some(members) = metadata.as_object_mut()
     {
-        members.insert(
-            "resourceVersion".to_owned(),
-            json!(pool.head.revision.to_string()),
-        );
+        let revision = pool.head.revision.to_string();
+        members.insert("resourceVersion".to_owned(), json!(revision));
     }
-    Some(json!({"metadata": metadata, "status": status}))
+    json!({"metadata": metadata, "status": status})
 }
 
 /// Whether the condition says that the pool is stuck.

@@ -9,7 +9,7 @@ use agent_sandbox_controller::config::LeaderElection;
 
 use serde_json::json;
 
-use crate::faults::{assert_nothing_is_shared, is_binding};
+use crate::faults::{assert_nothing_is_shared, is_told};
 use crate::harness::{Harness, claim, is_ready, ready, template, warm_pool};
 use crate::model::{Link, Mischief};
 
@@ -125,10 +125,10 @@ async fn a_leader_killed_in_a_burst_is_replaced_within_the_lease_time() {
     harness.run(replica("second"));
     harness.settle().await;
     let life = harness.first().life.clone();
-    let mut bindings = 0;
+    let mut told = 0;
     harness.model.disturb(move |call| {
-        bindings += usize::from(is_binding(call));
-        if bindings == 5 {
+        told += usize::from(is_told(call));
+        if told == 5 {
             life.abort();
         }
         None
@@ -154,10 +154,10 @@ async fn what_a_paused_leader_had_sent_does_no_harm_when_it_arrives_late() {
     harness.pool("p", 20).await;
     harness.run(replica("second"));
     harness.settle().await;
-    let (pause, mut bindings) = (link.clone(), 0);
+    let (pause, mut told) = (link.clone(), 0);
     harness.model.disturb(move |call| {
-        bindings += usize::from(is_binding(call));
-        if bindings == 5 {
+        told += usize::from(is_told(call));
+        if told == 5 {
             pause.hold();
         }
         None

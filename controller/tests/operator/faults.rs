@@ -29,7 +29,18 @@ fn conflict() -> Mischief {
     Mischief::Refuse(409, "Conflict", "the object has been modified".to_owned())
 }
 
-pub(crate) fn is_binding(call: &Call) -> bool {
+/// Whether a call commits bindings: it writes a pool's record.
+pub(crate) fn is_commit(call: &Call) -> bool {
+    call.verb == "patch" && call.resource == "sandboxwarmpools" && call.status
+}
+
+/// Whether a call tells a claim of its sandbox.
+pub(crate) fn is_told(call: &Call) -> bool {
+    call.verb == "patch" && call.resource == "sandboxclaims" && call.status
+}
+
+/// Whether a call brings a sandbox in line with its claim.
+pub(crate) fn is_handover(call: &Call) -> bool {
     call.verb == "patch" && call.resource == "sandboxes" && !call.status
 }
 
@@ -73,7 +84,8 @@ pub(crate) fn assert_nothing_is_shared(harness: &Harness) {
 async fn a_lost_race_is_won_on_another_member_in_the_same_pass() {
     let harness = Harness::start();
     harness.pool("p", 10).await;
-    harness.model.disturb(every(2, is_binding, conflict()));
+    harness.model.disturb(every(2, is_commit, conflict()));
+    harness.model.disturb(every(2, is_handover, conflict()));
     let asked = Instant::now();
     harness.claim_many("c", 10);
     harness.until_claims_ready().await;
@@ -98,7 +110,10 @@ async fn a_binding_whose_answer_is_lost_is_not_made_twice() {
     harness.pool("p", 10).await;
     harness
         .model
-        .disturb(every(1, is_binding, Mischief::LoseAnswer));
+        .disturb(every(1, is_commit, Mischief::LoseAnswer));
+    harness
+        .model
+        .disturb(every(1, is_handover, Mischief::LoseAnswer));
     burst(&harness, 5).await;
     assert_nothing_is_shared(&harness);
     assert_eq!(harness.model.list("sandboxes").len(), 15);
@@ -118,7 +133,7 @@ async fn a_binding_that_may_still_land_is_tried_again_although_another_pool_is_b
     harness.settle().await;
     // Nobody waits that long, and nobody can know that it never arrives.
     let lost = Mischief::Delay(Duration::from_secs(20));
-    harness.model.disturb(every(usize::MAX, is_binding, lost));
+    harness.model.disturb(every(usize::MAX, is_commit, lost));
     let mut wanted = claim("c", "p");
     wanted["spec"] = json!({"sandboxTemplateRef": {"name": "t"}});
     harness.model.create("sandboxclaims", wanted);
@@ -146,7 +161,7 @@ async fn a_sandbox_that_is_gone_is_brought_in_line_once() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     harness.model.disturb(move |call| {
-        if is_binding(call) && call.name == gone {
+        if is_handover(call) && call.name == gone {
             count.fetch_add(1, Ordering::SeqCst);
         }
         None
@@ -218,11 +233,9 @@ async fn a_crash_between_binding_and_status_loses_nothing() {
     });
     harness.model.create("sandboxclaims", claim("c", "p"));
     harness
-        .eventually("the member is bound", |model| {
-            model
-                .list("sandboxes")
-                .iter()
-                .any(|it| it["metadata"]["ownerReferences"][0]["kind"] == "SandboxClaim")
+        .eventually("the member is given away", |model| {
+            let pool = model.get("sandboxwarmpools", "p").unwrap();
+            pool["status"]["allocations"][0]["claimName"] == "c"
         })
         .await;
     harness.stop().await;

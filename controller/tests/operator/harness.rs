@@ -117,6 +117,11 @@ impl Harness {
         operator.ended.take().unwrap().await.unwrap().unwrap();
     }
 
+    /// Drops the operator that was started first, which was killed.
+    pub(crate) fn bury_first(&mut self) {
+        self.operators.remove(0);
+    }
+
     /// As [`Self::metric`], in whole units.
     pub(crate) fn count(&self, name: &str, labels: &[&str]) -> u64 {
         format!("{:.0}", self.metric(name, labels)).parse().unwrap()

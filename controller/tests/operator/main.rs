@@ -12,6 +12,7 @@
 )]
 
 mod adoption;
+mod allocation;
 mod claims;
 mod election;
 mod endurance;

@@ -1,7 +1,7 @@
 //! The model of the API server as the operator's tests use it: it serves at once, and lags, loses
 //! answers and refuses calls on request, which the real thing does too, but not on request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +40,8 @@ pub(crate) enum Mischief {
     LoseAnswer,
     /// It takes effect after this long.
     Delay(Duration),
+    /// It takes effect without this member of the status, which the server's schema does not have.
+    Prune(&'static str),
     /// Somebody else merge-patches this resource, by name, just before it takes effect, and the
     /// watches are held, so that the answer is the first to tell.
     Precede(&'static str, String, Value),
@@ -95,6 +97,16 @@ impl Link {
     }
 }
 
+/// How a watch learns that it has to begin anew.
+const TOO_OLD: &str = concat!(
+    r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","#,
+    r#""code":410,"reason":"Expired","message":"too old"}}"#,
+    "\n"
+);
+
+/// The revision of a watch that has ended.
+const OVER: u64 = u64::MAX;
+
 /// What becomes of watch events.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Delivery {
@@ -113,6 +125,8 @@ struct Front {
     rules: Vec<Rule>,
     delivery: Delivery,
     held_kinds: BTreeSet<&'static str>,
+    /// Watches of these resources from before these revisions are refused.
+    expired: BTreeMap<&'static str, u64>,
     /// Watches begun so far.
     watches: usize,
     /// What lists and watches selected, by verb and resource.
@@ -136,6 +150,7 @@ impl Model {
                 rules: Vec::new(),
                 delivery: Delivery::Prompt,
                 held_kinds: BTreeSet::new(),
+                expired: BTreeMap::new(),
                 watches: 0,
                 selected: BTreeSet::new(),
             })),
@@ -183,6 +198,11 @@ impl Model {
         self.state.lock().kubelet = on;
     }
 
+    /// Whether what is owned goes with its owner.
+    pub(crate) fn set_collects(&self, on: bool) {
+        self.state.lock().collects = on;
+    }
+
     /// Whether deleted pods stay until [`Self::remove`].
     pub(crate) fn set_graceful(&self, on: bool) {
         self.state.lock().graceful = on;
@@ -202,10 +222,23 @@ impl Model {
         self.front.lock().held_kinds.insert(resource);
     }
 
+    /// Delivers those of one resource again.
+    pub(crate) fn release_watches_of(&self, resource: &'static str) {
+        self.front.lock().held_kinds.remove(resource);
+        self.notify();
+    }
+
     /// Delivers the watch events of all resources again.
     pub(crate) fn release_watches(&self) {
         self.front.lock().held_kinds.clear();
         self.hold_watches(false);
+    }
+
+    /// Ends the watches of one resource, held or not, so that whoever watches has to list it again.
+    pub(crate) fn expire_watches_of(&self, resource: &'static str) {
+        let revision = self.state.lock().revision();
+        self.front.lock().expired.insert(resource, revision);
+        self.notify();
     }
 
     /// Ends watches as soon as they have begun, as a proxy in between might.
@@ -243,6 +276,11 @@ impl Model {
     /// Adds a rule that may do mischief to calls; earlier rules go first.
     pub(crate) fn disturb(&self, rule: impl FnMut(&Call) -> Option<Mischief> + Send + 'static) {
         self.front.lock().rules.push(Box::new(rule));
+    }
+
+    /// Drops all rules.
+    pub(crate) fn calm(&self) {
+        self.front.lock().rules.clear();
     }
 
     /// The successful writes since the last call of this function, oldest first.
@@ -337,7 +375,7 @@ impl Model {
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.expect("the body is whole").to_bytes();
-        let request = Request::read(&parts, &body);
+        let mut request = Request::read(&parts, &body);
         verbs.lock().push(request.verb);
         if matches!(request.verb, "list" | "watch") {
             let selector = request.selector().map(ToOwned::to_owned);
@@ -372,6 +410,11 @@ impl Model {
         }
         if let Some(Mischief::Delay(time)) = &mischief {
             tokio::time::sleep(*time).await;
+        }
+        if let Some(Mischief::Prune(member)) = &mischief
+            && let Some(Value::Object(status)) = request.body.get_mut("status")
+        {
+            status.remove(*member);
         }
         let answer = self.state.lock().answer(&request);
         self.notify();
@@ -412,8 +455,13 @@ impl Model {
                     loop {
                         let delivers = {
                             let front = model.front.lock();
-                            if front.delivery == Delivery::Cut {
+                            if front.delivery == Delivery::Cut || at == OVER {
                                 return None;
+                            }
+                            let expired = front.expired.get(&*request.resource);
+                            if expired.is_some_and(|revision| at < *revision) {
+                                drop(front);
+                                return Some((TOO_OLD.to_owned(), (model, changed, OVER)));
                             }
                             front.delivery != Delivery::Held
                                 && !front.held_kinds.contains(&*request.resource)

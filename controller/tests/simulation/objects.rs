@@ -41,6 +41,44 @@ pub(crate) fn bound(claim: &Value) -> Option<&str> {
     claim["status"]["sandbox"]["name"].as_str()
 }
 
+/// An entry of a pool's allocation record.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Allocation<'a> {
+    /// The claim's UID.
+    pub(crate) claim: &'a str,
+    /// The sandbox's UID.
+    pub(crate) sandbox: &'a str,
+    /// The sandbox's name.
+    pub(crate) name: &'a str,
+}
+
+/// The entries of a pool's allocation record.
+pub(crate) fn allocations(pool: &Value) -> impl Iterator<Item = Allocation<'_>> {
+    let entries = pool["status"]["allocations"].as_array();
+    entries.into_iter().flatten().map(|it| {
+        let text = |member: &str| it[member].as_str().unwrap_or_default();
+        Allocation {
+            claim: text("claimUID"),
+            sandbox: text("sandboxUID"),
+            name: text("sandboxName"),
+        }
+    })
+}
+
+/// The claim that a pool's record gives a sandbox to.
+pub(crate) fn given_to<'a>(state: &'a State, sandbox: &str) -> Option<&'a str> {
+    let entries = state
+        .list("sandboxwarmpools")
+        .flat_map(|it| allocations(it));
+    let mut claims = entries.filter(|it| it.sandbox == sandbox);
+    claims.next().map(|it| it.claim)
+}
+
+/// The claim that a sandbox belongs to: the one that controls it, else the one it was given to.
+pub(crate) fn claim_of<'a>(state: &'a State, sandbox: &'a Value) -> Option<&'a str> {
+    controller(sandbox, "SandboxClaim").or_else(|| given_to(state, uid(sandbox)))
+}
+
 pub(crate) fn size(pool: &Value) -> i64 {
     pool["spec"]["replicas"].as_i64().unwrap_or(1)
 }

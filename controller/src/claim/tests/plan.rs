@@ -34,6 +34,8 @@ fn unbound(claim: Arc<ClaimRow>) -> Observed {
     Observed {
         claim,
         bound: Vec::new(),
+        unseen: None,
+        unconfirmed: None,
         namesake: None,
         legacy_policy: None,
         pool: Found::Here(pool()),
@@ -90,10 +92,10 @@ fn a_warm_claim_chooses_and_binds_without_asking_anybody() {
     let mut seen = unbound(claim(json!({})));
     assert_eq!(step(&seen), Step::Choose(vec![pool_ref()]));
     seen.candidate = Candidate::Chosen(member());
-    assert!(matches!(step(&seen), Step::Bind { .. }));
+    assert!(matches!(step(&seen), Step::Allocate { .. }));
     // The template is not needed to bind.
     seen.template = Found::Unseen(Key::new("n", "t"));
-    assert!(matches!(step(&seen), Step::Bind { .. }));
+    assert!(matches!(step(&seen), Step::Allocate { .. }));
     seen.conflicts = 3;
     assert_eq!(step(&seen), Step::Settle(Verdict::Contended));
 }
@@ -175,7 +177,7 @@ fn a_namesake_is_waited_for_or_reported() {
     assert_eq!(step(&seen), Step::Settle(Verdict::NamePending));
     // It does not stand in the way of a warm one.
     seen.candidate = Candidate::Chosen(member());
-    assert!(matches!(step(&seen), Step::Bind { .. }));
+    assert!(matches!(step(&seen), Step::Allocate { .. }));
 }
 
 #[test]

@@ -33,6 +33,10 @@ impl Stored for ClaimRow {
         );
         if let Some(gone) = old.filter(|old| new.is_none_or(|new| new.head.uid != old.head.uid)) {
             state.availability.release(gone.head.uid);
+            // What it was given is of no use to anybody any more.
+            let holds = state.allocations.of_claim(gone.head.uid);
+            out.work
+                .extend(holds.map(|hold| Work::Pool(hold.pool.clone())));
         }
         out.deadlines.push((
             Target::Claim(head.key.clone()),

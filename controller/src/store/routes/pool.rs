@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::sandbox::take_stock;
 use super::{Routed, Stored, reindex};
 use crate::ident::Key;
 use crate::objects::PoolRow;
-use crate::store::{PoolId, State, Table, Work};
+use crate::store::{PoolId, Purpose, Revised, State, Table, Work};
 
 impl Stored for PoolRow {
     fn table(state: &mut State) -> &mut Table<Self> {
@@ -29,6 +30,7 @@ impl Stored for PoolRow {
             template(old),
         );
         out.work.push(Work::Pool(key.clone()));
+        revise_record(state, new, old, out);
         let spec_changed = match (new, old) {
             (Some(new), Some(old)) => {
                 new.head.generation != old.head.generation || new.head.uid != old.head.uid
@@ -55,5 +57,54 @@ impl Stored for PoolRow {
             let pool = PoolId::new(&gone.head.key, gone.head.uid);
             state.waiting_claims.remove(&pool);
         }
+    }
+}
+
+/// What a pool's record says of its members.
+fn revise_record(
+    state: &mut State,
+    new: Option<&PoolRow>,
+    old: Option<&PoolRow>,
+    out: &mut Routed,
+) {
+    let same = new.map(|row| row.head.uid) == old.map(|row| row.head.uid);
+    let revisions = match (new, old) {
+        (Some(new), Some(old)) if same => {
+            if new.record == old.record {
+                return;
+            }
+            vec![(new, Some(&*new.record), Some(&*old.record))]
+        }
+        _ => {
+            let gone = old.map(|row| (row, None, Some(&*row.record)));
+            let come = new.map(|row| (row, Some(&*row.record), None));
+            gone.into_iter().chain(come).collect()
+        }
+    };
+    let mut touched = BTreeSet::new();
+    for (pool, new, old) in revisions {
+        let id = PoolId::new(&pool.head.key, pool.head.uid);
+        let State {
+            allocations,
+            sandboxes,
+            ..
+        } = state;
+        let row_of = |key: &Key| sandboxes.get(key).map(|row| &**row);
+        let revised = Revised { old, new };
+        touched.extend(allocations.revise(&pool.head.key, &id, revised, row_of));
+    }
+    for key in touched {
+        let Some(row) = state.sandboxes.get(&key).cloned() else {
+            continue;
+        };
+        let given = state.allocations.hold_on(row.head.uid);
+        if let Some(Purpose::Claim(claim, uid)) = given.map(|hold| &hold.purpose) {
+            // A claim that has a reservation is being served by whoever made the entry.
+            let reserved = state.availability.reserved_for(*uid);
+            if reserved.is_none_or(|pick| pick.uid != row.head.uid) {
+                out.work.push(Work::Claim(claim.clone()));
+            }
+        }
+        take_stock(state, &row, out);
     }
 }

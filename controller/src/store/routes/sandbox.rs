@@ -9,7 +9,7 @@ use crate::ident::Key;
 use crate::objects::{OwnerKind, PodRow, SandboxRow};
 use crate::queue::Priority;
 use crate::store::template_users::carried;
-use crate::store::{Around, PoolId, State, Table, Work};
+use crate::store::{Around, PoolId, Purpose, State, Table, Work};
 
 impl Stored for SandboxRow {
     fn table(state: &mut State) -> &mut Table<Self> {
@@ -51,12 +51,19 @@ impl Stored for SandboxRow {
             release(state, shared(old), old.and_then(Self::template_name), out);
         }
         let mut pool_cares = false;
+        if let Some(claim) = given_to(state, new).or_else(|| given_to(state, old))
+            && claim_cares(new, old)
+        {
+            out.work.push(Work::Claim(claim));
+        }
         if let Some(row) = new {
+            state.allocations.observe(row);
             pool_cares |= take_stock(state, row, out);
             out.work
                 .push(Work::Sandbox(row.head.key.clone(), priority(row)));
         }
         if let Some(gone) = old.filter(|old| new.is_none_or(|new| new.head.uid != old.head.uid)) {
+            state.allocations.observe_gone(gone.head.uid);
             state.availability.remove(gone.head.uid);
             pool_cares |= state.rolls.remove(gone.head.uid);
         }
@@ -89,6 +96,14 @@ impl Stored for SandboxRow {
     }
 }
 
+/// The claim that a pool's record gives a sandbox to.
+fn given_to(state: &State, row: Option<&SandboxRow>) -> Option<Key> {
+    match &state.allocations.hold_on(row?.head.uid)?.purpose {
+        Purpose::Claim(claim, _) => Some(claim.clone()),
+        Purpose::Retirement => None,
+    }
+}
+
 /// Whether a change of a sandbox can change its claim's status.
 fn claim_cares(new: Option<&SandboxRow>, old: Option<&SandboxRow>) -> bool {
     let (Some(new), Some(old)) = (new, old) else {
@@ -105,8 +120,13 @@ fn claim_cares(new: Option<&SandboxRow>, old: Option<&SandboxRow>) -> bool {
 
 /// Brings what is kept of a pool's member up to date with its row, its pod and its node; `true` when
 /// the pool has to know.
-fn take_stock(state: &mut State, row: &SandboxRow, out: &mut Routed) -> bool {
-    if PoolId::of_member(row).is_none() {
+pub(super) fn take_stock(state: &mut State, row: &SandboxRow, out: &mut Routed) -> bool {
+    let hold = state.allocations.hold_on(row.head.uid);
+    let purpose = hold.map(|hold| &hold.purpose);
+    let retiring = purpose == Some(&Purpose::Retirement);
+    // What was given to a claim is the pool's in name only.
+    let is_given = matches!(purpose, Some(Purpose::Claim(..)));
+    if is_given || PoolId::of_member(row).is_none() {
         state.availability.remove(row.head.uid);
         return state.rolls.remove(row.head.uid);
     }
@@ -127,9 +147,12 @@ fn take_stock(state: &mut State, row: &SandboxRow, out: &mut Routed) -> bool {
         node,
         health,
         node_since,
+        retiring,
     };
     let pool_cares = state.rolls.update(row, around);
-    if state
+    if retiring {
+        state.availability.remove(row.head.uid);
+    } else if state
         .availability
         .update(row, pod.is_some_and(lives), health)
     {
@@ -149,10 +172,11 @@ fn wake_waiting(state: &mut State, row: &SandboxRow, out: &mut Routed) {
     };
     while let Some((_, key)) = waiting.pop_first() {
         // Whoever has a sandbox by now, or is gone, waits no longer.
-        let waits = state
-            .claims
-            .get(&key)
-            .is_some_and(|claim| !state.sandboxes_by_owner.contains_key(&claim.head.uid));
+        let waits = state.claims.get(&key).is_some_and(|claim| {
+            let uid = claim.head.uid;
+            !state.sandboxes_by_owner.contains_key(&uid)
+                && state.allocations.of_claim(uid).next().is_none()
+        });
         if waits {
             out.work.push(Work::Claim(key));
             break;

@@ -42,6 +42,7 @@ fn around(health: NodeHealth) -> Around<'static> {
         node: None,
         health,
         node_since: None,
+        retiring: false,
     }
 }
 

@@ -43,6 +43,7 @@ impl Seen {
                 node: None,
                 health: member.node,
                 node_since: None,
+                retiring: false,
             };
             rolls.update(&member.row, around);
         }

@@ -19,8 +19,8 @@ pub(crate) use self::rest::unsettled;
 use crate::faults::LONGEST_STALL;
 use crate::kube_model::{Entry, Request, State, is_deleting};
 use crate::objects::{
-    bound, condition, controller, is_managed, is_past, is_stopped, name, policy_of,
-    policy_template, requires_policy, sandbox, size, template_of, uid,
+    Allocation, allocations, bound, claim_of, condition, controller, is_managed, is_past,
+    is_stopped, name, policy_of, policy_template, requires_policy, sandbox, size, template_of, uid,
 };
 use crate::trace::Actor;
 use crate::world::{Violation, id};
@@ -50,12 +50,14 @@ pub(crate) struct Commit<'a> {
 /// What the rules need to remember.
 #[derive(Default)]
 pub(crate) struct Checker {
-    /// The claims that ever controlled a sandbox, by the sandbox's UID.
+    /// The claims that a sandbox ever belonged to, by the sandbox's UID.
     claims_of: BTreeMap<String, BTreeSet<String>>,
-    /// The claims that ever controlled a sandbox of this name.
+    /// The claims that a sandbox of this name ever belonged to.
     claims_of_name: BTreeMap<String, BTreeSet<String>>,
-    /// Which members were bound to a claim, by UID, and by which run of an operator.
+    /// Which members were given to a claim, by UID, and by which run of an operator.
     bindings: BTreeMap<String, Vec<(String, Actor)>>,
+    /// Since when a sandbox is not fit to be handed out.
+    unfit: BTreeMap<String, Instant>,
     /// When a claim or sandbox was last seen to be expired, or a sandbox to be suspended.
     stopped: BTreeMap<String, Instant>,
     /// The sizes a pool had, and until when.
@@ -121,6 +123,7 @@ impl Checker {
             "pods" => one_pod_per_sandbox(commit)?,
             "sandboxes" => one_claim_per_sandbox(commit)?,
             "sandboxclaims" => self.claim_is_told_the_truth(commit)?,
+            "sandboxwarmpools" => self.record_is_kept(commit)?,
             _ => {}
         }
         if !by_operator {
@@ -133,8 +136,7 @@ impl Checker {
                 self.policy_precedes_pods(commit)
             }
             "sandboxes" => {
-                binds_what_may_be_handed_out(commit)?;
-                self.binds_one_member_per_claim(commit)?;
+                hands_over_what_suits(commit)?;
                 self.nothing_claimed_is_deleted(commit)?;
                 self.pool_keeps_its_size(commit)
             }
@@ -162,6 +164,13 @@ impl Checker {
                     claims.insert(claim.to_owned());
                     let claims = self.claims_of_name.entry(id.name.clone()).or_default();
                     claims.insert(claim.to_owned());
+                }
+                if let Some(new) = new {
+                    if is_unfit(new, commit.state.now) {
+                        self.unfit.entry(uid(new).to_owned()).or_insert(now);
+                    } else {
+                        self.unfit.remove(uid(new));
+                    }
                 }
             }
             "sandboxwarmpools" => {
@@ -214,9 +223,8 @@ impl Checker {
         }
         let lives = |name: &str| {
             let sandbox = commit.state.get(&sandbox(name));
-            sandbox.is_some_and(|it| {
-                !is_deleting(it) && controller(it, "SandboxClaim") == Some(uid(new))
-            })
+            sandbox
+                .is_some_and(|it| !is_deleting(it) && claim_of(commit.state, it) == Some(uid(new)))
         };
         if let Some(name) = before.filter(|name| lives(name)) {
             let detail = format!(
@@ -228,33 +236,98 @@ impl Checker {
         Ok(())
     }
 
+    /// What a pool's record says is never taken back: a member is given to one claim, once, while it is the
+    /// pool's, and its entry leaves when it has said so itself or is gone. One that is about to be deleted
+    /// is given to nobody, and nobody else's is condemned.
+    fn record_is_kept(&mut self, commit: &Commit<'_>) -> Verdict {
+        const RULE: &str = "what a record says is kept";
+        let Entry { id, old, new, .. } = commit.entry;
+        let Some(pool) = new.as_deref() else {
+            return Ok(());
+        };
+        let before: BTreeSet<Allocation<'_>> = old.iter().flat_map(|it| allocations(it)).collect();
+        let after: BTreeSet<Allocation<'_>> = allocations(pool).collect();
+        let found = |wanted: &str| commit.state.list("sandboxes").find(|it| uid(it) == wanted);
+        let given: BTreeSet<&str> = after.iter().map(|it| it.sandbox).collect();
+        if given.len() != after.len() {
+            return broken(RULE, format!("{} gives a member to two claims", id.name));
+        }
+        let retiring = pool["status"]["retiring"].as_array();
+        let retiring = retiring.into_iter().flatten();
+        let mut retiring = retiring.filter_map(|it| it["uid"].as_str());
+        if let Some(both) = retiring.find(|it| given.contains(it)) {
+            return broken(RULE, format!("{both} is given and condemned"));
+        }
+        for entry in after.difference(&before) {
+            let claims = self.claims_of.entry(entry.sandbox.to_owned()).or_default();
+            claims.insert(entry.claim.to_owned());
+            if claims.len() > 1 {
+                let detail = format!("{} was given to {claims:?}", entry.name);
+                return broken(RULE, detail);
+            }
+            let names = self
+                .claims_of_name
+                .entry(entry.name.to_owned())
+                .or_default();
+            names.insert(entry.claim.to_owned());
+            // It may have gone a moment ago, and the claim will be told so.
+            let Some(member) = found(entry.sandbox) else {
+                continue;
+            };
+            if controller(member, "SandboxWarmPool") != Some(uid(pool)) {
+                let detail = format!("{} is given away and is not the pool's", entry.name);
+                return broken(RULE, detail);
+            }
+            self.is_fit(member)?;
+            self.gives_one_member_per_claim(commit, member, entry.claim)?;
+        }
+        for entry in before.difference(&after) {
+            if let Some(member) = found(entry.sandbox)
+                && !is_deleting(member)
+                && controller(member, "SandboxWarmPool") == Some(uid(pool))
+            {
+                let detail = format!("{} is {}'s no more", entry.name, entry.claim);
+                return broken(RULE, detail);
+            }
+        }
+        Ok(())
+    }
+
+    /// A member that is given away is fit, as far as an operator can know.
+    fn is_fit(&self, member: &Value) -> Verdict {
+        let unfit = self.unfit.get(uid(member));
+        if unfit.is_some_and(|since| since.elapsed() > VIEW) {
+            return broken(
+                "only fit members are given away",
+                format!("{} is given away although it is unfit", name(member)),
+            );
+        }
+        Ok(())
+    }
+
     /// An operator that took one member for a claim takes no other, whatever it heard of the first. (One
     /// that was started after a crash cannot know what is still under way.)
-    fn binds_one_member_per_claim(&mut self, commit: &Commit<'_>) -> Verdict {
-        let Entry { id, old, new, .. } = commit.entry;
-        let (Some(old), Some(new)) = (old, new) else {
-            return Ok(());
-        };
-        let (Some(_), Some(claim)) = (
-            controller(old, "SandboxWarmPool"),
-            controller(new, "SandboxClaim"),
-        ) else {
-            return Ok(());
-        };
+    fn gives_one_member_per_claim(
+        &mut self,
+        commit: &Commit<'_>,
+        member: &Value,
+        claim: &str,
+    ) -> Verdict {
         let bound = self.bindings.entry(claim.to_owned()).or_default();
         let other = bound.iter().find(|(other, by)| {
             let lives = |it: &Value| {
                 uid(it) == other
+                    && uid(it) != uid(member)
                     && !is_deleting(it)
-                    && controller(it, "SandboxClaim") == Some(claim)
+                    && claim_of(commit.state, it) == Some(claim)
             };
             *by == commit.actor && commit.state.list("sandboxes").any(|it| lives(it))
         });
         if let Some((other, _)) = other {
-            let detail = format!("{} goes to {claim}, which has {other}", id.name);
-            return broken("an operator binds one member per claim", detail);
+            let detail = format!("{} goes to {claim}, which has {other}", name(member));
+            return broken("an operator gives one member to a claim", detail);
         }
-        bound.push((uid(new).to_owned(), commit.actor));
+        bound.push((uid(member).to_owned(), commit.actor));
         Ok(())
     }
 
@@ -283,7 +356,7 @@ impl Checker {
             return Ok(());
         };
         let now = commit.state.now;
-        let Some(owner) = controller(gone, "SandboxClaim") else {
+        let Some(owner) = claim_of(commit.state, gone) else {
             return Ok(());
         };
         let claim = commit
@@ -337,6 +410,7 @@ impl Checker {
             .state
             .list("sandboxes")
             .filter(|it| controller(it, "SandboxWarmPool") == Some(owner))
+            .filter(|it| claim_of(commit.state, it).is_none())
             .count();
         let recent = self.unsure.iter().filter(|at| at.elapsed() <= VIEW);
         let unknown = recent.count() * IN_FLIGHT;
@@ -471,9 +545,17 @@ fn one_claim_per_sandbox(commit: &Commit<'_>) -> Verdict {
     }
 }
 
-/// A binding takes a member that is fit for its claim, from the pool that the claim names.
-fn binds_what_may_be_handed_out(commit: &Commit<'_>) -> Verdict {
-    const RULE: &str = "only fit members are bound, and to claims that ask for them";
+/// Whether a sandbox must not be handed out.
+fn is_unfit(sandbox: &Value, now: Timestamp) -> bool {
+    is_deleting(sandbox)
+        || condition(sandbox, "Finished").is_some()
+        || is_stopped(sandbox, now)
+        || sandbox["spec"]["shutdownTime"].is_string()
+}
+
+/// A claim gets a member that suits it, from the pool that it names.
+fn hands_over_what_suits(commit: &Commit<'_>) -> Verdict {
+    const RULE: &str = "members go to claims that ask for them";
     let Entry { id, old, new, .. } = commit.entry;
     let (Some(old), Some(new)) = (old, new) else {
         return Ok(());
@@ -484,10 +566,16 @@ fn binds_what_may_be_handed_out(commit: &Commit<'_>) -> Verdict {
     ) else {
         return Ok(());
     };
-    let finished = condition(old, "Finished").is_some();
-    let unfit = is_deleting(old) || finished || is_stopped(old, commit.state.now);
-    if unfit || old["spec"]["shutdownTime"].is_string() {
-        return broken(RULE, format!("{} is bound although it is unfit", id.name));
+    // The record of a pool that is gone is gone too; what it said holds.
+    let lives = commit
+        .state
+        .list("sandboxwarmpools")
+        .any(|it| uid(it) == pool);
+    if lives && claim_of(commit.state, old) != Some(owner) {
+        return broken(
+            RULE,
+            format!("{} goes to {owner}, which was not given it", id.name),
+        );
     }
     let claim = commit
         .state

@@ -232,6 +232,10 @@ fn pool_unsettled(state: &State, pool: &Value) -> Option<String> {
     if count("/status/replicas") != total || count("/status/readyReplicas") != ready as u64 {
         return Some(format!("pool {} counts {}", name(pool), pool["status"]));
     }
+    let entries = |member: &str| pool["status"][member].as_array().map_or(0, Vec::len);
+    if entries("allocations") + entries("retiring") > 0 {
+        return Some(format!("pool {} keeps {}", name(pool), pool["status"]));
+    }
     None
 }
 
