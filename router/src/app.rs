@@ -335,6 +335,10 @@ impl Feeds {
             );
         }
         tasks.spawn(
+            "watch pools",
+            watches::watch_pools(client.clone(), namespace.clone(), table.clone()),
+        );
+        tasks.spawn(
             "watch pods",
             watches::watch_pods(client, namespace, table, pods),
         );

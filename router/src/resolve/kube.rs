@@ -14,13 +14,17 @@ use kube::runtime::{WatchStreamExt, watcher::watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-use super::object::{Pod, Sandbox};
+use super::object::{Pod, Pool, Sandbox};
 use super::table::{Index, Kind, Table, Uid};
 
 /// Events that are applied and published together at most.
 const BATCH: usize = 512;
 /// Objects asked for in one page of a list.
 const PAGE: u32 = 500;
+/// The router's account lacks a right.
+const FORBIDDEN: u16 = 403;
+/// The kind is not there.
+const NOT_FOUND: u16 = 404;
 
 /// Watches pods for ever. `gate` opens when the first list has been applied.
 pub(crate) async fn watch_pods(
@@ -47,7 +51,7 @@ pub(crate) async fn watch_pods(
         kind: Kind::Pods,
         what: "pods",
         table,
-        gate,
+        gate: Some(gate),
     };
     feed.run(watcher(api, config), apply, delete, Pod::uid)
         .await;
@@ -72,9 +76,30 @@ pub(crate) async fn watch_sandboxes(
         kind: Kind::Sandboxes,
         what: "sandboxes.agents.x-k8s.io",
         table,
-        gate,
+        gate: Some(gate),
     };
     feed.run(watcher(api, config), apply, delete, Sandbox::uid)
+        .await;
+}
+
+/// Watches pools for ever, for what they have given to claims: the operator says so there before it brings
+/// Sandbox and pod in line, which in a burst takes it seconds. The router can do without.
+pub(crate) async fn watch_pools(client: Client, namespace: Option<String>, table: Arc<Table>) {
+    let api: Api<Pool> = scoped(client, namespace.as_deref());
+    let config = watcher::Config::default().page_size(PAGE);
+    let apply = |index: &mut Index, pool: &Pool| {
+        if let Some(facts) = pool.facts(index) {
+            index.apply_pool(facts);
+        }
+    };
+    let delete = |index: &mut Index, uid: &Uid| index.delete_pool(uid);
+    let feed = Feed {
+        kind: Kind::Pools,
+        what: "sandboxwarmpools.extensions.agents.x-k8s.io",
+        table,
+        gate: None,
+    };
+    feed.run(watcher(api, config), apply, delete, Pool::uid)
         .await;
 }
 
@@ -93,7 +118,8 @@ struct Feed {
     kind: Kind,
     what: &'static str,
     table: Arc<Table>,
-    gate: Gate,
+    /// What stays closed until the first list has been applied.
+    gate: Option<Gate>,
 }
 
 impl Feed {
@@ -106,8 +132,9 @@ impl Feed {
     ) where
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        self.gate
-            .set_not_ready(format!("waiting for the first list of {}", self.what));
+        if let Some(gate) = &self.gate {
+            gate.set_not_ready(format!("waiting for the first list of {}", self.what));
+        }
         let mut first = true;
         let events = events
             .default_backoff()
@@ -137,7 +164,9 @@ impl Feed {
             if complete && first {
                 first = false;
                 self.table.set_loaded(self.kind);
-                self.gate.set_ready();
+                if let Some(gate) = &self.gate {
+                    gate.set_ready();
+                }
                 tracing::info!(
                     what = self.what,
                     known = self.table.len(),
@@ -150,36 +179,50 @@ impl Feed {
     /// Says what goes wrong, with the remedy for the usual cause.
     fn report(&self, error: &watcher::Error) {
         let what = self.what;
-        if is_forbidden(error) {
-            let remedy =
-                format!("grant get, list and watch on {what} to the router's service account");
-            self.gate_note(&remedy);
-            tracing::error!(what, %error, remedy, "the API server forbids the watch");
-        } else {
-            self.gate_note(&error.to_string());
-            tracing::warn!(what, %error, "watch interrupted; it is resumed");
+        match code(error) {
+            Some(FORBIDDEN) => {
+                let remedy =
+                    format!("grant get, list and watch on {what} to the router's service account");
+                self.gate_note(&remedy);
+                if self.gate.is_some() {
+                    tracing::error!(what, %error, remedy, "the API server forbids the watch");
+                } else {
+                    tracing::warn!(what, %error, remedy, "the API server forbids the watch; going on without");
+                }
+            }
+            // A cluster may do without the kind.
+            Some(NOT_FOUND) if self.gate.is_none() => {
+                tracing::debug!(what, %error, "the API server does not know the kind; going on without");
+            }
+            _ => {
+                self.gate_note(&error.to_string());
+                tracing::warn!(what, %error, "watch interrupted; it is resumed");
+            }
         }
     }
 
     /// While the first list is missing, readiness says why. Afterwards the table stays usable.
     fn gate_note(&self, why: &str) {
-        if !self.table.has_loaded(self.kind) {
-            self.gate.set_not_ready(format!("{}: {why}", self.what));
+        if let Some(gate) = &self.gate
+            && !self.table.has_loaded(self.kind)
+        {
+            gate.set_not_ready(format!("{}: {why}", self.what));
         }
     }
 }
 
-fn is_forbidden(error: &watcher::Error) -> bool {
+/// The status code of an answer of the API server.
+fn code(error: &watcher::Error) -> Option<u16> {
     use watcher::Error;
     let status = match error {
         Error::InitialListFailed(source)
         | Error::WatchStartFailed(source)
         | Error::WatchFailed(source) => match source {
             kube::Error::Api(status) => status,
-            _ => return false,
+            _ => return None,
         },
         Error::WatchError(status) => status,
-        Error::NoResourceVersion => return false,
+        Error::NoResourceVersion => return None,
     };
-    status.code == 403
+    Some(status.code)
 }

@@ -1,4 +1,4 @@
-//! The few fields the router reads of a Pod and of a Sandbox.
+//! The few fields the router reads of a Pod, a Sandbox and a pool of them.
 //!
 //! Watches decode into these types and drop the rest as it streams by: a whole Pod costs tens of
 //! kilobytes, of which routing needs some two hundred bytes.
@@ -8,13 +8,13 @@ use std::net::IpAddr;
 
 use agent_sandbox_crds::condition::{self, reason};
 use agent_sandbox_crds::sandbox::OperatingMode;
-use agent_sandbox_crds::{CORE_GROUP, STORED_VERSION, annotations, labels};
+use agent_sandbox_crds::{CORE_GROUP, EXTENSIONS_GROUP, STORED_VERSION, annotations, labels};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
 
-use super::table::{Addresses, Index, Phase, PodFacts, SandboxFacts, Uid};
+use super::table::{Addresses, Index, Phase, PodFacts, PoolFacts, SandboxFacts, Uid};
 
 const SANDBOX_KIND: &str = "Sandbox";
 
@@ -65,6 +65,26 @@ struct SandboxSpec {
 struct SandboxStatus {
     #[serde(default)]
     conditions: Vec<Condition>,
+}
+
+/// A pool.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Pool {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    status: PoolStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct PoolStatus {
+    #[serde(default)]
+    allocations: Vec<Allocation>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Allocation {
+    #[serde(rename = "sandboxUID")]
+    sandbox_uid: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -169,6 +189,22 @@ impl Sandbox {
     }
 }
 
+impl Pool {
+    /// What the table keeps.
+    pub(super) fn facts(&self, index: &mut Index) -> Option<PoolFacts> {
+        let given = self.status.allocations.iter();
+        Some(PoolFacts {
+            uid: self.uid()?,
+            namespace: index.intern(self.metadata.namespace.as_deref()?),
+            given: given.filter_map(|it| Uid::parse(&it.sandbox_uid)).collect(),
+        })
+    }
+
+    pub(super) fn uid(&self) -> Option<Uid> {
+        self.metadata.uid.as_deref().and_then(Uid::parse)
+    }
+}
+
 fn is_true(conditions: &[Condition], kind: &str) -> bool {
     conditions
         .iter()
@@ -229,6 +265,35 @@ impl Resource for Sandbox {
 
     fn plural((): &()) -> Cow<'_, str> {
         "sandboxes".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl Resource for Pool {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "SandboxWarmPool".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        EXTENSIONS_GROUP.into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        STORED_VERSION.into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "sandboxwarmpools".into()
     }
 
     fn meta(&self) -> &ObjectMeta {

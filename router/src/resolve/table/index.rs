@@ -67,6 +67,18 @@ pub struct SandboxFacts {
     pub pooled: bool,
 }
 
+/// What is read of a `SandboxWarmPool`: the Sandboxes that its allocation record gives to claims, of which
+/// some still look as if nobody had them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PoolFacts {
+    /// UID of the pool.
+    pub uid: Uid,
+    /// Its namespace. Sandboxes elsewhere are not its to give.
+    pub namespace: Arc<str>,
+    /// UIDs of the Sandboxes.
+    pub given: HashSet<Uid>,
+}
+
 /// What one sandbox's lookups change to.
 #[derive(Debug)]
 pub(super) struct Change {
@@ -97,6 +109,8 @@ pub struct Index {
     owners: HashMap<Uid, Uid>,
     /// Every UID that claims a name; more than one only around deletion and recreation.
     claims: HashMap<NameKey, Vec<Uid>>,
+    /// What pools have given away, by the pool's UID; pools that gave nothing away are left out.
+    pools: HashMap<Uid, Seen<PoolFacts>>,
     strings: HashSet<Arc<str>>,
     swept: usize,
     dirty: Vec<Uid>,
@@ -108,6 +122,7 @@ pub struct Index {
 struct Lists {
     pods: u32,
     sandboxes: u32,
+    pools: u32,
 }
 
 #[derive(Debug)]
@@ -115,6 +130,9 @@ struct Entry {
     key: NameKey,
     sandbox: Option<Seen<SandboxFacts>>,
     pods: Vec<Pod>,
+    /// A pool gave it to a claim. It never goes back, so that this holds when the pool's record has
+    /// dropped it and its own labels have not been seen yet.
+    given: bool,
     load: Arc<Load>,
     born: u64,
     published: Option<Published>,
@@ -150,6 +168,7 @@ impl Index {
             entries: HashMap::new(),
             owners: HashMap::new(),
             claims: HashMap::new(),
+            pools: HashMap::new(),
             strings: HashSet::new(),
             swept: 0,
             dirty: Vec::new(),
@@ -177,7 +196,10 @@ impl Index {
     /// Whether nothing is left of anything that was ever applied.
     #[cfg(test)]
     pub(super) fn is_spotless(&self) -> bool {
-        self.entries.is_empty() && self.owners.is_empty() && self.claims.is_empty()
+        self.entries.is_empty()
+            && self.owners.is_empty()
+            && self.claims.is_empty()
+            && self.pools.is_empty()
     }
 
     /// One shared copy of a text that many objects carry.
@@ -195,6 +217,7 @@ impl Index {
         match kind {
             Kind::Pods => self.lists.pods += 1,
             Kind::Sandboxes => self.lists.sandboxes += 1,
+            Kind::Pools => self.lists.pools += 1,
         }
     }
 
@@ -231,7 +254,33 @@ impl Index {
                     self.delete_sandbox(&uid);
                 }
             }
+            Kind::Pools => {
+                let list = self.lists.pools;
+                self.pools.retain(|_, pool| pool.list == list);
+            }
         }
+    }
+
+    /// A pool was added or changed.
+    pub fn apply_pool(&mut self, facts: PoolFacts) {
+        for uid in &facts.given {
+            let entry = self.entries.get_mut(uid);
+            if let Some(entry) = entry.filter(|it| !it.given && it.key.0 == facts.namespace) {
+                entry.given = true;
+                self.dirty.push(uid.clone());
+            }
+        }
+        if facts.given.is_empty() {
+            self.pools.remove(&facts.uid);
+        } else {
+            let list = self.lists.pools;
+            self.pools.insert(facts.uid.clone(), Seen { facts, list });
+        }
+    }
+
+    /// A pool is gone.
+    pub fn delete_pool(&mut self, uid: &Uid) {
+        self.pools.remove(uid);
     }
 
     /// A pod was added or changed.
@@ -421,10 +470,13 @@ impl Index {
 
     fn entry(&mut self, uid: Uid, key: NameKey) -> &mut Entry {
         let born = self.number();
-        let claims = &mut self.claims;
+        let (claims, pools) = (&mut self.claims, &self.pools);
         self.entries.entry(uid.clone()).or_insert_with(|| {
+            let mut neighbours = pools.values().filter(|it| it.facts.namespace == key.0);
+            let given = neighbours.any(|it| it.facts.given.contains(&uid));
             claims.entry(key.clone()).or_default().push(uid);
             Entry {
+                given,
                 key,
                 sandbox: None,
                 pods: Vec::with_capacity(1),
@@ -527,7 +579,7 @@ impl Entry {
             state,
             addresses,
             incarnation,
-            nameable: !pooled,
+            nameable: !pooled || self.given,
             pod_name: pod.map(|pod| pod.seen.facts.name.clone()),
         })
     }

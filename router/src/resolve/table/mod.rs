@@ -26,7 +26,7 @@ use self::index::Change;
 use self::shards::{Key, Shards};
 use self::waiters::Waiters;
 
-pub use self::index::{Index, Phase, PodFacts, SandboxFacts};
+pub use self::index::{Index, Phase, PodFacts, PoolFacts, SandboxFacts};
 pub use self::row::{Addresses, Load, Row, State, Uid};
 pub use self::waiters::Subscription;
 
@@ -47,6 +47,7 @@ pub struct Table {
 struct Loaded {
     pods: AtomicBool,
     sandboxes: AtomicBool,
+    pools: AtomicBool,
 }
 
 /// Whether a pod routes for a Sandbox that the table has not seen.
@@ -65,6 +66,8 @@ pub enum Kind {
     Pods,
     /// Sandboxes.
     Sandboxes,
+    /// Pools.
+    Pools,
 }
 
 impl Table {
@@ -77,6 +80,7 @@ impl Table {
             loaded: Loaded {
                 pods: AtomicBool::new(false),
                 sandboxes: AtomicBool::new(trust == Trust::Pods),
+                pools: AtomicBool::new(false),
             },
             namespace: namespace.map(Into::into),
             sandboxes: AtomicU64::new(0),
@@ -103,6 +107,7 @@ impl Table {
         match kind {
             Kind::Pods => self.loaded.pods.store(true, Ordering::Release),
             Kind::Sandboxes => self.loaded.sandboxes.store(true, Ordering::Release),
+            Kind::Pools => self.loaded.pools.store(true, Ordering::Release),
         }
         self.waiters.wake_all();
     }
@@ -112,10 +117,12 @@ impl Table {
         match kind {
             Kind::Pods => self.loaded.pods.load(Ordering::Acquire),
             Kind::Sandboxes => self.loaded.sandboxes.load(Ordering::Acquire),
+            Kind::Pools => self.loaded.pools.load(Ordering::Acquire),
         }
     }
 
-    /// Whether every first list has been applied.
+    /// Whether every first list has been applied that lookups depend on. What pools give away only makes
+    /// sandboxes known by name a little sooner.
     pub fn is_loaded(&self) -> bool {
         self.has_loaded(Kind::Pods) && self.has_loaded(Kind::Sandboxes)
     }
@@ -135,7 +142,7 @@ impl Table {
         self.shards.by_uid(uid)
     }
 
-    /// The row of a name; unclaimed pool members have none.
+    /// The row of a name; pool members that no claim has have none.
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<Arc<Row>> {
         self.shards.by_name(Key { namespace, name })
     }

@@ -102,6 +102,44 @@ fn an_unclaimed_pool_pod_is_found_by_uid_only() {
 }
 
 #[test]
+fn a_pool_member_given_to_a_claim_is_found_by_name_and_stays_so() {
+    let give = |namespace: &str, names: &[&str]| PoolFacts {
+        uid: uid("pool"),
+        namespace: namespace.into(),
+        given: names.iter().map(|name| uid(&format!("s-{name}"))).collect(),
+    };
+    let table = both();
+    let apply = |name: &str| {
+        let (mut pod, mut sandbox) = (pod(name, &format!("p-{name}"), "10.0.0.1"), sandbox(name));
+        pod.pooled = true;
+        sandbox.pooled = true;
+        table.update(|index| {
+            index.apply_sandbox(sandbox);
+            index.apply_pod(pod);
+        });
+    };
+    apply("a");
+    // Another namespace's pool has nothing to give here.
+    table.update(|index| index.apply_pool(give("other", &["a"])));
+    assert_eq!(by_name(&table, "a"), None);
+    table.update(|index| index.apply_pool(give("ns", &["a", "b"])));
+    assert!(by_name(&table, "a").is_some());
+    // One that is seen after its record, and one whose record has dropped it already.
+    apply("b");
+    assert!(by_name(&table, "b").is_some());
+    table.update(|index| index.apply_pool(give("ns", &[])));
+    apply("a");
+    assert!(by_name(&table, "a").is_some() && by_name(&table, "b").is_some());
+    // A pool that is gone gives nothing any more.
+    table.update(|index| {
+        index.apply_pool(give("ns", &["c"]));
+        index.delete_pool(&uid("pool"));
+    });
+    apply("c");
+    assert_eq!(by_name(&table, "c"), None);
+}
+
+#[test]
 fn a_late_delete_of_the_old_pod_leaves_its_successor() {
     let table = pods_only();
     table.update(|index| {
