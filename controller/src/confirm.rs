@@ -20,9 +20,7 @@ pub async fn exists<R: Stored>(
 ) -> Result<bool, Fault> {
     match cx.api.get::<R::Wire>(resource, key).await {
         Ok(Some(wire)) => {
-            if let Err(error) = cx.store.assume::<R>(wire, Some(by)) {
-                tracing::debug!(%error, "an object that was read was not stored");
-            }
+            cx.learn::<R>(Some(by), wire);
             Ok(true)
         }
         Ok(None) => Ok(false),

@@ -34,6 +34,7 @@ pub mod api;
 pub mod app;
 pub mod args;
 pub mod blueprint;
+pub mod calls;
 pub mod claim;
 pub mod config;
 pub mod confirm;

@@ -220,9 +220,7 @@ fn written(
         );
         return answers(&look.draft, Some(&fault));
     }
-    if let Err(error) = cx.store.assume::<PoolRow>(wire, None) {
-        tracing::debug!(%error, "the result of a write was not stored");
-    }
+    cx.learn::<PoolRow>(None, wire);
     if look.verified {
         cx.store.verify_record(id, row.record.settled);
     }
@@ -247,11 +245,7 @@ fn as_recorded(state: &State, pool: &Key, requests: &[&Request], fault: &Fault) 
 /// When the API server does not answer.
 pub async fn read_pool(cx: &Context, pool: &Key) -> Result<(), Fault> {
     match cx.api.get::<<PoolRow as Row>::Wire>(&POOLS, pool).await {
-        Ok(Some(wire)) => {
-            if let Err(error) = cx.store.assume::<PoolRow>(wire, None) {
-                tracing::debug!(%error, "a pool that was read was not stored");
-            }
-        }
+        Ok(Some(wire)) => cx.learn::<PoolRow>(None, wire),
         Ok(None) => {
             if let Some(row) = cx.store.read(|state| state.pool(pool)) {
                 cx.store.assume_deleted::<PoolRow>(pool, row.head.uid, None);

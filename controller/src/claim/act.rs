@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::allocation::act::read_pool;
-use crate::api::{ApiError, CLAIMS, Delete, Deleted, Fields, POLICIES, Part, SANDBOXES};
+use crate::api::{ApiError, CLAIMS, Delete, Deleted, POLICIES, Part, SANDBOXES};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Uid};
 use crate::objects::{ClaimRow, PolicyRow, Row, SandboxRow};
-use crate::store::{PoolId, Stored, Work};
+use crate::store::{PoolId, Work};
 
 /// How an attempt to hand a member over, or to create a sandbox, ended.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,11 +32,11 @@ pub async fn hand_over(
     member: &Key,
     patch: &Value,
 ) -> Result<Attempt, Fault> {
-    match cx.api.patch(&SANDBOXES, member, Part::Object, patch).await {
-        Ok(wire) => {
-            assume::<SandboxRow>(cx, by, wire);
-            Ok(Attempt::Won)
-        }
+    match cx
+        .patch::<SandboxRow>(by, &SANDBOXES, member, Part::Object, patch)
+        .await
+    {
+        Ok(()) => Ok(Attempt::Won),
         Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => whose(cx, by, claim, member).await,
         Err(error) if error.outcome_unknown() => whose(cx, by, claim, member).await,
         Err(error) => Err(Fault::of(
@@ -55,14 +55,10 @@ pub async fn create(
 ) -> Result<Attempt, Fault> {
     let key = &claim.head.key;
     match cx
-        .api
-        .create(&SANDBOXES, &key.namespace, sandbox, Fields::Strict)
+        .create::<SandboxRow>(by, &SANDBOXES, &key.namespace, sandbox)
         .await
     {
-        Ok(wire) => {
-            assume::<SandboxRow>(cx, by, wire);
-            Ok(Attempt::Won)
-        }
+        Ok(()) => Ok(Attempt::Won),
         Err(ApiError::AlreadyExists(_)) => whose(cx, by, claim, key).await,
         Err(error) if error.outcome_unknown() => match whose(cx, by, claim, key).await? {
             Attempt::Won => Ok(Attempt::Won),
@@ -145,11 +141,11 @@ pub async fn update(
     uid: Uid,
     patch: &Value,
 ) -> Result<(), Fault> {
-    match cx.api.patch(&SANDBOXES, sandbox, Part::Object, patch).await {
-        Ok(wire) => {
-            assume::<SandboxRow>(cx, by, wire);
-            Ok(())
-        }
+    match cx
+        .patch::<SandboxRow>(by, &SANDBOXES, sandbox, Part::Object, patch)
+        .await
+    {
+        Ok(()) => Ok(()),
         Err(ApiError::NotFound(_)) => {
             cx.store
                 .assume_deleted::<SandboxRow>(sandbox, uid, Some(by));
@@ -164,24 +160,9 @@ pub async fn update(
 
 /// Deletes a sandbox the claim controls.
 pub async fn delete_sandbox(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Result<(), Fault> {
-    match cx
-        .api
-        .delete::<<SandboxRow as Row>::Wire>(&SANDBOXES, key, Delete::of(uid))
+    cx.delete::<SandboxRow>(by, &SANDBOXES, key, Delete::of(uid))
         .await
-    {
-        Ok(Deleted::Gone) => {
-            cx.store.assume_deleted::<SandboxRow>(key, uid, Some(by));
-            Ok(())
-        }
-        Ok(Deleted::Pending(wire)) => {
-            assume::<SandboxRow>(cx, by, *wire);
-            Ok(())
-        }
-        Err(error) => Err(Fault::of(
-            &format!("deleting Sandbox {:?}", &*key.name),
-            &error,
-        )),
-    }
+        .map_err(|error| Fault::of(&format!("deleting Sandbox {:?}", &*key.name), &error))
 }
 
 /// Deletes a network policy that belongs to the claim.
@@ -214,22 +195,9 @@ pub async fn delete_claim(
         foreground,
         ..Delete::as_seen(claim.head.uid, claim.head.revision)
     };
-    match cx
-        .api
-        .delete::<<ClaimRow as Row>::Wire>(&CLAIMS, &claim.head.key, delete)
+    cx.delete::<ClaimRow>(by, &CLAIMS, &claim.head.key, delete)
         .await
-    {
-        Ok(Deleted::Gone) => {
-            cx.store
-                .assume_deleted::<ClaimRow>(&claim.head.key, claim.head.uid, Some(by));
-            Ok(())
-        }
-        Ok(Deleted::Pending(wire)) => {
-            assume::<ClaimRow>(cx, by, *wire);
-            Ok(())
-        }
-        Err(error) => Err(Fault::of("deleting the expired claim", &error)),
-    }
+        .map_err(|error| Fault::of("deleting the expired claim", &error))
 }
 
 /// How a status write ended.
@@ -250,11 +218,11 @@ pub async fn publish(
     key: &Key,
     patch: &Value,
 ) -> Result<Published, Fault> {
-    match cx.api.patch(&CLAIMS, key, Part::Status, patch).await {
-        Ok(wire) => {
-            assume::<ClaimRow>(cx, by, wire);
-            Ok(Published::Written)
-        }
+    match cx
+        .patch::<ClaimRow>(by, &CLAIMS, key, Part::Status, patch)
+        .await
+    {
+        Ok(()) => Ok(Published::Written),
         Err(ApiError::Conflict(_)) => Ok(Published::Stale),
         Err(ApiError::NotFound(_)) => Ok(Published::Gone),
         Err(error) => Err(Fault::of("writing the claim's status", &error)),
@@ -263,18 +231,11 @@ pub async fn publish(
 
 /// Writes annotations on the claim.
 pub async fn annotate(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
-    match cx.api.patch(&CLAIMS, key, Part::Object, patch).await {
-        Ok(wire) => {
-            assume::<ClaimRow>(cx, by, wire);
-            Ok(())
-        }
-        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
+    match cx
+        .patch::<ClaimRow>(by, &CLAIMS, key, Part::Object, patch)
+        .await
+    {
+        Ok(()) | Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
         Err(error) => Err(Fault::of("annotating the claim", &error)),
-    }
-}
-
-fn assume<R: Stored>(cx: &Context, by: &Work, wire: R::Wire) {
-    if let Err(error) = cx.store.assume::<R>(wire, Some(by)) {
-        tracing::debug!(%error, "the result of a write was not stored");
     }
 }

@@ -7,10 +7,7 @@ use agent_sandbox_crds::labels;
 use serde_json::{Value, json};
 
 use super::plan::Holder;
-use crate::api::{
-    self, ApiError, Delete, Deleted, Fields, PODS, Part, Resource, SANDBOXES, SERVICES,
-    VOLUME_CLAIMS,
-};
+use crate::api::{ApiError, Delete, PODS, Part, Resource, SANDBOXES, SERVICES, VOLUME_CLAIMS};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Uid};
@@ -88,16 +85,9 @@ pub async fn create<R: Child>(
     object: &Value,
 ) -> Result<Created<R>, Fault> {
     let resource = R::resource();
-    let answer = cx
-        .api
-        .create::<R::Wire>(resource, &key.namespace, object, Fields::Strict)
-        .await;
-    let error = match answer {
-        Ok(wire) => {
-            assume::<R>(cx, by, wire);
-            return Ok(Created::Done);
-        }
-        Err(error) => error,
+    let answer = cx.create::<R>(by, resource, &key.namespace, object).await;
+    let Err(error) = answer else {
+        return Ok(Created::Done);
     };
     let fault = Fault::of(
         &format!("creating {} {:?}", resource.kind, &*key.name),
@@ -165,17 +155,9 @@ async fn patch_resource<R: Stored>(
     key: &Key,
     patch: &Value,
 ) -> Result<(), Fault> {
-    match cx
-        .api
-        .patch::<R::Wire>(resource, key, Part::Object, patch)
-        .await
-    {
-        Ok(wire) => {
-            assume::<R>(cx, by, wire);
-            Ok(())
-        }
-        // It is gone or replaced; the watch brings the news and with it the next pass.
-        Err(ApiError::NotFound(_)) => Ok(()),
+    match cx.patch::<R>(by, resource, key, Part::Object, patch).await {
+        // Not found: it is gone or replaced; the watch brings the news and with it the next pass.
+        Ok(()) | Err(ApiError::NotFound(_)) => Ok(()),
         Err(error) => Err(Fault::of(
             &format!("updating {} {:?}", resource.kind, &*key.name),
             &error,
@@ -206,20 +188,14 @@ async fn delete<R: Stored>(
     key: &Key,
     delete: Delete,
 ) -> Result<(), Fault> {
-    match cx.api.delete::<R::Wire>(resource, key, delete).await {
-        Ok(Deleted::Gone) => {
-            cx.store.assume_deleted::<R>(key, delete.uid, Some(by));
-            Ok(())
-        }
-        Ok(Deleted::Pending(wire)) => {
-            assume::<R>(cx, by, *wire);
-            Ok(())
-        }
-        Err(error) => Err(Fault::of(
-            &format!("deleting {} {:?}", resource.kind, &*key.name),
-            &error,
-        )),
-    }
+    cx.delete::<R>(by, resource, key, delete)
+        .await
+        .map_err(|error| {
+            Fault::of(
+                &format!("deleting {} {:?}", resource.kind, &*key.name),
+                &error,
+            )
+        })
 }
 
 /// Removes the annotation that tracked a pod of another name.
@@ -238,24 +214,15 @@ pub async fn publish(
     key: &Key,
     patch: &Value,
 ) -> Result<Published, Fault> {
-    let answer: api::Result<<SandboxRow as Row>::Wire> =
-        cx.api.patch(&SANDBOXES, key, Part::Status, patch).await;
-    match answer {
-        Ok(wire) => {
-            assume::<SandboxRow>(cx, by, wire);
-            Ok(Published::Done)
-        }
+    match cx
+        .patch::<SandboxRow>(by, &SANDBOXES, key, Part::Status, patch)
+        .await
+    {
+        Ok(()) => Ok(Published::Done),
         Err(ApiError::NotFound(_)) => Ok(Published::Gone),
         Err(error) => Err(Fault::of(
             &format!("writing the status of Sandbox {:?}", &*key.name),
             &error,
         )),
-    }
-}
-
-/// Tells the store about a write. What cannot be stored arrives through the watch.
-fn assume<R: Stored>(cx: &Context, by: &Work, wire: R::Wire) {
-    if let Err(error) = cx.store.assume::<R>(wire, Some(by)) {
-        tracing::debug!(%error, "the result of a write was not stored");
     }
 }

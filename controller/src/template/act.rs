@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::api::{ApiError, Delete, Deleted, Fields, POLICIES, Part, TEMPLATES};
+use crate::api::{ApiError, Delete, POLICIES, Part, TEMPLATES};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Revision, Uid};
@@ -13,12 +13,11 @@ use crate::store::Work;
 
 /// Labels a template.
 pub async fn label(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
-    match cx.api.patch(&TEMPLATES, key, Part::Object, patch).await {
-        Ok(wire) => {
-            store::<TemplateRow>(cx, by, wire);
-            Ok(())
-        }
-        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
+    match cx
+        .patch::<TemplateRow>(by, &TEMPLATES, key, Part::Object, patch)
+        .await
+    {
+        Ok(()) | Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
         Err(error) => Err(Fault::of(
             &format!("labelling SandboxTemplate {:?}", &*key.name),
             &error,
@@ -30,12 +29,11 @@ pub async fn label(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<
 /// definition is one of another implementation, which has no status. Where somebody else was faster, the
 /// watch brings what they wrote and with it the next pass.
 pub async fn publish(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
-    match cx.api.patch(&TEMPLATES, key, Part::Status, patch).await {
-        Ok(wire) => {
-            store::<TemplateRow>(cx, by, wire);
-            Ok(())
-        }
-        Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
+    match cx
+        .patch::<TemplateRow>(by, &TEMPLATES, key, Part::Status, patch)
+        .await
+    {
+        Ok(()) | Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Ok(()),
         Err(error) => Err(Fault::of(
             &format!("writing the status of SandboxTemplate {:?}", &*key.name),
             &error,
@@ -52,14 +50,10 @@ pub async fn create_policy(
     policy: &Value,
 ) -> Result<Created, Fault> {
     match cx
-        .api
-        .create(&POLICIES, &key.namespace, policy, Fields::Strict)
+        .create::<PolicyRow>(by, &POLICIES, &key.namespace, policy)
         .await
     {
-        Ok(wire) => {
-            store::<PolicyRow>(cx, by, wire);
-            Ok(Created::Done)
-        }
+        Ok(()) => Ok(Created::Done),
         Err(ApiError::AlreadyExists(_)) => look_up(cx, by, key).await.map(Created::Taken),
         Err(error) => Err(Fault::of("creating NetworkPolicy", &error)),
     }
@@ -100,16 +94,9 @@ pub async fn look_up(cx: &Context, by: &Work, key: &Key) -> Result<Option<Arc<Po
 
 /// Brings a policy in line.
 pub async fn patch_policy(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
-    match cx.api.patch(&POLICIES, key, Part::Object, patch).await {
-        Ok(wire) => {
-            store::<PolicyRow>(cx, by, wire);
-            Ok(())
-        }
-        Err(error) => Err(Fault::of(
-            &format!("updating NetworkPolicy {:?}", &*key.name),
-            &error,
-        )),
-    }
+    cx.patch::<PolicyRow>(by, &POLICIES, key, Part::Object, patch)
+        .await
+        .map_err(|error| Fault::of(&format!("updating NetworkPolicy {:?}", &*key.name), &error))
 }
 
 /// Deletes a policy as it was seen.
@@ -120,28 +107,7 @@ pub async fn delete_policy(
     uid: Uid,
     revision: Revision,
 ) -> Result<(), Fault> {
-    let deleted = cx
-        .api
-        .delete::<<PolicyRow as Row>::Wire>(&POLICIES, key, Delete::as_seen(uid, revision))
-        .await;
-    match deleted {
-        Ok(Deleted::Gone) => {
-            cx.store.assume_deleted::<PolicyRow>(key, uid, Some(by));
-            Ok(())
-        }
-        Ok(Deleted::Pending(wire)) => {
-            store::<PolicyRow>(cx, by, *wire);
-            Ok(())
-        }
-        Err(error) => Err(Fault::of(
-            &format!("deleting NetworkPolicy {:?}", &*key.name),
-            &error,
-        )),
-    }
-}
-
-fn store<R: crate::store::Stored>(cx: &Context, by: &Work, wire: R::Wire) {
-    if let Err(error) = cx.store.assume::<R>(wire, Some(by)) {
-        tracing::debug!(%error, "the result of a write was not stored");
-    }
+    cx.delete::<PolicyRow>(by, &POLICIES, key, Delete::as_seen(uid, revision))
+        .await
+        .map_err(|error| Fault::of(&format!("deleting NetworkPolicy {:?}", &*key.name), &error))
 }

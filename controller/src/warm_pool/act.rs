@@ -9,7 +9,7 @@ use super::desired;
 use super::plan::Doomed;
 use crate::allocation::record::Request;
 use crate::allocation::{self, Answer};
-use crate::api::{ApiError, Delete, Deleted, Fields, POOLS, Part, SANDBOXES};
+use crate::api::{ApiError, Delete, POOLS, Part, SANDBOXES};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Uid};
@@ -76,21 +76,17 @@ async fn create_member(
     let namespace = &pool.head.key.namespace;
     let began = Instant::now();
     let created = cx
-        .api
-        .create(&SANDBOXES, namespace, &member, Fields::Strict)
+        .create::<SandboxRow>(by, &SANDBOXES, namespace, &member)
         .await;
     cx.metrics.steps.took(Step::Refill, began.elapsed());
     match created {
-        Ok(wire) => {
-            assume(cx, by, wire);
-            Ok(())
-        }
+        Ok(()) => Ok(()),
         Err(error) if error.outcome_unknown() => {
             // It may exist; if so it must be known before the pool is counted again.
             let key = pool.head.key.sibling(name);
             match cx.api.get(&SANDBOXES, &key).await {
                 Ok(Some(wire)) => {
-                    assume(cx, by, wire);
+                    cx.learn::<SandboxRow>(Some(by), wire);
                     Ok(())
                 }
                 _ => Err(Fault::of("creating Sandbox", &error)),
@@ -164,17 +160,15 @@ async fn retire(cx: &Context, pool: &PoolRow, doomed: &[Doomed], tally: &mut Tal
 pub async fn delete_forsaken(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Result<(), Fault> {
     let _lane = cx.lanes.background().await;
     match cx
-        .api
-        .delete::<<SandboxRow as Row>::Wire>(&SANDBOXES, key, Delete::of(uid))
+        .delete::<SandboxRow>(by, &SANDBOXES, key, Delete::of(uid))
         .await
     {
-        Ok(Deleted::Gone) => {
-            cx.store.assume_deleted::<SandboxRow>(key, uid, Some(by));
-            cx.store.note_gone(uid);
-            Ok(())
-        }
-        Ok(Deleted::Pending(wire)) => {
-            assume(cx, by, *wire);
+        Ok(()) => {
+            // The record that names it may outlive it.
+            let left = cx.store.read(|state| state.sandbox(key));
+            if left.is_none_or(|row| row.head.uid != uid) {
+                cx.store.note_gone(uid);
+            }
             Ok(())
         }
         // Another one has its name by now.
@@ -189,24 +183,12 @@ pub async fn delete_forsaken(cx: &Context, by: &Work, key: &Key, uid: Uid) -> Re
 async fn delete_member(cx: &Context, by: &Work, doomed: &Doomed) -> Result<(), Fault> {
     let _lane = cx.lanes.background().await;
     tracing::debug!(member = %doomed.key, why = ?doomed.why, "deleting pool member");
-    let deleted = cx
-        .api
-        .delete::<<SandboxRow as Row>::Wire>(
-            &SANDBOXES,
-            &doomed.key,
-            Delete::as_seen(doomed.uid, doomed.revision),
-        )
-        .await;
-    match deleted {
-        Ok(Deleted::Gone) => {
-            cx.store
-                .assume_deleted::<SandboxRow>(&doomed.key, doomed.uid, Some(by));
-            Ok(())
-        }
-        Ok(Deleted::Pending(wire)) => {
-            assume(cx, by, *wire);
-            Ok(())
-        }
+    let as_seen = Delete::as_seen(doomed.uid, doomed.revision);
+    match cx
+        .delete::<SandboxRow>(by, &SANDBOXES, &doomed.key, as_seen)
+        .await
+    {
+        Ok(()) => Ok(()),
         // Judged anew as it is now; without this the watch would have to come first, and until it did
         // every pass would try the same again.
         Err(ApiError::Conflict(_)) => {
@@ -249,14 +231,6 @@ pub async fn publish(
         }
         Err(error) => return Err(Fault::of("writing the pool's status", &error)),
     };
-    if let Err(error) = cx.store.assume::<PoolRow>(wire, Some(by)) {
-        tracing::debug!(%error, "what a call returned was not stored");
-    }
+    cx.learn::<PoolRow>(Some(by), wire);
     Ok(published)
-}
-
-fn assume(cx: &Context, by: &Work, wire: <SandboxRow as Row>::Wire) {
-    if let Err(error) = cx.store.assume::<SandboxRow>(wire, Some(by)) {
-        tracing::debug!(%error, "the result of a write was not stored");
-    }
 }
