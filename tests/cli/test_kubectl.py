@@ -135,10 +135,12 @@ def test_older_manifests_are_served_warm_and_cold(kubectl):
     kubectl("apply", "-f", "-", input=json.dumps(pool))
 
     def members():
-        """Names of the pool's sandboxes, once it is full."""
+        """Names of the pool's sandboxes that it has given to nobody, once it is full."""
         kubectl("wait", "--for=jsonpath={.status.readyReplicas}=2", "swp/older", TIMEOUT)
+        given = kubectl("get", "swp", "older", "-o", "jsonpath={.status.allocations[*].sandboxName}").split()
         sandboxes = json.loads(kubectl("get", "sandboxes", "-o", "json"))["items"]
-        return {sandbox["metadata"]["name"] for sandbox in sandboxes if owner(sandbox) == "SandboxWarmPool/older"}
+        owned = {sandbox["metadata"]["name"] for sandbox in sandboxes if owner(sandbox) == "SandboxWarmPool/older"}
+        return owned - set(given)
 
     def owner(sandbox):
         reference = sandbox["metadata"]["ownerReferences"][0]
@@ -152,6 +154,8 @@ def test_older_manifests_are_served_warm_and_cold(kubectl):
         bound = kubectl("get", "sandboxclaim", f"older-{name}", "-o", "jsonpath={.status.sandbox.name}")
         assert (bound in before) == warm, "a member of the pool was there before its claim"
         assert warm or bound == f"older-{name}"
+        # The claim takes its sandbox over once it is ready.
+        kubectl("wait", f"--for=jsonpath={{.metadata.ownerReferences[0].name}}=older-{name}", f"sandbox/{bound}", TIMEOUT)
         sandbox = json.loads(kubectl("get", "sandbox", bound, "-o", "json"))
         assert sandbox["metadata"]["labels"]["agents.x-k8s.io/launch-type"] == ("warm" if warm else "cold")
         assert owner(sandbox) == f"SandboxClaim/older-{name}"

@@ -1,12 +1,14 @@
 //! Objects the tests create, and ways to look at them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use agent_sandbox_crds::{Sandbox, SandboxClaim, SandboxTemplate, SandboxWarmPool};
 use agent_sandbox_tests::cluster::IMAGE;
 use agent_sandbox_tests::eventually;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -150,6 +152,61 @@ pub(crate) async fn pod_left_pool(client: &Client, sandbox: &str) {
     .await;
 }
 
+/// The object's controller.
+pub(crate) fn controller<K: ResourceExt>(object: &K) -> Option<OwnerReference> {
+    let owners = object.owner_references();
+    let controller = owners.iter().find(|owner| owner.controller == Some(true));
+    controller.cloned()
+}
+
+/// The claims that are Ready, and the sandboxes that they name.
+pub(crate) fn given(claims: impl IntoIterator<Item = SandboxClaim>) -> BTreeMap<String, String> {
+    let ready = claims.into_iter().filter_map(|claim| {
+        let name = claim.name_any();
+        let status = claim.status?;
+        let ready = status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        ready.then_some((name, status.sandbox?.name))
+    });
+    ready.collect()
+}
+
+/// Waits until each of these claims owns the sandbox that it was given, and no claim owns another: that
+/// follows when a claim is Ready.
+pub(crate) async fn handed_over(client: &Client, given: &BTreeMap<String, String>) {
+    let expected: BTreeSet<(String, String)> = given.clone().into_iter().collect();
+    eventually(
+        "each claim owns the sandbox that it names, and no other",
+        || async {
+            let list = ListParams::default();
+            let claims = claims(client).list(&list).await.ok()?;
+            let names: BTreeMap<Option<String>, String> = claims
+                .iter()
+                .map(|claim| (claim.uid(), claim.name_any()))
+                .collect();
+            let sandboxes = sandboxes(client).list(&list).await.ok()?;
+            let owned = sandboxes.iter().filter_map(|sandbox| {
+                let owner = controller(sandbox)?;
+                let claim = names.get(&Some(owner.uid))?;
+                Some((claim.clone(), sandbox.name_any()))
+            });
+            (owned.collect::<BTreeSet<_>>() == expected).then_some(())
+        },
+    )
+    .await;
+}
+
+/// Waits until the pool's record names nothing any more: what it gave away says itself whose it is.
+pub(crate) async fn record_is_empty(client: &Client, pool: &str) {
+    eventually("the pool's record is empty", || async {
+        let status = pools(client).get_status(pool).await.ok()?.status?;
+        (status.allocations.is_empty() && status.retiring.is_empty()).then_some(())
+    })
+    .await;
+}
+
 /// Waits until the claim reports this reason.
 pub(crate) async fn reason(client: &Client, name: &str, expected: &str) {
     eventually(&format!("the claim says {expected}"), || async {
@@ -163,7 +220,7 @@ pub(crate) async fn reason(client: &Client, name: &str, expected: &str) {
 /// Waits until no claim, sandbox or pod is left.
 pub(crate) async fn nothing_left(client: &Client) {
     eventually("nothing is left", || async {
-        let list = kube::api::ListParams::default();
+        let list = ListParams::default();
         let empty = claims(client).list(&list).await.ok()?.items.is_empty()
             && sandboxes(client).list(&list).await.ok()?.items.is_empty()
             && pods(client).list(&list).await.ok()?.items.is_empty();
@@ -175,7 +232,7 @@ pub(crate) async fn nothing_left(client: &Client) {
 /// Names of all sandboxes.
 pub(crate) async fn sandbox_names(client: &Client) -> Vec<String> {
     let list = sandboxes(client)
-        .list(&kube::api::ListParams::default())
+        .list(&ListParams::default())
         .await
         .unwrap();
     list.items.iter().map(ResourceExt::name_any).collect()

@@ -21,7 +21,9 @@ async fn the_network_policy_precedes_the_pods_and_outlives_the_template() {
         writes.counts()
     );
     create_claim(&client, "claim", "pool", json!({})).await;
-    bound(&client, "claim").await;
+    let sandbox = bound(&client, "claim").await;
+    // Until then the sandbox is the pool's as well.
+    pod_left_pool(&client, &sandbox).await;
     delete(&pools(&client), "pool").await;
     delete(&templates(&client), "template").await;
     eventually("the pool's member is gone", || async {

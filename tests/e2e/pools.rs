@@ -75,6 +75,7 @@ async fn at_rest_nothing_is_written() {
     create_claim(&client, "claim", "pool", json!({})).await;
     bound(&client, "claim").await;
     pool_ready(&client, "pool", 5).await;
+    record_is_empty(&client, "pool").await;
     eventually("writes have stopped", || async {
         let before = cluster.controller_writes().total();
         // Unrelated writes and their delivery give the controller every chance to react: what the

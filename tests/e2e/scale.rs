@@ -1,58 +1,79 @@
 //! Many claims, in process: simulated pods cost nothing, so what is tried is the operator.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 
-use agent_sandbox_crds::Sandbox;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use agent_sandbox_tests::{Cluster, eventually};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::objects::*;
 
-/// The kind and UID of a sandbox's controller.
-fn controller(sandbox: &Sandbox) -> Option<(String, String)> {
-    let owners = sandbox.owner_references();
-    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
-    Some((owner.kind.clone(), owner.uid.clone()))
+/// What makes a difference to the number of a pool's members.
+enum Change {
+    /// A sandbox, by its UID, is owned by the pool now, or not any more.
+    Owned(Option<String>, bool),
+    /// The UIDs of the sandboxes that are the pool's no longer, though it owns them still.
+    Given(BTreeSet<String>),
 }
 
-/// Counts the pool's members at every change of a sandbox, and returns the most there ever were at
-/// once.
-async fn most_members(client: Client, until: Shutdown) -> usize {
-    let mut members = BTreeSet::new();
-    let mut most = 0;
-    let events = watcher::watcher(sandboxes(&client), watcher::Config::default());
-    let mut events = pin!(events);
-    loop {
-        let event = tokio::select! {
-            event = events.try_next() => event.unwrap().unwrap(),
-            () = until.triggered() => return most,
-        };
-        match event {
-            Event::Apply(sandbox) | Event::InitApply(sandbox) => {
-                let owned = controller(&sandbox).is_some_and(|(kind, _)| kind == "SandboxWarmPool");
-                if owned {
-                    members.insert(sandbox.uid());
-                } else {
-                    members.remove(&sandbox.uid());
-                }
-            }
-            Event::Delete(sandbox) => {
-                members.remove(&sandbox.uid());
-            }
+/// Every change of a kind, with the state of the cluster that it led to.
+fn changes<K>(api: Api<K>, of: fn(&K, bool) -> Change) -> impl Stream<Item = (u64, Change)>
+where
+    K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let events = watcher::watcher(api, watcher::Config::default());
+    events.filter_map(move |event| {
+        let (object, exists) = match event.unwrap() {
+            Event::Apply(object) | Event::InitApply(object) => (object, true),
+            Event::Delete(object) => (object, false),
             // The test began before there were any, and a watch that begins anew misses nothing but
             // what came and went.
-            Event::Init | Event::InitDone => {}
+            Event::Init | Event::InitDone => return std::future::ready(None),
+        };
+        let revision = object.resource_version().unwrap().parse().unwrap();
+        std::future::ready(Some((revision, of(&object, exists))))
+    })
+}
+
+/// The most members that the pool ever had at once.
+///
+/// Sandboxes and pools are watched apart, so that only the order of the changes' revisions tells what there
+/// was at one time.
+async fn most_members(client: Client, until: Shutdown) -> usize {
+    let sandboxes = changes(sandboxes(&client), |sandbox, exists| {
+        let owner = controller(sandbox).filter(|owner| owner.kind == "SandboxWarmPool");
+        Change::Owned(sandbox.uid(), exists && owner.is_some())
+    });
+    let pools = changes(pools(&client), |pool, _| {
+        let given = pool.status.iter().flat_map(|status| &status.allocations);
+        Change::Given(given.map(|entry| entry.sandbox_uid.clone()).collect())
+    });
+    let mut changes = pin!(futures::stream::select(sandboxes, pools));
+    let mut history = BTreeMap::new();
+    loop {
+        tokio::select! {
+            change = changes.next() => history.extend(change),
+            () = until.triggered() => break,
         }
-        most = most.max(members.len());
     }
+    let (mut owned, mut given) = (BTreeSet::new(), BTreeSet::new());
+    let numbers = history.into_values().map(|change| {
+        match change {
+            Change::Owned(Some(sandbox), true) => drop(owned.insert(sandbox)),
+            Change::Owned(Some(sandbox), false) => drop(owned.remove(&sandbox)),
+            Change::Owned(None, _) => unreachable!("every object has a UID"),
+            Change::Given(now) => given = now,
+        }
+        owned.difference(&given).count()
+    });
+    numbers.max().unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,43 +101,17 @@ async fn a_thousand_claims_on_a_pool_of_three_hundred_share_nothing() {
         .await;
     let given = eventually("every claim is ready", || async {
         let list = claims(&client).list(&ListParams::default()).await.ok()?;
-        let bound: Vec<(String, String)> = list
-            .into_iter()
-            .filter_map(|claim| {
-                let uid = claim.uid()?;
-                let status = claim.status?;
-                let ready = status
-                    .conditions
-                    .iter()
-                    .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-                ready.then_some((status.sandbox?.name, uid))
-            })
-            .collect();
-        (bound.len() == CLAIMS).then_some(bound)
+        let given = given(list);
+        (given.len() == CLAIMS).then_some(given)
     })
     .await;
     println!("{CLAIMS} claims were ready after {:?}", began.elapsed());
     refilled(&client, "pool", MEMBERS, CLAIMS + MEMBERS).await;
 
-    let all = sandboxes(&client)
-        .list(&ListParams::default())
-        .await
-        .unwrap();
-    let owned: BTreeSet<(String, String)> = all
-        .iter()
-        .filter_map(|sandbox| {
-            let (kind, uid) = controller(sandbox)?;
-            (kind == "SandboxClaim").then(|| (sandbox.name_any(), uid))
-        })
-        .collect();
-    let given: BTreeSet<(String, String)> = given.into_iter().collect();
-    assert_eq!(given.len(), CLAIMS);
-    assert!(
-        given == owned,
-        "each claim owns the sandbox that it names, and no other"
-    );
-    let names: BTreeSet<&String> = given.iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), CLAIMS, "no sandbox is shared");
+    handed_over(&client, &given).await;
+    let sandboxes: BTreeSet<&String> = given.values().collect();
+    assert_eq!(sandboxes.len(), CLAIMS, "no sandbox is shared");
+    record_is_empty(&client, "pool").await;
 
     eventually("writes have stopped", || async {
         let before = cluster.controller_writes().total();

@@ -59,10 +59,11 @@ class Objects:
         return labels["agents.x-k8s.io/launch-type"]
 
     def pool_members(self):
-        """Names of the sandboxes that the pool owns at this moment."""
+        """Names of the sandboxes that the pool has at this moment: it owns them, and has given them to nobody."""
+        given = self.get(POOLS, "warm").get("status", {}).get("allocations", [])
         sandboxes = self.api.list_namespaced_custom_object(*SANDBOXES)["items"]
-        owned = lambda sandbox: sandbox["metadata"].get("ownerReferences", [{}])[0].get("name") == "warm"
-        return {sandbox["metadata"]["name"] for sandbox in sandboxes if owned(sandbox)}
+        owned = {sandbox["metadata"]["name"] for sandbox in sandboxes if owner(sandbox)[1] == "warm"}
+        return owned - {entry["sandboxName"] for entry in given}
 
     def wait_for_pool(self):
         """Waits until the pool is full: only then is a claim certain to get one of its members."""
@@ -72,6 +73,12 @@ class Objects:
             return pool.get("status", {}).get("readyReplicas") == pool["spec"]["replicas"]
 
         eventually(full)
+
+
+def owner(sandbox):
+    """Kind and name of what a sandbox belongs to. Its claim takes it over a moment after it is ready."""
+    reference = sandbox["metadata"].get("ownerReferences", [{}])[0]
+    return reference.get("kind"), reference.get("name")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 import pytest
 
-from conftest import CLAIMS, SANDBOXES, connection, eventually
+from conftest import CLAIMS, SANDBOXES, connection, eventually, owner
 from k8s_agent_sandbox import SandboxClient
 from k8s_agent_sandbox.exceptions import SandboxNotFoundError, SandboxTemplateNotFoundError
 
@@ -24,8 +24,8 @@ def test_a_claim_of_a_template_adopts_a_member_of_its_pool(client, objects, poli
     assert claim["apiVersion"] == "extensions.agents.x-k8s.io/v1alpha1"
     assert claim["spec"]["sandboxTemplateRef"] == {"name": "pooled"}
     assert claim["status"]["sandbox"]["name"] == sandbox.sandbox_id
-    owner = objects.get(SANDBOXES, sandbox.sandbox_id)["metadata"]["ownerReferences"][0]
-    assert (owner["kind"], owner["name"]) == ("SandboxClaim", sandbox.claim_name)
+    taken_over = ("SandboxClaim", sandbox.claim_name)
+    eventually(lambda: owner(objects.get(SANDBOXES, sandbox.sandbox_id)) == taken_over)
     assert sandbox.commands.run("echo warm").stdout == "warm\n"
 
 

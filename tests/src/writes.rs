@@ -29,11 +29,14 @@ impl Writes {
 
     /// How often each kind of write was made, as in `PATCH sandboxclaims/status`.
     pub fn counts(&self) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        for line in self.log.lock().iter() {
-            *counts.entry(line.clone()).or_insert(0) += 1;
-        }
-        counts
+        count(self.log.lock().iter())
+    }
+
+    /// The same, of the writes up to the first of this kind.
+    pub fn counts_up_to(&self, kind: &str) -> BTreeMap<String, usize> {
+        let log = self.log.lock();
+        let end = log.iter().position(|line| line == kind);
+        count(log.iter().take(end.map_or(log.len(), |last| last + 1)))
     }
 
     /// Whether a resource was first written before another, which was written too.
@@ -50,6 +53,14 @@ impl Writes {
     pub fn total(&self) -> usize {
         self.log.lock().len()
     }
+}
+
+fn count<'a>(lines: impl Iterator<Item = &'a String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for line in lines {
+        *counts.entry(line.clone()).or_insert(0) += 1;
+    }
+    counts
 }
 
 /// Resource and subresource of an API path.
@@ -109,6 +120,8 @@ mod tests {
         assert!(!writes.first_before("secrets", "pods"));
         assert!(!writes.first_before("pods", "services"));
         assert!(!writes.first_before("services", "pods"));
+        assert_eq!(writes.counts_up_to("POST pods").len(), 2);
+        assert_eq!(writes.counts_up_to("POST services"), writes.counts());
     }
 
     #[test]

@@ -16,7 +16,6 @@ use agent_sandbox_tests::{Cluster, Replica, eventually};
 use anyhow::Result;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -135,16 +134,7 @@ impl Arena {
         let api = claims(&self.client);
         let parameters = ListParams::default();
         let list = tokio::time::timeout(REQUEST, api.list(&parameters)).await;
-        let ready = list.ok()?.ok()?.items.into_iter().filter_map(|claim| {
-            let name = claim.name_any();
-            let status = claim.status?;
-            let ready = status
-                .conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-            ready.then_some((name, status.sandbox?.name))
-        });
-        Some(ready.collect())
+        Some(given(list.ok()?.ok()?))
     }
 
     /// Waits for the end of it, bringing back replicas that ended, and looks at everything.
@@ -173,13 +163,7 @@ impl Arena {
         pool_ready(&self.client, "pool", MEMBERS).await;
         let distinct: BTreeSet<&String> = given.values().collect();
         assert_eq!(distinct.len(), CLAIMS, "no sandbox is shared");
-        for (claim, sandbox) in &given {
-            assert_eq!(
-                self.owned_by(claim).await,
-                std::slice::from_ref(sandbox),
-                "{claim}"
-            );
-        }
+        handed_over(&self.client, &given).await;
         eventually(
             "nothing is without its owner, and no sandbox has two pods",
             || async { self.orphans().await.is_empty().then_some(()) },
@@ -201,17 +185,6 @@ impl Arena {
         .await;
         self.cluster.stop().await;
         Ok(())
-    }
-
-    /// The sandboxes that a claim owns.
-    async fn owned_by(&self, claim: &str) -> Vec<String> {
-        let uid = claims(&self.client).get(claim).await.unwrap().uid();
-        let sandboxes = list::<Sandbox>(&self.client).await;
-        sandboxes
-            .iter()
-            .filter(|sandbox| controller(*sandbox).map(|owner| owner.uid) == uid)
-            .map(ResourceExt::name_any)
-            .collect()
     }
 
     /// Everything whose controller is not there, and second pods of a sandbox.
@@ -242,12 +215,6 @@ fn names() -> Vec<String> {
     (0..CLAIMS)
         .map(|number| format!("claim-{number}"))
         .collect()
-}
-
-fn controller<K: ResourceExt>(object: &K) -> Option<OwnerReference> {
-    let owners = object.owner_references();
-    let controller = owners.iter().find(|owner| owner.controller == Some(true));
-    controller.cloned()
 }
 
 fn uids<K: ResourceExt>(objects: &[K]) -> BTreeSet<String> {
