@@ -1,7 +1,7 @@
 //! The leading replica is killed or paused.
 
 use anyhow::Result;
-use tokio::time::Instant;
+use jiff::Timestamp;
 
 use super::Arena;
 
@@ -11,9 +11,9 @@ async fn a_leader_killed_during_a_burst_loses_nothing() -> Result<()> {
     let mut arena = Arena::start().await?;
     let (leader, other) = arena.leads().await;
     tokio::join!(arena.burst(), arena.some_are_ready(5));
+    let stopped = Timestamp::now();
     arena.replicas[leader].kill()?;
-    let since = Instant::now();
-    arena.taken_over_by(other, since).await;
+    arena.taken_over_by(other, stopped).await;
     arena.settles().await
 }
 
@@ -23,9 +23,9 @@ async fn a_leader_paused_during_a_burst_does_no_harm_when_it_goes_on() -> Result
     let mut arena = Arena::start().await?;
     let (leader, other) = arena.leads().await;
     tokio::join!(arena.burst(), arena.some_are_ready(5));
+    let stopped = Timestamp::now();
     arena.replicas[leader].pause()?;
-    let since = Instant::now();
-    arena.taken_over_by(other, since).await;
+    arena.taken_over_by(other, stopped).await;
     // It goes on amid its successor's work, believing for a moment that it leads; then it ends.
     arena.replicas[leader].resume()?;
     arena.ended("the former leader has ended", leader).await;

@@ -10,10 +10,12 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
+use agent_sandbox_controller::config::LeaderElection;
 use agent_sandbox_crds::{Sandbox, SandboxClaim};
 use agent_sandbox_tests::cluster::IMAGE;
 use agent_sandbox_tests::{Cluster, Replica, eventually};
 use anyhow::Result;
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -59,19 +61,23 @@ impl Arena {
         })
     }
 
-    /// Who holds the lease.
-    async fn leader(&self) -> Option<String> {
+    /// Who holds the lease, and since when, by that replica's clock, which is this machine's.
+    async fn leader(&self) -> Option<(String, Timestamp)> {
         let leases: Api<Lease> = Api::default_namespaced(self.client.clone());
         let lease = leases.get(agent_sandbox_crds::names::LEADER_LEASE);
-        let lease = tokio::time::timeout(REQUEST, lease).await.ok()?.ok()?;
+        let lease = tokio::time::timeout(REQUEST, lease)
+            .await
+            .ok()?
+            .ok()?
+            .spec?;
         // What follows the name is another one every time that the replica starts.
-        let holder = lease.spec?.holder_identity?;
-        Some(holder.rsplit_once('_')?.0.to_owned())
+        let holder = lease.holder_identity?;
+        Some((holder.rsplit_once('_')?.0.to_owned(), lease.acquire_time?.0))
     }
 
     /// The number of the replica that leads, and the other's.
     async fn leads(&self) -> (usize, usize) {
-        let leader = eventually("one replica leads", || self.leader()).await;
+        let (leader, _) = eventually("one replica leads", || self.leader()).await;
         if self.replicas[0].name() == leader {
             (0, 1)
         } else {
@@ -79,14 +85,18 @@ impl Arena {
         }
     }
 
-    /// Waits until that replica leads, and prints how long it took.
-    async fn taken_over_by(&self, other: usize, since: Instant) {
+    /// Waits until that replica leads, which must be within the lease time of when the former leader was
+    /// stopped.
+    async fn taken_over_by(&self, other: usize, stopped: Timestamp) {
         let name = self.replicas[other].name();
-        eventually(&format!("{name} leads"), || async {
-            self.leader().await.filter(|leader| leader == name)
+        let (_, acquired) = eventually(&format!("{name} leads"), || async {
+            self.leader().await.filter(|(leader, _)| leader == name)
         })
         .await;
-        println!("taken over by replica {name} after {:?}", since.elapsed());
+        let took = Duration::try_from(acquired.duration_since(stopped)).unwrap();
+        println!("taken over by replica {name} after {took:?}");
+        let limit = longest_take_over();
+        assert!(took <= limit, "it took {took:?}, of {limit:?}");
     }
 
     /// Waits until that replica's process has ended.
@@ -208,6 +218,17 @@ impl Arena {
         orphans.extend(second.map(|pod| format!("a second pod, {}", pod.name_any())));
         orphans
     }
+}
+
+/// How long the successor of a leader that was stopped may take, by the lease that replicas use.
+///
+/// It counts the lease's duration from when it saw the last renewal, which is a pause between two looks
+/// after it was made, and finds that it is over another pause later; pauses are spread by a fifth. Four
+/// calls stand in between (a look that misses the renewal, one that sees it, one that comes too early,
+/// one that finds the lease run out), each of which is given up after a quarter of the renew deadline.
+fn longest_take_over() -> Duration {
+    let lease = LeaderElection::new("", "");
+    lease.duration + 2 * lease.retry.mul_f64(1.2) + 4 * (lease.renew_deadline / 4)
 }
 
 /// The names of the burst's claims.
