@@ -180,7 +180,8 @@ fn spec_and_status_fields() {
     );
     assert_eq!(
         fields(&warm_pool(), "status"),
-        "conditions observedGeneration readyReplicas replicas selector"
+        "allocations conditions observedGeneration readyReplicas replicas retiring selector \
+         settledResourceVersion"
     );
 }
 
