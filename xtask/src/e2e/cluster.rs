@@ -82,6 +82,24 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether the platform's own namespace is there.
+    pub(super) fn has_system_namespace(&self) -> Result<bool> {
+        let found = [
+            "get",
+            "namespace",
+            SYSTEM,
+            "--ignore-not-found",
+            "--output=name",
+        ];
+        Ok(!self.kubectl(&found)?.is_empty())
+    }
+
+    /// The Rust suites make it, and those of one run share it.
+    pub(super) fn remove_system_namespace(&self) -> Result<()> {
+        self.kubectl(&["delete", "namespace", SYSTEM, "--ignore-not-found", TIMEOUT])?;
+        Ok(())
+    }
+
     pub(super) fn json(&self, what: &[&str]) -> Result<Value> {
         let text = self.kubectl(&[&["get", "--output=json"], what].concat())?;
         serde_json::from_str(&text).context("`kubectl get` did not print JSON")
@@ -135,6 +153,8 @@ pub(super) fn image_trouble(pods: &Value) -> Option<String> {
 }
 
 const KINDS: &str = "charts/agent-sandbox/crds";
+/// Where the platform itself lives in a cluster.
+const SYSTEM: &str = "agent-sandbox-system";
 /// Where the SDK suites work.
 pub(super) const NAMESPACE: &str = "default";
 /// What the operator labels everything with that it makes for a sandbox.

@@ -79,6 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         kubeconfig: absolute(&kubeconfig)?,
     };
     cluster.check()?;
+    let has_namespace = cluster.has_system_namespace()?;
     let interrupted = interruptions()?;
 
     report::step("building the programs");
@@ -103,6 +104,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let outcome = run.suites(suites);
     let removed = cluster.remove_objects();
     let removed = removed.and_then(|()| cluster.remove_kinds());
+    let removed = removed.and_then(|()| {
+        if has_namespace {
+            return Ok(());
+        }
+        cluster.remove_system_namespace()
+    });
     match (outcome, removed) {
         (Err(error), Err(second)) => {
             report::failure(&second);
