@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from platform_process import EXAMPLES, PATIENCE, Platform, eventually
+from eventually import PATIENCE, eventually
+from platform_process import EXAMPLES, Platform
 
 # For `kubectl wait`, which on its own gives up after thirty seconds.
 TIMEOUT = f"--timeout={PATIENCE}s"

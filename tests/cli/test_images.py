@@ -3,7 +3,8 @@
 import subprocess
 
 from conftest import TIMEOUT, kubectl_for, wait_for_log
-from platform_process import BINARY, PATIENCE
+from eventually import PATIENCE
+from platform_process import BINARY
 
 
 def test_mapped_images_run_and_an_unknown_one_says_how_to_map_it(start, tmp_path):

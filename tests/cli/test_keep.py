@@ -7,7 +7,8 @@ import urllib.request
 import pytest
 
 from conftest import TIMEOUT, kubectl_for, wait_for_log, wait_for_pool
-from platform_process import EXAMPLES, PATIENCE, eventually
+from eventually import PATIENCE, eventually
+from platform_process import EXAMPLES
 
 MANIFESTS = ["--apply", EXAMPLES / "template.yaml", EXAMPLES / "pool.yaml"]
 

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 
 from conftest import TIMEOUT, reading, wait_for_pool
-from platform_process import EXAMPLES, PATIENCE, eventually
+from eventually import PATIENCE, eventually
+from platform_process import EXAMPLES
 
 
 def table(text):

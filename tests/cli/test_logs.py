@@ -6,7 +6,7 @@ import re
 import pytest
 
 from conftest import TIMEOUT, reading, wait_for_log, wait_for_pool
-from platform_process import PATIENCE, eventually
+from eventually import PATIENCE, eventually
 
 
 def pod(name, **scripts):

@@ -15,7 +15,8 @@ import urllib3
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
-from platform_process import BINARY, EXAMPLES, PATIENCE, Platform, assert_all_gone, eventually
+from eventually import PATIENCE, eventually
+from platform_process import BINARY, EXAMPLES, Platform, assert_all_gone
 
 MANIFESTS = ["--apply", EXAMPLES / "template.yaml", EXAMPLES / "pool.yaml"]
 

@@ -1,25 +1,18 @@
 """Clients of the unmodified older SDK, which knows `v1alpha1` alone, pointed at the platform that the
 environment names."""
 
-import os
-import time
-
 import pytest
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
+import sdk_platform
 from k8s_agent_sandbox import SandboxClient
 from k8s_agent_sandbox.async_sandbox_client import AsyncSandboxClient
-from k8s_agent_sandbox.models import SandboxDirectConnectionConfig
+from sdk_platform import NAMESPACE, connection
 
-NAMESPACE = "default"
 CLAIMS = ("extensions.agents.x-k8s.io", "v1alpha1", NAMESPACE, "sandboxclaims")
 POOLS = ("extensions.agents.x-k8s.io", "v1alpha1", NAMESPACE, "sandboxwarmpools")
 SANDBOXES = ("agents.x-k8s.io", "v1alpha1", NAMESPACE, "sandboxes")
-
-
-def connection():
-    return SandboxDirectConnectionConfig(api_url=os.environ["SANDBOX_ROUTER_URL"])
 
 
 @pytest.fixture
@@ -47,12 +40,7 @@ class Objects:
 
     def get(self, kind, name):
         """The object, or None."""
-        try:
-            return self.api.get_namespaced_custom_object(*kind, name)
-        except kubernetes_client.ApiException as error:
-            if error.status == 404:
-                return None
-            raise
+        return sdk_platform.found(self.api, kind, name)
 
     def launch_type(self, sandbox):
         labels = self.get(SANDBOXES, sandbox.sandbox_id)["metadata"]["labels"]
@@ -67,12 +55,7 @@ class Objects:
 
     def wait_for_pool(self):
         """Waits until the pool is full: only then is a claim certain to get one of its members."""
-
-        def full():
-            pool = self.get(POOLS, "warm")
-            return pool.get("status", {}).get("readyReplicas") == pool["spec"]["replicas"]
-
-        eventually(full)
+        sdk_platform.wait_for_pool(self.api, POOLS, "warm")
 
 
 def owner(sandbox):
@@ -84,14 +67,3 @@ def owner(sandbox):
 @pytest.fixture(scope="session")
 def objects():
     return Objects()
-
-
-def eventually(what, deadline=180.0):
-    """Waits until `what()` is truthy and returns it; fails after `deadline` seconds."""
-    end = time.monotonic() + deadline
-    while True:
-        value = what()
-        if value:
-            return value
-        assert time.monotonic() < end, f"did not happen within {deadline:.0f} s"
-        time.sleep(0.02)

@@ -4,9 +4,11 @@ from importlib.metadata import version
 
 import pytest
 
-from conftest import CLAIMS, SANDBOXES, connection, eventually, owner
+from conftest import CLAIMS, SANDBOXES, owner
+from eventually import eventually
 from k8s_agent_sandbox import SandboxClient
 from k8s_agent_sandbox.exceptions import SandboxNotFoundError, SandboxTemplateNotFoundError
+from sdk_platform import connection
 
 
 def test_this_is_the_older_sdk():

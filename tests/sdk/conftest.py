@@ -1,28 +1,26 @@
 """Clients of the unmodified SDK, pointed at the platform that the environment names."""
 
-import os
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 
+import sdk_platform
+from eventually import PATIENCE
 from k8s_agent_sandbox import SandboxClient
 from k8s_agent_sandbox.async_sandbox_client import AsyncSandboxClient
-from k8s_agent_sandbox.models import SandboxDirectConnectionConfig
+from sdk_platform import NAMESPACE, connection
 
 EXTENSIONS = "extensions.agents.x-k8s.io"
 AGENTS = "agents.x-k8s.io"
-NAMESPACE = "default"
+CLAIMS = (EXTENSIONS, "v1beta1", NAMESPACE, "sandboxclaims")
+POOLS = (EXTENSIONS, "v1beta1", NAMESPACE, "sandboxwarmpools")
+SANDBOXES = (AGENTS, "v1beta1", NAMESPACE, "sandboxes")
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 # Seconds after which a command is ended, tried in turn until the command had time to say something: on
 # a busy machine the first may be over before it ran.
 TIME_LIMITS = (1, 5, 30)
-
-
-def connection() -> SandboxDirectConnectionConfig:
-    return SandboxDirectConnectionConfig(api_url=os.environ["SANDBOX_ROUTER_URL"])
 
 
 @pytest.fixture
@@ -64,25 +62,9 @@ def core():
     return kubernetes_client.CoreV1Api()
 
 
-def eventually(what, deadline=180.0):
-    """Waits until `what()` is truthy and returns it; fails after `deadline` seconds."""
-    end = time.monotonic() + deadline
-    while True:
-        value = what()
-        if value:
-            return value
-        assert time.monotonic() < end, f"did not happen within {deadline:.0f} s"
-        time.sleep(0.02)
-
-
-def wait_for_pool(objects, name="warm", deadline=180.0):
+def wait_for_pool(objects, name="warm", deadline=PATIENCE):
     """Waits until a pool is full: only then is a claim certain to get one of its members."""
-
-    def full():
-        pool = _get(objects, EXTENSIONS, "sandboxwarmpools", name)
-        return pool.get("status", {}).get("readyReplicas") == pool["spec"]["replicas"]
-
-    eventually(full, deadline)
+    sdk_platform.wait_for_pool(objects, POOLS, name, deadline)
 
 
 def advance_shutdown(objects, name, asked):
@@ -97,23 +79,14 @@ def advance_shutdown(objects, name, asked):
     assert asked.replace(microsecond=0) + hour <= shutdown <= datetime.now(UTC) + hour
     soon = (datetime.now(UTC) + timedelta(seconds=1)).strftime(TIME_FORMAT)
     body = {"spec": {"lifecycle": {"shutdownTime": soon}}}
-    objects.patch_namespaced_custom_object(EXTENSIONS, "v1beta1", NAMESPACE, "sandboxclaims", name, body)
+    objects.patch_namespaced_custom_object(*CLAIMS, name, body)
 
 
 def claim(objects, name):
     """The SandboxClaim, or None."""
-    return _get(objects, EXTENSIONS, "sandboxclaims", name)
+    return sdk_platform.found(objects, CLAIMS, name)
 
 
 def sandbox_object(objects, name):
     """The Sandbox, or None."""
-    return _get(objects, AGENTS, "sandboxes", name)
-
-
-def _get(objects, group, plural, name):
-    try:
-        return objects.get_namespaced_custom_object(group, "v1beta1", NAMESPACE, plural, name)
-    except kubernetes_client.ApiException as error:
-        if error.status == 404:
-            return None
-        raise
+    return sdk_platform.found(objects, SANDBOXES, name)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from conftest import TIME_LIMITS, advance_shutdown, claim, eventually
+from conftest import TIME_LIMITS, advance_shutdown, claim
+from eventually import eventually
 from k8s_agent_sandbox.exceptions import (
     SandboxNotFoundError,
     SandboxRequestError,

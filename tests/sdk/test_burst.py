@@ -5,7 +5,9 @@ import asyncio
 import pytest
 from kubernetes import client as kubernetes_client
 
-from conftest import AGENTS, EXTENSIONS, NAMESPACE, eventually, wait_for_pool
+from conftest import EXTENSIONS, POOLS, SANDBOXES, wait_for_pool
+from eventually import eventually
+from sdk_platform import NAMESPACE
 
 SIZE = 100
 
@@ -18,12 +20,11 @@ def pool_of_a_hundred(objects):
         "metadata": {"name": "hundred"},
         "spec": {"replicas": SIZE, "sandboxTemplateRef": {"name": "runtime"}},
     }
-    where = (EXTENSIONS, "v1beta1", NAMESPACE, "sandboxwarmpools")
-    objects.create_namespaced_custom_object(*where, body)
+    objects.create_namespaced_custom_object(*POOLS, body)
     wait_for_pool(objects, "hundred", deadline=600)
     yield "hundred"
     try:
-        objects.delete_namespaced_custom_object(*where, "hundred")
+        objects.delete_namespaced_custom_object(*POOLS, "hundred")
     except kubernetes_client.ApiException as error:
         assert error.status == 404
 
@@ -40,15 +41,12 @@ async def test_every_claim_gets_its_own_sandbox_and_nothing_remains(async_client
     )
     assert [answer.stdout.strip() for answer in answers] == [sandbox.sandbox_id for sandbox in sandboxes]
 
-    await asyncio.to_thread(
-        objects.delete_namespaced_custom_object,
-        EXTENSIONS, "v1beta1", NAMESPACE, "sandboxwarmpools", pool_of_a_hundred,
-    )
+    await asyncio.to_thread(objects.delete_namespaced_custom_object, *POOLS, pool_of_a_hundred)
     await async_client.delete_all()
     names = {sandbox.sandbox_id for sandbox in sandboxes}
 
     def gone():
-        left = objects.list_namespaced_custom_object(AGENTS, "v1beta1", NAMESPACE, "sandboxes")["items"]
+        left = objects.list_namespaced_custom_object(*SANDBOXES)["items"]
         pods = core.list_namespaced_pod(NAMESPACE).items
         held = {item["metadata"]["name"] for item in left} | {pod.metadata.name for pod in pods}
         return not {name for name in held if name in names or name.startswith("hundred-")}

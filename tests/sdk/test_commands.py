@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from conftest import TIME_LIMITS, eventually
+from conftest import TIME_LIMITS
+from eventually import eventually
 from k8s_agent_sandbox.exceptions import SandboxRequestError
 
 

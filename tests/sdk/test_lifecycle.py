@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from kubernetes.client import ApiException
 
-from conftest import advance_shutdown, claim, connection, eventually, sandbox_object, wait_for_pool
+from conftest import advance_shutdown, claim, sandbox_object, wait_for_pool
+from eventually import eventually
 from k8s_agent_sandbox import SandboxClient
 from k8s_agent_sandbox.exceptions import (
     SandboxClaimFailedError,
@@ -13,6 +14,7 @@ from k8s_agent_sandbox.exceptions import (
     SandboxTemplateNotFoundError,
     SandboxWarmPoolNotFoundError,
 )
+from sdk_platform import connection
 
 
 def test_a_sandbox_comes_from_the_pool_and_goes_with_its_claim(client, objects, core):
