@@ -214,26 +214,10 @@ async fn a_claim_with_policy_delete_is_gone_at_its_time() {
         .patch("claim", &PatchParams::default(), &Patch::Merge(&near))
         .await
         .unwrap();
-    eventually("the claim is gone", || async {
-        claims(&client)
-            .get_opt("claim")
-            .await
-            .ok()?
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    gone(&claims(&client), "claim").await;
     // Published times have whole seconds.
     assert!(Timestamp::now().as_second() >= at.as_second());
-    eventually("its sandbox is gone", || async {
-        sandboxes(&client)
-            .get_opt(&sandbox)
-            .await
-            .ok()?
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    gone(&sandboxes(&client), &sandbox).await;
     cluster.stop().await;
 }
 
@@ -288,20 +272,11 @@ async fn more_claims_than_members_share_nothing_and_leave_nothing() {
 async fn a_finished_claim_lives_for_its_time_and_goes_with_everything() {
     let cluster = Cluster::start().await.unwrap();
     let client = cluster.client();
-    let template = json!({
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
-        "kind": "SandboxTemplate",
-        "metadata": {"name": "short"},
-        "spec": {"podTemplate": {
-            "metadata": {"annotations": {PHASE: "Succeeded"}},
-            "spec": {"containers": [{"name": "main", "image": IMAGE, "command": ["true"]}], "restartPolicy": "Never"},
-        }},
-    });
-    let parameters = PatchParams::apply("tests").force();
-    templates(&client)
-        .patch("short", &parameters, &Patch::Apply(&template))
-        .await
-        .unwrap();
+    let short = json!({"podTemplate": {
+        "metadata": {"annotations": {PHASE: "Succeeded"}},
+        "spec": {"containers": [{"name": "main", "image": IMAGE, "command": ["true"]}], "restartPolicy": "Never"},
+    }});
+    template(&client, "short", short).await;
     let spec = json!({
         "warmPoolRef": null,
         "sandboxTemplateRef": {"name": "short"},

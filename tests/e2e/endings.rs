@@ -16,29 +16,17 @@ use serde_json::{Value, json};
 use crate::objects::*;
 
 /// Creates a template, with a Service, whose pods are of this container.
-async fn template(client: &Client, name: &str, container: Value, restart: &str) {
+async fn template_of(client: &Client, name: &str, container: Value, restart: &str) {
     let mut main = json!({"name": "main", "image": IMAGE, "ports": [{"containerPort": 8888}]});
     for (key, value) in container.as_object().unwrap() {
         main[key] = value.clone();
     }
-    let template = json!({
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
-        "kind": "SandboxTemplate",
-        "metadata": {"name": name},
-        "spec": {
-            "service": true,
-            "networkPolicyManagement": "Unmanaged",
-            "podTemplate": {"spec": {"containers": [main], "restartPolicy": restart}},
-        },
+    let spec = json!({
+        "service": true,
+        "networkPolicyManagement": "Unmanaged",
+        "podTemplate": {"spec": {"containers": [main], "restartPolicy": restart}},
     });
-    templates(client)
-        .patch(
-            name,
-            &PatchParams::apply("tests").force(),
-            &Patch::Apply(&template),
-        )
-        .await
-        .unwrap();
+    template(client, name, spec).await;
 }
 
 /// Claims straight from a template, with this lifecycle.
@@ -102,7 +90,7 @@ async fn a_foreground_deletion_keeps_the_claim_until_a_slow_pod_is_gone() {
         "command": ["sleep", "infinity"],
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", "3"]}}},
     });
-    template(&client, "slow", slow, "Always").await;
+    template_of(&client, "slow", slow, "Always").await;
     let far = json!({"shutdownTime": "2100-01-01T00:00:00Z", "shutdownPolicy": "DeleteForeground"});
     claim_of(&client, "claim", "slow", far).await;
     assert_eq!(bound(&client, "claim").await, "claim");
@@ -152,7 +140,7 @@ async fn a_foreground_deletion_keeps_the_claim_until_a_slow_pod_is_gone() {
 async fn a_finished_claim_goes_after_its_time_and_stays_without_one() {
     let cluster = Cluster::with_real_pods().await.unwrap();
     let client = cluster.client();
-    template(&client, "short", json!({"command": ["true"]}), "Never").await;
+    template_of(&client, "short", json!({"command": ["true"]}), "Never").await;
     claim_of(
         &client,
         "kept",
@@ -163,11 +151,7 @@ async fn a_finished_claim_goes_after_its_time_and_stays_without_one() {
     reason(&client, "kept", "PodSucceeded").await;
     let lifecycle = json!({"shutdownPolicy": "Delete", "ttlSecondsAfterFinished": 5});
     claim_of(&client, "timed", "short", lifecycle).await;
-    eventually("the claim is gone with its time", || async {
-        let claim = claims(&client).get_opt("timed").await.ok()?;
-        claim.is_none().then_some(())
-    })
-    .await;
+    gone(&claims(&client), "timed").await;
     eventually("everything of it is gone", || async {
         (children(&client, "timed").await == [false; 3]).then_some(())
     })
@@ -184,7 +168,7 @@ async fn a_retained_claim_says_expired_and_finished_while_its_sandbox_is_held() 
     const HELD: &str = "tests.example/held";
     let cluster = Cluster::with_real_pods().await.unwrap();
     let client = cluster.client();
-    template(&client, "short", json!({"command": ["true"]}), "Never").await;
+    template_of(&client, "short", json!({"command": ["true"]}), "Never").await;
     let lifecycle = json!({"shutdownPolicy": "Retain", "ttlSecondsAfterFinished": 3600});
     claim_of(&client, "claim", "short", lifecycle).await;
     reason(&client, "claim", "PodSucceeded").await;

@@ -41,32 +41,62 @@ where
     api.delete(name, &DeleteParams::default()).await.unwrap();
 }
 
-/// Creates a template named `template` whose pods do nothing, and a pool of it.
-pub(crate) async fn template_and_pool(client: &Client, pool: &str, replicas: usize) {
-    let template = json!({
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
-        "kind": "SandboxTemplate",
-        "metadata": {"name": "template"},
-        "spec": {"podTemplate": {"spec": {"containers": [{"name": "main", "image": IMAGE}]}}},
-    });
-    let parameters = PatchParams::apply("tests").force();
-    templates(client)
-        .patch("template", &parameters, &Patch::Apply(&template))
-        .await
-        .unwrap();
+/// Waits until there is no object of this name.
+pub(crate) async fn gone<K>(api: &Api<K>, name: &str)
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    eventually(&format!("{name} is gone"), || async {
+        let found = api.get_opt(name).await.ok()?;
+        found.is_none().then_some(())
+    })
+    .await;
+}
+
+/// Creates or changes a template.
+pub(crate) async fn template(client: &Client, name: &str, spec: Value) {
+    apply(&templates(client), "SandboxTemplate", name, spec).await;
+}
+
+/// Creates or changes a pool, and waits until its members are ready.
+pub(crate) async fn pool(client: &Client, name: &str, template: &str, replicas: usize) {
+    let spec = json!({"replicas": replicas, "sandboxTemplateRef": {"name": template}});
+    apply(&pools(client), "SandboxWarmPool", name, spec).await;
+    if replicas > 0 {
+        pool_ready(client, name, replicas).await;
+    }
+}
+
+async fn apply<K>(api: &Api<K>, kind: &str, name: &str, spec: Value)
+where
+    K: Clone + DeserializeOwned + Debug,
+{
     let object = json!({
         "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
-        "kind": "SandboxWarmPool",
-        "metadata": {"name": pool},
-        "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": "template"}},
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
     });
-    pools(client)
-        .patch(pool, &parameters, &Patch::Apply(&object))
+    let parameters = PatchParams::apply("tests").force();
+    api.patch(name, &parameters, &Patch::Apply(&object))
         .await
         .unwrap();
-    if replicas > 0 {
-        pool_ready(client, pool, replicas).await;
-    }
+}
+
+/// Creates a template named `template` whose pods do nothing, and a pool of it.
+pub(crate) async fn template_and_pool(client: &Client, name: &str, replicas: usize) {
+    let spec = json!({"podTemplate": {"spec": {"containers": [{"name": "main", "image": IMAGE}]}}});
+    template(client, "template", spec).await;
+    pool(client, name, "template", replicas).await;
+}
+
+/// Suspends a sandbox, or has it run.
+pub(crate) async fn set_mode(client: &Client, sandbox: &str, mode: &str) {
+    let patch = json!({"spec": {"operatingMode": mode}});
+    sandboxes(client)
+        .patch(sandbox, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .unwrap();
 }
 
 /// Waits until the pool reports this many ready members and no others.

@@ -39,10 +39,7 @@ async fn the_network_policy_precedes_the_pods_and_outlives_the_template() {
     );
     delete(&claims(&client), "claim").await;
     nothing_left(&client).await;
-    eventually("the policy went with the last pod", || async {
-        let left = policies.get_opt("template-network-policy").await.ok()?;
-        left.is_none().then_some(())
-    })
-    .await;
+    // It goes with the last pod.
+    gone(&policies, "template-network-policy").await;
     cluster.stop().await;
 }

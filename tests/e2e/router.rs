@@ -18,7 +18,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DeleteParams;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
@@ -234,17 +234,9 @@ async fn suspension_resumption_and_deletion_are_told() {
     create_claim(&client, "claim", "pool", json!({})).await;
     let sandbox = bound(&client, "claim").await;
     let first = platform.answers(&sandbox, StatusCode::OK).await;
-    let mode = |mode: &str| Patch::Merge(json!({"spec": {"operatingMode": mode}}));
-    let parameters = PatchParams::default();
-    sandboxes(&client)
-        .patch(&sandbox, &parameters, &mode("Suspended"))
-        .await
-        .unwrap();
+    set_mode(&client, &sandbox, "Suspended").await;
     platform.answers(&sandbox, StatusCode::CONFLICT).await;
-    sandboxes(&client)
-        .patch(&sandbox, &parameters, &mode("Running"))
-        .await
-        .unwrap();
+    set_mode(&client, &sandbox, "Running").await;
     let second = platform.answers(&sandbox, StatusCode::OK).await;
     assert_ne!(first, second, "another pod, at another address");
     delete(&claims(&client), "claim").await;

@@ -18,7 +18,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
@@ -53,7 +53,7 @@ impl Arena {
         }
         let client = cluster.client();
         template_with_everything(&client).await;
-        template_pool(&client).await;
+        pool(&client, "pool", "template", MEMBERS).await;
         Ok(Self {
             cluster,
             client,
@@ -260,54 +260,24 @@ where
 
 /// A template whose sandboxes have a Service and a volume.
 async fn template_with_everything(client: &Client) {
-    let template = json!({
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
-        "kind": "SandboxTemplate",
-        "metadata": {"name": "template"},
-        "spec": {
-            "service": true,
-            "podTemplate": {"spec": {
-                "terminationGracePeriodSeconds": 1,
-                "containers": [{
-                    "name": "main",
-                    "image": IMAGE,
-                    "ports": [{"containerPort": 8888}],
-                    "volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}],
-                }],
-            }},
-            "volumeClaimTemplates": [{
-                "metadata": {"name": "workspace"},
-                "spec": {
-                    "accessModes": ["ReadWriteOnce"],
-                    "resources": {"requests": {"storage": "1Mi"}},
-                },
+    let spec = json!({
+        "service": true,
+        "podTemplate": {"spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "main",
+                "image": IMAGE,
+                "ports": [{"containerPort": 8888}],
+                "volumeMounts": [{"name": "workspace", "mountPath": "/workspace"}],
             }],
-        },
+        }},
+        "volumeClaimTemplates": [{
+            "metadata": {"name": "workspace"},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Mi"}},
+            },
+        }],
     });
-    templates(client)
-        .patch(
-            "template",
-            &PatchParams::apply("tests").force(),
-            &Patch::Apply(&template),
-        )
-        .await
-        .unwrap();
-}
-
-async fn template_pool(client: &Client) {
-    let pool = json!({
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
-        "kind": "SandboxWarmPool",
-        "metadata": {"name": "pool"},
-        "spec": {"replicas": MEMBERS, "sandboxTemplateRef": {"name": "template"}},
-    });
-    pools(client)
-        .patch(
-            "pool",
-            &PatchParams::apply("tests").force(),
-            &Patch::Apply(&pool),
-        )
-        .await
-        .unwrap();
-    pool_ready(client, "pool", MEMBERS).await;
+    template(client, "template", spec).await;
 }

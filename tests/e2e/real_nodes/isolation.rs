@@ -19,7 +19,7 @@ use kube::api::{DeleteParams, ListParams, LogParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use super::{plain_pod, pool, shell, template};
+use super::{plain_pod, shell};
 use crate::objects::*;
 
 /// Where nothing listens on a test cluster, and what must be cut off all the same.

@@ -1,15 +1,15 @@
 //! The life of a claim with a real pod, on a runtime of its choice, from a pool that an autoscaler
 //! drives.
 
+use agent_sandbox_tests::Cluster;
 use agent_sandbox_tests::cluster::IMAGE;
-use agent_sandbox_tests::{Cluster, eventually};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{pool, shell, template};
+use super::shell;
 use crate::objects::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,26 +37,10 @@ async fn a_claim_is_bound_used_suspended_resumed_and_gone() {
     assert!(worked, "{output}");
     assert_eq!(output, format!("used\n{sandbox}\n"));
 
-    let mode = |mode: &str| Patch::Merge(json!({"spec": {"operatingMode": mode}}));
-    let parameters = PatchParams::default();
-    sandboxes(&client)
-        .patch(&sandbox, &parameters, &mode("Suspended"))
-        .await
-        .unwrap();
+    set_mode(&client, &sandbox, "Suspended").await;
     reason(&client, "claim", "SandboxSuspended").await;
-    eventually("the pod is gone", || async {
-        pods(&client)
-            .get_opt(&sandbox)
-            .await
-            .ok()?
-            .is_none()
-            .then_some(())
-    })
-    .await;
-    sandboxes(&client)
-        .patch(&sandbox, &parameters, &mode("Running"))
-        .await
-        .unwrap();
+    gone(&pods(&client), &sandbox).await;
+    set_mode(&client, &sandbox, "Running").await;
     assert_eq!(bound(&client, "claim").await, sandbox);
     assert_ne!(pods(&client).get(&sandbox).await.unwrap().uid(), pod.uid());
 
@@ -64,16 +48,12 @@ async fn a_claim_is_bound_used_suspended_resumed_and_gone() {
         "shutdownTime": "2020-01-01T00:00:00Z", "shutdownPolicy": "Delete",
     }}});
     claims(&client)
-        .patch("claim", &parameters, &Patch::Merge(&over))
+        .patch("claim", &PatchParams::default(), &Patch::Merge(&over))
         .await
         .unwrap();
-    eventually("claim, sandbox and pod are gone", || async {
-        let gone = claims(&client).get_opt("claim").await.ok()?.is_none()
-            && sandboxes(&client).get_opt(&sandbox).await.ok()?.is_none()
-            && pods(&client).get_opt(&sandbox).await.ok()?.is_none();
-        gone.then_some(())
-    })
-    .await;
+    gone(&claims(&client), "claim").await;
+    gone(&sandboxes(&client), &sandbox).await;
+    gone(&pods(&client), &sandbox).await;
     delete(&pools(&client), "pool").await;
     nothing_left(&client).await;
     cluster.stop().await;

@@ -10,12 +10,10 @@ use std::process::Stdio;
 use agent_sandbox_tests::cluster::{IMAGE, kubeconfig};
 use agent_sandbox_tests::eventually;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use tokio::process::Command;
-
-use crate::objects::*;
 
 /// Runs a shell script in a container, through `kubectl exec`: what it printed, and whether it
 /// succeeded.
@@ -46,43 +44,6 @@ async fn kubectl(arguments: &[&str]) -> (bool, String) {
     let mut text = String::from_utf8(output.stdout).unwrap();
     text.push_str(&String::from_utf8(output.stderr).unwrap());
     (output.status.success(), text)
-}
-
-/// Creates or changes a template.
-async fn template(client: &Client, name: &str, spec: Value) {
-    let object = json!({
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
-        "kind": "SandboxTemplate",
-        "metadata": {"name": name},
-        "spec": spec,
-    });
-    templates(client)
-        .patch(
-            name,
-            &PatchParams::apply("tests").force(),
-            &Patch::Apply(&object),
-        )
-        .await
-        .unwrap();
-}
-
-/// Creates or changes a pool.
-async fn pool(client: &Client, name: &str, template: &str, replicas: usize) {
-    let object = json!({
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1",
-        "kind": "SandboxWarmPool",
-        "metadata": {"name": name},
-        "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": template}},
-    });
-    pools(client)
-        .patch(
-            name,
-            &PatchParams::apply("tests").force(),
-            &Patch::Apply(&object),
-        )
-        .await
-        .unwrap();
-    pool_ready(client, name, replicas).await;
 }
 
 /// A pod of our own making, which runs the image's own program; returns its address.

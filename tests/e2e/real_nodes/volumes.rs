@@ -3,11 +3,10 @@
 use agent_sandbox_tests::cluster::IMAGE;
 use agent_sandbox_tests::{Cluster, eventually};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use kube::{Api, ResourceExt};
+use serde_json::json;
 
-use super::{shell, template};
+use super::shell;
 use crate::objects::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,17 +47,9 @@ async fn a_workspace_survives_suspension_resumption_and_a_deleted_pod() {
     let (worked, output) = shell(namespace, &sandbox, "echo kept > /workspace/file; sync").await;
     assert!(worked, "{output}");
 
-    mode(&client, &sandbox, "Suspended").await;
-    eventually("the pod is gone", || async {
-        pods(&client)
-            .get_opt(&sandbox)
-            .await
-            .ok()?
-            .is_none()
-            .then_some(())
-    })
-    .await;
-    mode(&client, &sandbox, "Running").await;
+    set_mode(&client, &sandbox, "Suspended").await;
+    gone(&pods(&client), &sandbox).await;
+    set_mode(&client, &sandbox, "Running").await;
     assert_eq!(bound(&client, "claim").await, sandbox);
     let (_, output) = shell(namespace, &sandbox, "cat /workspace/file").await;
     assert_eq!(output, "kept\n", "after suspension and resumption");
@@ -76,27 +67,9 @@ async fn a_workspace_survives_suspension_resumption_and_a_deleted_pod() {
     let after = volumes.get(&volume.name_any()).await.unwrap();
     assert_eq!(after.uid(), volume.uid(), "the same volume all along");
 
-    claims(&client)
-        .delete("claim", &DeleteParams::default())
-        .await
-        .unwrap();
+    delete(&claims(&client), "claim").await;
     nothing_left(&client).await;
-    eventually("the volume went with its sandbox", || async {
-        volumes
-            .get_opt(&volume.name_any())
-            .await
-            .ok()?
-            .is_none()
-            .then_some(())
-    })
-    .await;
+    // It goes with its sandbox.
+    gone(&volumes, &volume.name_any()).await;
     cluster.stop().await;
-}
-
-async fn mode(client: &Client, sandbox: &str, mode: &str) {
-    let patch: Value = json!({"spec": {"operatingMode": mode}});
-    sandboxes(client)
-        .patch(sandbox, &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .unwrap();
 }
