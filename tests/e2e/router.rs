@@ -18,7 +18,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
@@ -223,6 +223,33 @@ async fn pool_members_have_no_name_until_they_are_claimed() {
     let sandbox = bound(&client, "claim").await;
     assert_eq!(sandbox, member);
     assert_eq!(platform.ask(&member).await.0, StatusCode::OK);
+    platform.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_has_a_name_from_when_its_pools_record_gives_it_away() {
+    let mut platform = Platform::patient().await;
+    let client = platform.client.clone();
+    template_and_pool(&client, "pool", 1).await;
+    // Nobody makes a claim its owner, and nobody takes its labels off.
+    platform.cluster.stop_controller().await;
+    let member = sandbox_names(&client).await.remove(0);
+    let early = platform.ask_within(&member, "0.2").await;
+    assert_eq!(early.0, StatusCode::NOT_FOUND);
+    let sandbox = sandboxes(&client).get(&member).await.unwrap();
+    let record = json!({"status": {"allocations": [{
+        "claimName": "claim",
+        "claimUID": "c0000000-0000-4000-8000-000000000000",
+        "sandboxName": member,
+        "sandboxUID": sandbox.uid().unwrap(),
+    }]}});
+    pools(&client)
+        .patch_status("pool", &PatchParams::default(), &Patch::Merge(&record))
+        .await
+        .unwrap();
+    assert_eq!(platform.ask(&member).await.0, StatusCode::OK);
+    let after = sandboxes(&client).get(&member).await.unwrap();
+    assert_eq!(after.owner_references(), sandbox.owner_references());
     platform.stop().await;
 }
 
