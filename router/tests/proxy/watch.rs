@@ -34,6 +34,7 @@ struct Cluster(Arc<Mutex<State>>);
 struct State {
     pods: Resource,
     sandboxes: Resource,
+    pools: Resource,
     requests: Vec<String>,
 }
 
@@ -76,6 +77,8 @@ impl Cluster {
             &mut state.pods
         } else if path.ends_with("/sandboxes") {
             &mut state.sandboxes
+        } else if path.ends_with("/sandboxwarmpools") {
+            &mut state.pools
         } else {
             panic!("unexpected request for {path}");
         };
@@ -107,6 +110,10 @@ impl Cluster {
 
     fn sandboxes(&self, apply: impl FnOnce(&mut Resource)) {
         apply(&mut self.0.lock().sandboxes);
+    }
+
+    fn pools(&self, apply: impl FnOnce(&mut Resource)) {
+        apply(&mut self.0.lock().pools);
     }
 
     async fn watched(&self) {
@@ -242,6 +249,40 @@ async fn a_pool_member_is_named_only_once_it_is_claimed() {
 }
 
 #[tokio::test]
+async fn a_pool_member_has_its_name_from_when_its_pools_record_gives_it_away() {
+    for sandboxes_are_watched in [true, false] {
+        let cluster = Cluster::default();
+        let stub = Sandbox::answering(ok(b"given"));
+        let pooled = json!({"agents.x-k8s.io/warm-pool-sandbox": "1234"});
+        let mut member = pod("box", "p1", "127.0.0.1", true);
+        member["metadata"]["labels"]["agents.x-k8s.io/warm-pool-sandbox"] = "1234".into();
+        cluster.pods(|pods| pods.objects.push(member));
+        cluster.sandboxes(|sandboxes| sandboxes.objects.push(sandbox("box", &pooled)));
+        let mut pool = json!({
+            "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxWarmPool",
+            "metadata": {"name": "pool", "namespace": "ns", "uid": "pool-1", "resourceVersion": "1"},
+        });
+        cluster.pools(|pools| pools.objects.push(pool.clone()));
+        let mut config = rig::config();
+        config.resolution.sandboxes = sandboxes_are_watched;
+        let rig = Rig::build(Router::builder(config).client(cluster.client()));
+        rig::eventually("ready", async || rig.readiness.check().is_ok()).await;
+        rig::eventually("pools are watched", async || {
+            !cluster.0.lock().pools.watchers.is_empty()
+        })
+        .await;
+        assert_eq!(rig.send(&stub.get("/")).await.status, 404);
+        pool["status"] = json!({"allocations": [{
+            "claimName": "claim", "claimUID": "claim-1",
+            "sandboxName": "box", "sandboxUID": "sandbox-box",
+        }]});
+        cluster.pools(|pools| pools.send("MODIFIED", &pool));
+        until(&rig, &stub.get("/"), 200).await;
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_pod_that_merely_claims_to_be_a_sandboxs_is_not_routed_to() {
     let cluster = Cluster::default();
     let stub = Sandbox::answering(ok(b"forged"));
@@ -271,6 +312,8 @@ async fn pods_alone_are_enough_where_sandboxes_are_not_watched() {
     let cluster = Cluster::default();
     let stub = Sandbox::answering(ok(b"by pod"));
     cluster.pods(|pods| pods.objects.push(pod("box", "p1", "127.0.0.1", true)));
+    // Pools are asked for and may be out of bounds.
+    cluster.pools(|pools| pools.refusals.extend([403; 1000]));
     let mut config = rig::config();
     config.resolution.sandboxes = false;
     config.resolution.namespace = Some("ns".to_owned());
@@ -278,10 +321,11 @@ async fn pods_alone_are_enough_where_sandboxes_are_not_watched() {
     rig::eventually("ready", async || rig.readiness.check().is_ok()).await;
     assert_eq!(rig.send(&stub.get("/")).await.text(), "by pod");
     let requests = cluster.0.lock().requests.clone();
+    let pools = "/apis/extensions.agents.x-k8s.io/v1beta1/namespaces/ns/sandboxwarmpools?";
     assert!(
         requests
             .iter()
-            .all(|uri| uri.starts_with("/api/v1/namespaces/ns/pods?")),
+            .all(|uri| uri.starts_with("/api/v1/namespaces/ns/pods?") || uri.starts_with(pools)),
         "{requests:?}"
     );
     rig.stop().await;
