@@ -170,7 +170,9 @@ impl Claims {
                 }
                 Step::ConfirmBound(sandbox) => {
                     let read = act::confirm_bound(cx, &by, &claim, &sandbox).await;
-                    learned.asked_for = Some(sandbox);
+                    if read.is_ok() {
+                        learned.asked_for = Some(sandbox);
+                    }
                     read
                 }
                 Step::Create(sandbox) => {
@@ -295,7 +297,11 @@ impl Claims {
             // A fault may leave a patch in flight, and then the reservation must stand.
             cx.store.release(claim.head.uid);
         }
-        let sandbox = plan::primary(claim, &observed.bound).map(|row| &**row);
+        // While it is open whether the claim has the sandbox that it was told of, it is told of no other.
+        let is_open = matches!(verdict, Verdict::Failed(_)) && observed.unconfirmed.is_some();
+        let sandbox = plan::primary(claim, &observed.bound)
+            .filter(|_| !is_open)
+            .map(|row| &**row);
         let shown = self.shown(claim, sandbox, &verdict);
         let new = shown.and_then(|shown| status::status(claim, sandbox, &shown, now));
         let published = match new.as_ref().and_then(|new| status::patch(claim, new)) {

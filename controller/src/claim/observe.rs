@@ -25,7 +25,7 @@ pub(super) fn observe(state: &State, key: &Key, learned: &Learned) -> Option<Obs
         .as_ref()
         .map(|name| key.sibling(name.clone()));
     let unconfirmed = unconfirmed
-        .filter(|_| bound.is_empty())
+        .filter(|named| !bound.iter().any(|row| row.head.key == *named))
         .filter(|named| learned.asked_for.as_ref() != Some(named));
     let namesake = state
         .sandbox(key)

@@ -250,7 +250,11 @@ pub fn plan(observed: &Observed, now: Timestamp, rules: Rules<'_>) -> Step {
         return Step::Settle(Verdict::Rejected(rejection));
     }
     if let Some(sandbox) = primary(claim, &observed.bound) {
-        return keep(observed, sandbox);
+        return match &observed.unconfirmed {
+            // Whoever told the claim of another one may have been right, and then that one counts.
+            Some(named) => Step::ConfirmBound(named.clone()),
+            None => keep(observed, sandbox),
+        };
     }
     if let Some((sandbox, uid)) = &observed.unseen {
         return Step::ConfirmSandbox(sandbox.clone(), *uid);
@@ -312,6 +316,10 @@ fn keep(observed: &Observed, sandbox: &Arc<SandboxRow>) -> Step {
             .iter()
             .find(|row| row.head.uid != sandbox.head.uid && !row.head.is_deleting())
     {
+        if !observed.confirmed {
+            // It may have been told of another one since.
+            return Step::ConfirmClaim;
+        }
         return Step::DeleteSandbox(surplus.head.key.clone(), surplus.head.uid);
     }
     let template = observed.template.row().map(|row| &**row);

@@ -9,7 +9,7 @@ use agent_sandbox_controller::config::LeaderElection;
 use serde_json::{Value, json};
 
 use crate::faults::{assert_nothing_is_shared, is_commit, is_handover, is_told};
-use crate::harness::{Harness, claim, condition, is_ready, ready};
+use crate::harness::{Harness, claim, condition, is_ready, ready, sandbox};
 use crate::model::{Call, Link, Mischief, Model};
 
 /// The record of the pool `p`: claims with their sandboxes, and sandboxes that are about to be deleted.
@@ -271,6 +271,84 @@ async fn a_replica_that_is_behind_makes_no_sandbox_for_a_claim_that_has_one() {
         let name = sandbox.map(|it| it["metadata"]["name"].to_string());
         assert!(name.is_none_or(|it| it.starts_with("\"p-")));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_given_two_keeps_the_one_it_was_told_of() {
+    let harness = Harness::start();
+    let model = &harness.model;
+    harness.pool("p", 1).await;
+    for resource in ["sandboxclaims", "sandboxes", "sandboxwarmpools"] {
+        model.hold_watches_of(resource);
+    }
+    // Somebody else made it a sandbox and told it, and the record gives it a member all the same.
+    let uid = |object: &Value| object["metadata"]["uid"].clone();
+    let claimed = model.create("sandboxclaims", claim("c", "p"));
+    let owner = json!({
+        "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxClaim",
+        "name": "c", "uid": uid(&claimed), "controller": true, "blockOwnerDeletion": true,
+    });
+    let member = model.list("sandboxes").remove(0);
+    let mut own = sandbox("c", json!({}));
+    own["metadata"]["ownerReferences"] = json!([owner]);
+    model.create("sandboxes", own);
+    model.patch_status("sandboxclaims", "c", json!({"sandbox": {"name": "c"}}));
+    let entry = json!({
+        "claimName": "c", "claimUID": uid(&claimed),
+        "sandboxName": member["metadata"]["name"], "sandboxUID": uid(&member),
+    });
+    model.patch_status("sandboxwarmpools", "p", json!({"allocations": [entry]}));
+    // The first time that it asks, it gets no answer.
+    let mut asked = false;
+    model.disturb(move |call| {
+        let asks = call.verb == "get" && call.resource == "sandboxes" && call.name == "c";
+        (asks && !std::mem::replace(&mut asked, true)).then(refuse)
+    });
+    model.release_watches_of("sandboxwarmpools");
+    harness.settle().await;
+    model.release_watches_of("sandboxclaims");
+    harness.settle().await;
+    model.release_watches();
+    harness.until_ready("sandboxclaims", "c").await;
+    harness.full("p", 1).await;
+    let name = member["metadata"]["name"].as_str().unwrap();
+    assert!(model.get("sandboxes", name).is_none());
+    for (_, claim) in model.history("sandboxclaims") {
+        let told = claim.map(|it| it["status"]["sandbox"]["name"].clone());
+        assert!(told.is_none_or(|it| it.is_null() || it == "c"));
+    }
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_told_of_another_sandbox_keeps_that_one() {
+    let harness = Harness::start();
+    let model = &harness.model;
+    harness.pool("p", 1).await;
+    let claimed = model.create("sandboxclaims", claim("c", "p"));
+    harness.until_ready("sandboxclaims", "c").await;
+    harness.full("p", 1).await;
+    let first = harness.sandbox_of("c");
+    // Somebody else gives it another one and tells it, which is not heard of here for a while.
+    model.hold_watches_of("sandboxclaims");
+    model.patch_status("sandboxclaims", "c", json!({"sandbox": {"name": "other"}}));
+    let mut other = sandbox("other", json!({}));
+    other["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxClaim",
+        "name": "c", "uid": claimed["metadata"]["uid"],
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    model.create("sandboxes", other);
+    harness
+        .eventually("the first one goes", |model| {
+            model.get("sandboxes", &first).is_none()
+        })
+        .await;
+    model.release_watches();
+    harness.settle().await;
+    assert!(model.get("sandboxes", "other").is_some());
+    assert_eq!(harness.sandbox_of("c"), "other");
+    harness.assert_at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -220,6 +220,8 @@ fn surplus_sandboxes_go_once_the_one_that_counts_is_recorded() {
     let mut seen = unbound(named("two"));
     seen.template = Found::NotNamed;
     seen.bound = vec![one.clone(), two.clone()];
+    assert_eq!(step(&seen), Step::ConfirmClaim);
+    seen.confirmed = true;
     assert_eq!(
         step(&seen),
         Step::DeleteSandbox(one.head.key.clone(), one.head.uid)
@@ -313,4 +315,16 @@ fn only_what_nobody_announces_is_looked_at_again_by_time() {
         spared: None,
     };
     assert_eq!(over.recheck(), None);
+}
+
+#[test]
+fn the_sandbox_that_the_status_names_is_asked_for_before_another_is_kept() {
+    let object = claim_with(json!({}), json!({}), json!({"sandbox": {"name": "told"}}));
+    let mut seen = unbound(object);
+    seen.bound = vec![member()];
+    seen.unconfirmed = Some(Key::new("n", "told"));
+    let asked = Step::ConfirmBound(Key::new("n", "told"));
+    assert_eq!(step(&seen), asked);
+    seen.unconfirmed = None;
+    assert!(matches!(step(&seen), Step::Settle(Verdict::Bound(_))));
 }
