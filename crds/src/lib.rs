@@ -9,6 +9,7 @@
 //! Both served versions, `v1beta1` and `v1alpha1`, share one schema that is a superset of the two, so one Rust type
 //! per kind reads every object and no conversion is needed.
 
+pub mod allocation;
 pub mod annotations;
 pub mod claim;
 pub mod condition;

@@ -92,41 +92,24 @@ pub struct SandboxWarmPoolStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Sandboxes given to claims that do not name their claim as owner yet. Written by the controller only.
+    /// Sandboxes given to claims that do not name their claim as owner yet, each as `CLAIM/UID=SANDBOX/UID`; see
+    /// [`crate::allocation`]. Written by the controller only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub allocations: Vec<Allocation>,
-    /// Sandboxes that are about to be deleted and are given to nobody. Written by the controller only.
+    #[schemars(
+        description = "Sandboxes given to claims that do not name their claim as owner yet, each as CLAIM/UID=SANDBOX/UID. Written by the controller only."
+    )]
+    pub allocations: Vec<String>,
+    /// Sandboxes that are about to be deleted and are given to nobody, each as `SANDBOX/UID`. Written by the
+    /// controller only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub retiring: Vec<RetiringSandbox>,
+    #[schemars(
+        description = "Sandboxes that are about to be deleted and are given to nobody, each as SANDBOX/UID. Written by the controller only."
+    )]
+    pub retiring: Vec<String>,
     /// The newest resourceVersion of the Sandboxes that have left `allocations`: whoever has not seen
     /// them as they were then does not know which are still free. Written by the controller only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled_resource_version: Option<String>,
-}
-
-/// A sandbox of the pool that belongs to a claim.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Allocation {
-    /// Name of the SandboxClaim.
-    pub claim_name: String,
-    /// UID of the SandboxClaim.
-    #[serde(rename = "claimUID")]
-    pub claim_uid: String,
-    /// Name of the Sandbox.
-    pub sandbox_name: String,
-    /// UID of the Sandbox.
-    #[serde(rename = "sandboxUID")]
-    pub sandbox_uid: String,
-}
-
-/// A sandbox of the pool that is about to be deleted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RetiringSandbox {
-    /// Name of the Sandbox.
-    pub name: String,
-    /// UID of the Sandbox.
-    pub uid: String,
 }
 
 #[expect(

@@ -138,10 +138,11 @@ def test_older_manifests_are_served_warm_and_cold(kubectl):
     def members():
         """Names of the pool's sandboxes that it has given to nobody, once it is full."""
         kubectl("wait", "--for=jsonpath={.status.readyReplicas}=2", "swp/older", TIMEOUT)
-        given = kubectl("get", "swp", "older", "-o", "jsonpath={.status.allocations[*].sandboxName}").split()
+        given = kubectl("get", "swp", "older", "-o", "jsonpath={.status.allocations[*]}").split()
+        given = {entry.split("=")[1].split("/")[0] for entry in given}
         sandboxes = json.loads(kubectl("get", "sandboxes", "-o", "json"))["items"]
         owned = {sandbox["metadata"]["name"] for sandbox in sandboxes if owner(sandbox) == "SandboxWarmPool/older"}
-        return owned - set(given)
+        return owned - given
 
     def owner(sandbox):
         reference = sandbox["metadata"]["ownerReferences"][0]

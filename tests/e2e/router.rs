@@ -237,12 +237,9 @@ async fn a_member_has_a_name_from_when_its_pools_record_gives_it_away() {
     let early = platform.ask_within(&member, "0.2").await;
     assert_eq!(early.0, StatusCode::NOT_FOUND);
     let sandbox = sandboxes(&client).get(&member).await.unwrap();
-    let record = json!({"status": {"allocations": [{
-        "claimName": "claim",
-        "claimUID": "c0000000-0000-4000-8000-000000000000",
-        "sandboxName": member,
-        "sandboxUID": sandbox.uid().unwrap(),
-    }]}});
+    let uid = sandbox.uid().unwrap();
+    let entry = format!("claim/c0000000-0000-4000-8000-000000000000={member}/{uid}");
+    let record = json!({"status": {"allocations": [entry]}});
     pools(&client)
         .patch_status("pool", &PatchParams::default(), &Patch::Merge(&record))
         .await

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 
+use agent_sandbox_crds::allocation::Allocation;
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use agent_sandbox_tests::{Cluster, eventually};
@@ -53,7 +54,8 @@ async fn most_members(client: Client, until: Shutdown) -> usize {
     });
     let pools = changes(pools(&client), |pool, _| {
         let given = pool.status.iter().flat_map(|status| &status.allocations);
-        Change::Given(given.map(|entry| entry.sandbox_uid.clone()).collect())
+        let given = given.map(|text| Allocation::parse(text).unwrap().sandbox.uid.to_owned());
+        Change::Given(given.collect())
     });
     let mut changes = pin!(futures::stream::select(sandboxes, pools));
     let mut history = BTreeMap::new();

@@ -51,7 +51,7 @@ class Objects:
         given = self.get(POOLS, "warm").get("status", {}).get("allocations", [])
         sandboxes = self.api.list_namespaced_custom_object(*SANDBOXES)["items"]
         owned = {sandbox["metadata"]["name"] for sandbox in sandboxes if owner(sandbox)[1] == "warm"}
-        return owned - {entry["sandboxName"] for entry in given}
+        return owned - {entry.split("=")[1].split("/")[0] for entry in given}
 
     def wait_for_pool(self):
         """Waits until the pool is full: only then is a claim certain to get one of its members."""

@@ -2,6 +2,7 @@
 //! although they do not say so themselves yet, and which are about to be deleted. What it is for is told
 //! in [`crate::allocation`].
 
+use agent_sandbox_crds::allocation as entry;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -43,18 +44,17 @@ impl AllocationRecord {
     /// The members of `status` that hold the record. Lists are written whole: that is what makes a
     /// write of them a compare-and-swap.
     pub fn to_value(&self) -> Value {
+        let text = |it: &Named| (it.name.clone(), it.uid.to_string());
         let allocations = self.allocations.iter().map(|it| {
-            json!({
-                "claimName": &*it.claim.name,
-                "claimUID": it.claim.uid.to_string(),
-                "sandboxName": &*it.sandbox.name,
-                "sandboxUID": it.sandbox.uid.to_string(),
-            })
+            let (claim, sandbox) = (text(&it.claim), text(&it.sandbox));
+            let entry = entry::Allocation {
+                claim: reference(&claim),
+                sandbox: reference(&sandbox),
+            };
+            entry.to_string().into()
         });
-        let retiring = self
-            .retiring
-            .iter()
-            .map(|it| json!({"name": &*it.name, "uid": it.uid.to_string()}));
+        let retiring = self.retiring.iter().map(text);
+        let retiring = retiring.map(|it| reference(&it).to_string().into());
         let or_none = |list: Vec<Value>| {
             if list.is_empty() {
                 Value::Null
@@ -75,26 +75,9 @@ impl AllocationRecord {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct RecordWire {
-    allocations: Vec<AllocationWire>,
-    retiring: Vec<NamedWire>,
+    allocations: Vec<String>,
+    retiring: Vec<String>,
     settled_resource_version: Option<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct AllocationWire {
-    claim_name: String,
-    #[serde(rename = "claimUID")]
-    claim_uid: Uid,
-    sandbox_name: String,
-    #[serde(rename = "sandboxUID")]
-    sandbox_uid: Uid,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct NamedWire {
-    name: String,
-    uid: Uid,
 }
 
 impl RecordWire {
@@ -103,35 +86,51 @@ impl RecordWire {
         pool: &Key,
         interner: &Interner,
     ) -> Result<AllocationRecord, DecodeError> {
+        let broken = |reason| DecodeError::Member {
+            kind: "SandboxWarmPool",
+            key: pool.clone(),
+            reason,
+        };
         let settled = match self.settled_resource_version.as_deref() {
             None | Some("") => Revision::default(),
-            Some(text) => Revision::parse(text).map_err(|_| DecodeError::Member {
-                kind: "SandboxWarmPool",
-                key: pool.clone(),
-                reason: format!("status.settledResourceVersion {text:?} is not an integer"),
+            Some(text) => Revision::parse(text).map_err(|_| {
+                broken(format!(
+                    "status.settledResourceVersion {text:?} is not an integer"
+                ))
             })?,
         };
-        let named = |name: &str, uid| Named {
-            name: interner.text(name),
-            uid,
+        let named = |it: entry::Reference<'_>| Named {
+            name: interner.text(it.name),
+            uid: Uid::parse(it.uid),
         };
+        let allocations = self.allocations.iter().map(|text| {
+            let entry = entry::Allocation::parse(text).ok_or_else(|| {
+                broken(format!(
+                    "status.allocations has {text:?}, which is not CLAIM/UID=SANDBOX/UID"
+                ))
+            })?;
+            Ok(Allocation {
+                claim: named(entry.claim),
+                sandbox: named(entry.sandbox),
+            })
+        });
+        let retiring = self.retiring.iter().map(|text| {
+            entry::Reference::parse(text).map(named).ok_or_else(|| {
+                broken(format!(
+                    "status.retiring has {text:?}, which is not SANDBOX/UID"
+                ))
+            })
+        });
         Ok(AllocationRecord {
-            allocations: self
-                .allocations
-                .iter()
-                .map(|it| Allocation {
-                    claim: named(&it.claim_name, it.claim_uid),
-                    sandbox: named(&it.sandbox_name, it.sandbox_uid),
-                })
-                .collect(),
-            retiring: self
-                .retiring
-                .iter()
-                .map(|it| named(&it.name, it.uid))
-                .collect(),
+            allocations: allocations.collect::<Result<_, DecodeError>>()?,
+            retiring: retiring.collect::<Result<_, DecodeError>>()?,
             settled,
         })
     }
+}
+
+fn reference((name, uid): &(Text, String)) -> entry::Reference<'_> {
+    entry::Reference { name, uid }
 }
 
 #[cfg(test)]
@@ -165,17 +164,26 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_that_is_no_integer_is_named() {
-        let wire: RecordWire =
-            serde_json::from_value(json!({"settledResourceVersion": "soon"})).unwrap();
-        let error = wire
-            .read(&Key::new("n", "p"), &Interner::default())
-            .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("settledResourceVersion \"soon\""),
-            "{error}"
-        );
+    fn what_cannot_be_read_is_named() {
+        for (status, expected) in [
+            (
+                json!({"settledResourceVersion": "soon"}),
+                "settledResourceVersion \"soon\"",
+            ),
+            (
+                json!({"allocations": ["c/1"]}),
+                "\"c/1\", which is not CLAIM/UID=SANDBOX/UID",
+            ),
+            (
+                json!({"retiring": ["p"]}),
+                "\"p\", which is not SANDBOX/UID",
+            ),
+        ] {
+            let wire: RecordWire = serde_json::from_value(status).unwrap();
+            let error = wire
+                .read(&Key::new("n", "p"), &Interner::default())
+                .unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agent_sandbox_controller::Config;
 use agent_sandbox_controller::config::LeaderElection;
+use agent_sandbox_crds::allocation::{Allocation, Reference};
 use serde_json::{Value, json};
 
 use crate::faults::{assert_nothing_is_shared, is_commit, is_handover, is_told};
@@ -15,17 +16,19 @@ use crate::model::{Call, Link, Mischief, Model};
 /// The record of the pool `p`: claims with their sandboxes, and sandboxes that are about to be deleted.
 fn record(model: &Model) -> (Vec<(String, String)>, Vec<String>) {
     let pool = model.get("sandboxwarmpools", "p").unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
     let list = |member: &str| {
-        let listed = pool["status"][member].as_array();
-        listed.cloned().unwrap_or_default()
+        let listed = pool["status"][member].as_array().into_iter().flatten();
+        listed.map(|it| it.as_str().unwrap())
     };
-    let pairs = list("allocations")
-        .iter()
-        .map(|it| (text(&it["claimName"]), text(&it["sandboxName"])))
-        .collect();
-    let retiring = list("retiring");
-    (pairs, retiring.iter().map(|it| text(&it["name"])).collect())
+    let pair = |text: &str| {
+        let entry = Allocation::parse(text).unwrap();
+        (entry.claim.name.to_owned(), entry.sandbox.name.to_owned())
+    };
+    let name = |text: &str| Reference::parse(text).unwrap().name.to_owned();
+    (
+        list("allocations").map(pair).collect(),
+        list("retiring").map(name).collect(),
+    )
 }
 
 /// Who controls a sandbox.
@@ -282,7 +285,7 @@ async fn a_claim_that_was_given_two_keeps_the_one_it_was_told_of() {
         model.hold_watches_of(resource);
     }
     // Somebody else made it a sandbox and told it, and the record gives it a member all the same.
-    let uid = |object: &Value| object["metadata"]["uid"].clone();
+    let uid = |object: &Value| object["metadata"]["uid"].as_str().unwrap().to_owned();
     let claimed = model.create("sandboxclaims", claim("c", "p"));
     let owner = json!({
         "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxClaim",
@@ -293,10 +296,8 @@ async fn a_claim_that_was_given_two_keeps_the_one_it_was_told_of() {
     own["metadata"]["ownerReferences"] = json!([owner]);
     model.create("sandboxes", own);
     model.patch_status("sandboxclaims", "c", json!({"sandbox": {"name": "c"}}));
-    let entry = json!({
-        "claimName": "c", "claimUID": uid(&claimed),
-        "sandboxName": member["metadata"]["name"], "sandboxUID": uid(&member),
-    });
+    let name = member["metadata"]["name"].as_str().unwrap();
+    let entry = format!("c/{}={name}/{}", uid(&claimed), uid(&member));
     model.patch_status("sandboxwarmpools", "p", json!({"allocations": [entry]}));
     // The first time that it asks, it gets no answer.
     let mut asked = false;
@@ -311,7 +312,6 @@ async fn a_claim_that_was_given_two_keeps_the_one_it_was_told_of() {
     model.release_watches();
     harness.until_ready("sandboxclaims", "c").await;
     harness.full("p", 1).await;
-    let name = member["metadata"]["name"].as_str().unwrap();
     assert!(model.get("sandboxes", name).is_none());
     for (_, claim) in model.history("sandboxclaims") {
         let told = claim.map(|it| it["status"]["sandbox"]["name"].clone());

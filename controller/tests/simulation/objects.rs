@@ -1,6 +1,6 @@
 //! Reading objects as the server keeps them.
 
-use agent_sandbox_crds::{annotations, names};
+use agent_sandbox_crds::{allocation, annotations, names};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -56,11 +56,12 @@ pub(crate) struct Allocation<'a> {
 pub(crate) fn allocations(pool: &Value) -> impl Iterator<Item = Allocation<'_>> {
     let entries = pool["status"]["allocations"].as_array();
     entries.into_iter().flatten().map(|it| {
-        let text = |member: &str| it[member].as_str().unwrap_or_default();
+        let text = it.as_str().expect("entries are texts");
+        let entry = allocation::Allocation::parse(text).expect("entries are whole");
         Allocation {
-            claim: text("claimUID"),
-            sandbox: text("sandboxUID"),
-            name: text("sandboxName"),
+            claim: entry.claim.uid,
+            sandbox: entry.sandbox.uid,
+            name: entry.sandbox.name,
         }
     })
 }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use agent_sandbox_crds::allocation::Allocation;
 use agent_sandbox_crds::condition::{self, reason};
 use agent_sandbox_crds::sandbox::OperatingMode;
 use agent_sandbox_crds::{CORE_GROUP, EXTENSIONS_GROUP, STORED_VERSION, annotations, labels};
@@ -78,13 +79,7 @@ pub(super) struct Pool {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct PoolStatus {
     #[serde(default)]
-    allocations: Vec<Allocation>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Allocation {
-    #[serde(rename = "sandboxUID")]
-    sandbox_uid: String,
+    allocations: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -193,10 +188,11 @@ impl Pool {
     /// What the table keeps.
     pub(super) fn facts(&self, index: &mut Index) -> Option<PoolFacts> {
         let given = self.status.allocations.iter();
+        let given = given.filter_map(|text| Allocation::parse(text));
         Some(PoolFacts {
             uid: self.uid()?,
             namespace: index.intern(self.metadata.namespace.as_deref()?),
-            given: given.filter_map(|it| Uid::parse(&it.sandbox_uid)).collect(),
+            given: given.filter_map(|it| Uid::parse(it.sandbox.uid)).collect(),
         })
     }
 

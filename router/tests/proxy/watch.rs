@@ -272,10 +272,7 @@ async fn a_pool_member_has_its_name_from_when_its_pools_record_gives_it_away() {
         })
         .await;
         assert_eq!(rig.send(&stub.get("/")).await.status, 404);
-        pool["status"] = json!({"allocations": [{
-            "claimName": "claim", "claimUID": "claim-1",
-            "sandboxName": "box", "sandboxUID": "sandbox-box",
-        }]});
+        pool["status"] = json!({"allocations": ["claim/claim-1=box/sandbox-box"]});
         cluster.pools(|pools| pools.send("MODIFIED", &pool));
         until(&rig, &stub.get("/"), 200).await;
         rig.stop().await;

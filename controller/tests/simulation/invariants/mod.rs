@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_sandbox_crds::allocation::Reference;
 use agent_sandbox_crds::hash;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -254,7 +255,8 @@ impl Checker {
         }
         let retiring = pool["status"]["retiring"].as_array();
         let retiring = retiring.into_iter().flatten();
-        let mut retiring = retiring.filter_map(|it| it["uid"].as_str());
+        let retiring = retiring.filter_map(Value::as_str);
+        let mut retiring = retiring.filter_map(|it| Some(Reference::parse(it)?.uid));
         if let Some(both) = retiring.find(|it| given.contains(it)) {
             return broken(RULE, format!("{both} is given and condemned"));
         }
