@@ -246,21 +246,19 @@ pub fn plan(observed: &Observed, now: Timestamp, rules: Rules<'_>) -> Step {
     if is_expired(claim, now) {
         return expired(observed);
     }
+    if let Some(named) = &observed.unconfirmed {
+        // Whoever told the claim of it may have been right, and then it is the one that counts, whatever else is
+        // to be said of the claim.
+        return Step::ConfirmBound(named.clone());
+    }
     if let Err(rejection) = metadata::check(claim, rules.label_domains) {
         return Step::Settle(Verdict::Rejected(rejection));
     }
     if let Some(sandbox) = primary(claim, &observed.bound) {
-        return match &observed.unconfirmed {
-            // Whoever told the claim of another one may have been right, and then that one counts.
-            Some(named) => Step::ConfirmBound(named.clone()),
-            None => keep(observed, sandbox),
-        };
+        return keep(observed, sandbox);
     }
     if let Some((sandbox, uid)) = &observed.unseen {
         return Step::ConfirmSandbox(sandbox.clone(), *uid);
-    }
-    if let Some(sandbox) = &observed.unconfirmed {
-        return Step::ConfirmBound(sandbox.clone());
     }
     acquire(observed, now, rules)
 }

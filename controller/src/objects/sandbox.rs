@@ -63,6 +63,18 @@ pub struct SandboxStatus {
     pub replicas: Option<i32>,
 }
 
+impl SandboxStatus {
+    /// Whether it tells of no pod, as that of a sandbox that was taken down or has never had one.
+    pub fn is_bare(&self) -> bool {
+        *self
+            == Self {
+                conditions: self.conditions.clone(),
+                replicas: Some(0),
+                ..Self::default()
+            }
+    }
+}
+
 /// A sandbox.
 #[derive(Clone, Debug)]
 pub struct SandboxRow {

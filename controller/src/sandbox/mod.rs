@@ -104,6 +104,13 @@ impl Sandboxes {
                         Err(fault) => return next_after(&[fault]),
                     }
                 }
+                Plan::LookUp(name) => {
+                    let uid = observed.sandbox.head.uid;
+                    match act::look_up::<PodRow>(&self.cx, &by, uid, &name).await {
+                        Ok(holder) => learned.pod_name = Some(holder),
+                        Err(fault) => return next_after(&[fault]),
+                    }
+                }
                 Plan::TearDown(steps) => {
                     return self.tear_down(&by, &observed.sandbox, steps).await;
                 }

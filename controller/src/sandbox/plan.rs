@@ -153,6 +153,8 @@ pub enum Plan {
     Leave,
     /// Say that the sandbox expired, before anything is taken down.
     MarkExpired,
+    /// Find out whether an expired sandbox has a pod that the watch does not show.
+    LookUp(Key),
     /// Take down an expired sandbox.
     TearDown(TearDown),
     /// Bring the children in line.
@@ -273,10 +275,10 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         return Plan::Leave;
     }
     if is_expired(row, now) {
-        return if is_marked_expired(row) {
-            Plan::TearDown(tear_down(observed))
-        } else {
-            Plan::MarkExpired
+        return match hidden_pod(observed) {
+            _ if !is_marked_expired(row) => Plan::MarkExpired,
+            Some(name) => Plan::LookUp(name),
+            None => Plan::TearDown(tear_down(observed)),
         };
     }
     if observed.pods.len() > 1 {
@@ -308,12 +310,27 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     })
 }
 
+/// The name under which a sandbox that is kept may still have a pod although none is known: one without the
+/// label that the watch selects by. Nothing else would ever delete it.
+fn hidden_pod(observed: &Observed) -> Option<Key> {
+    let row = &*observed.sandbox;
+    let may_be = observed.pods.is_empty()
+        && !row.status.is_bare()
+        && row.shutdown_policy == ShutdownPolicy::Retain
+        && matches!(observed.pod_name, Holder::Unseen);
+    may_be.then(|| tracked_pod(row))
+}
+
 fn tear_down(observed: &Observed) -> TearDown {
     let row = &*observed.sandbox;
+    let hidden = observed.pod_name.held();
+    let hidden = hidden.filter(|pod| pod.head.is_controlled_by(row.head.uid));
+    let hidden = hidden.filter(|_| observed.pods.is_empty());
     TearDown {
         pods: observed
             .pods
             .iter()
+            .chain(hidden)
             .filter(|pod| !pod.head.is_deleting())
             .map(|pod| (pod.head.key.clone(), pod.head.uid))
             .collect(),

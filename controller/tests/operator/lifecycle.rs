@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::harness::{Harness, claim, said, sandbox};
+use crate::model::Mischief;
 
 fn later(harness: &Harness, seconds: i64) -> Value {
     let at = harness
@@ -98,6 +99,31 @@ async fn a_retained_claim_stays_and_its_sandbox_goes() {
     harness.model.take_writes();
     harness.pass(Duration::from_secs(120)).await;
     assert_eq!(harness.model.take_writes(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_left_the_watch_ends_with_its_retained_sandbox() {
+    let harness = Harness::start();
+    let at = later(&harness, 30);
+    let life = json!({"shutdownTime": at, "shutdownPolicy": "Retain"});
+    harness.model.create("sandboxes", sandbox("s", life));
+    harness.until_ready("sandboxes", "s").await;
+    // Somebody takes the label off by which it is watched, and it cannot be put back.
+    harness.model.disturb(|call| {
+        let repairs = call.verb == "patch" && call.resource == "pods";
+        repairs.then(|| Mischief::Refuse(500, "InternalError", "not now".to_owned()))
+    });
+    let label = "agents.x-k8s.io/sandbox-name-hash";
+    let without = json!({"metadata": {"labels": {label: null}}});
+    harness.model.patch("pods", "s", without);
+    harness
+        .eventually("the pod is gone", |model| model.get("pods", "s").is_none())
+        .await;
+    assert_eq!(
+        said(&harness.model.get("sandboxes", "s").unwrap(), "Ready").1,
+        "SandboxExpired"
+    );
+    harness.assert_at_rest().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,7 +330,7 @@ async fn a_failing_claim_still_expires_on_time() {
     harness.pool("p", 0).await;
     harness.model.disturb(|call| {
         (call.verb == "create" && call.resource == "sandboxes")
-            .then(|| crate::model::Mischief::Refuse(403, "Forbidden", "exceeded quota".to_owned()))
+            .then(|| Mischief::Refuse(403, "Forbidden", "exceeded quota".to_owned()))
     });
     let at = later(&harness, 120);
     let due: Timestamp = at.as_str().unwrap().parse().unwrap();

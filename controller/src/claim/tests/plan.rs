@@ -328,3 +328,14 @@ fn the_sandbox_that_the_status_names_is_asked_for_before_another_is_kept() {
     seen.unconfirmed = None;
     assert!(matches!(step(&seen), Step::Settle(Verdict::Bound(_))));
 }
+
+#[test]
+fn a_claim_that_is_refused_keeps_the_sandbox_that_its_status_names_until_it_is_known_to_be_gone() {
+    let refused = json!({"additionalPodMetadata": {"labels": {"kubernetes.io/x": "y"}}});
+    let object = claim_with(json!({}), refused, json!({"sandbox": {"name": "told"}}));
+    let mut seen = unbound(object);
+    seen.unconfirmed = Some(Key::new("n", "told"));
+    assert_eq!(step(&seen), Step::ConfirmBound(Key::new("n", "told")));
+    seen.unconfirmed = None;
+    assert_eq!(reason(&seen), "InvalidMetadata");
+}

@@ -12,6 +12,7 @@ use crate::objects::{PodRow, SandboxRow, ServiceRow, VolumeClaimRow};
 use crate::sandbox::desired;
 use crate::sandbox::plan::{
     Converge, Holder, Observed, Plan, PodStep, Policy, Rejected, ServiceStep, VolumeStep, plan,
+    tracked_pod,
 };
 
 const NOW: &str = "2026-01-01T12:00:00Z";
@@ -56,6 +57,34 @@ fn expiry_is_exact_and_takes_two_passes() {
     };
     assert_eq!(steps.pods.len(), 1);
     assert!(!steps.sandbox, "retained by default");
+}
+
+#[test]
+fn a_sandbox_that_stays_is_not_taken_down_before_a_pod_that_nobody_sees_was_looked_for() {
+    let marked = |more: Value| {
+        let mut status =
+            json!({"conditions": [condition("Ready", "False", "SandboxExpired")], "replicas": 0});
+        for (name, value) in more.as_object().unwrap() {
+            status[name] = value.clone();
+        }
+        with_status(json!({"shutdownTime": NOW}), status)
+    };
+    let mut seen = observed(marked(json!({"selector": "a=b"})), vec![]);
+    seen.pod_name = Holder::Unseen;
+    let name = tracked_pod(&seen.sandbox);
+    assert_eq!(plan(&seen, at(NOW)), Plan::LookUp(name));
+    let hidden = own_pod(json!({}), running());
+    seen.pod_name = Holder::Held(hidden.clone());
+    let Plan::TearDown(steps) = plan(&seen, at(NOW)) else {
+        panic!("not torn down");
+    };
+    assert_eq!(steps.pods, [(hidden.head.key.clone(), hidden.head.uid)]);
+    seen.pod_name = Holder::Nobody;
+    assert!(matches!(plan(&seen, at(NOW)), Plan::TearDown(_)));
+    // Once it is taken down nothing is asked any more.
+    seen.sandbox = marked(json!({}));
+    seen.pod_name = Holder::Unseen;
+    assert!(matches!(plan(&seen, at(NOW)), Plan::TearDown(_)));
 }
 
 #[test]
@@ -453,9 +482,6 @@ fn an_empty_record_of_a_pod_name_is_none() {
         "spec": {},
     }));
     let seen = observed(row, vec![]);
-    assert_eq!(
-        crate::sandbox::plan::tracked_pod(&seen.sandbox),
-        seen.sandbox.head.key
-    );
+    assert_eq!(tracked_pod(&seen.sandbox), seen.sandbox.head.key);
     assert!(matches!(converge(&seen).pod, PodStep::Create(_)));
 }
