@@ -2,9 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+
+use super::closed_loop::Length;
 
 /// What the user says.
 #[derive(Debug, clap::Parser)]
@@ -29,7 +32,7 @@ pub struct Args {
     /// What to measure; everything when none is named
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LEG,...")]
     legs: Vec<Leg>,
-    /// Rounds of the burst and of the floor
+    /// Rounds of the floor, the filling and the burst
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
     /// The API server's process on this machine; found by its name when not given
@@ -48,12 +51,18 @@ pub struct Args {
 pub enum Leg {
     /// What a plain client reaches with the same calls
     Floor,
+    /// How fast a pool of 300 becomes Ready
+    Fill,
     /// 4 claims a second
     Quiet,
     /// 10, 20 and 40 claims a second
     Sustained,
-    /// 200 claims at once from a pool of 300
+    /// 1, 8 and 32 workers that claim, delete and claim again
+    ClosedLoop,
+    /// 200 claims at once from a pool of 300, and how soon it is full again
     Burst,
+    /// Bursts on a pool of 40, each twice the one before, until it is empty
+    Recovery,
     /// Memory at 0, 1,000 and 6,000 sandboxes, and the restart with 6,000
     Scale,
 }
@@ -75,12 +84,18 @@ pub struct Plan {
     pub namespace: String,
     /// What is measured.
     pub legs: Vec<Leg>,
-    /// Rounds of the burst and of the floor.
+    /// Rounds of the floor, the filling and the burst.
     pub rounds: u32,
     /// Claims of a burst.
     pub burst: u32,
-    /// Members of the pool, but for [`Leg::Scale`].
+    /// Members of the pool, but for [`Leg::Recovery`] and [`Leg::Scale`].
     pub pool: u32,
+    /// Members of the pool of [`Leg::Recovery`].
+    pub small_pool: u32,
+    /// Workers of the closed loops.
+    pub workers: Vec<u32>,
+    /// How long each closed loop goes on.
+    pub closed_loop: Length,
     /// The rates of the open-loop legs with the number of their claims.
     pub rates: Vec<Rate>,
     /// Sizes of the pool at which memory is measured, in ascending order.
@@ -162,6 +177,23 @@ impl Args {
             rounds: rounds.unwrap_or(if quick { 2 } else { 5 }),
             burst: 200,
             pool: 300,
+            small_pool: 40,
+            workers: if legs.contains(&Leg::ClosedLoop) {
+                vec![1, 8, 32]
+            } else {
+                Vec::new()
+            },
+            closed_loop: if quick {
+                Length {
+                    claims: 50,
+                    time: Duration::from_secs(10),
+                }
+            } else {
+                Length {
+                    claims: 200,
+                    time: Duration::from_secs(45),
+                }
+            },
             rates,
             sizes: if quick {
                 vec![0, 300]
@@ -203,13 +235,16 @@ mod tests {
         let rates: Vec<f64> = all.rates.iter().map(|rate| rate.per_second).collect();
         assert_eq!(rates, [4.0, 10.0, 20.0, 40.0]);
         assert_eq!((all.burst, all.pool, all.rounds), (200, 300, 5));
+        assert_eq!(all.workers, [1, 8, 32]);
         assert_eq!(all.sizes, [0, 1000, 6000]);
         // A 99th percentile means nothing below this.
         assert!(all.rates.iter().all(|rate| rate.claims >= 500));
 
         let some = plan(&["--kubeconfig", "k", "--legs", "burst,floor"]).unwrap();
         assert_eq!(some.legs, [Leg::Burst, Leg::Floor]);
-        assert!(some.rates.is_empty());
+        assert!(some.rates.is_empty() && some.workers.is_empty());
+        let churn = plan(&["--kubeconfig", "k", "--legs", "closed-loop"]).unwrap();
+        assert_eq!(churn.legs, [Leg::ClosedLoop]);
     }
 
     #[test]

@@ -10,16 +10,17 @@ use std::time::Duration;
 use agent_sandbox_service::tasks::Tasks;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::args::Rate;
 use super::client::{Kind, Plain};
+use super::members::Members;
 use super::objects;
 use super::operator::Operator;
 use super::scene::{Cost, Scene};
 use super::statistics::{Latencies, arrivals};
-use super::watcher::Watcher;
+use super::watcher::{Sighting, Watcher};
 
 /// What one leg found.
 #[derive(Clone, Debug, Serialize)]
@@ -40,15 +41,34 @@ pub struct Outcome {
     pub until_ready_ms: BTreeMap<String, f64>,
     /// Shares of the machine until the last claim was ready, by process.
     pub shares: BTreeMap<String, f64>,
+    /// Claims that were made all at once: from the last one's readiness until the pool was full and
+    /// Ready again, in milliseconds.
+    pub refill_ms: Option<f64>,
+}
+
+impl Outcome {
+    /// The share of the claims that got a member of the pool.
+    pub fn warm_share(&self) -> f64 {
+        let number = |count| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        1.0 - number(self.cold) / number(self.latencies.count.max(1))
+    }
 }
 
 /// One claim's fate.
-#[derive(Debug)]
-struct Served {
+#[derive(Clone, Debug)]
+pub struct Served {
     due: Instant,
     at: Instant,
     name: String,
-    sandbox: String,
+    /// Its sandbox.
+    pub sandbox: String,
+}
+
+impl Served {
+    /// From due to seen ready.
+    pub fn latency(&self) -> Duration {
+        self.at.duration_since(self.due)
+    }
 }
 
 impl Scene {
@@ -57,27 +77,64 @@ impl Scene {
         let dues = arrivals(rate.per_second, rate.claims, seed);
         let name = format!("{}/s", rate.per_second);
         let asked = Some(rate.per_second);
-        self.claims(operator, name, asked, dues, Some(DWELL)).await
+        let load = Load {
+            name,
+            asked,
+            dues,
+            pool: self.plan.pool,
+        };
+        self.claims(operator, load).await
     }
 
-    /// Claims all at once, deleted when all are ready.
+    /// Claims all at once, deleted when the pool is full again.
     pub async fn burst(&self, operator: &Operator, round: u32) -> Result<Outcome> {
-        let dues = vec![Duration::ZERO; usize::try_from(self.plan.burst)?];
-        let name = format!("burst {round}");
-        self.claims(operator, name, None, dues, None).await
+        let load = Load {
+            name: format!("burst {round}"),
+            asked: None,
+            dues: vec![Duration::ZERO; usize::try_from(self.plan.burst)?],
+            pool: self.plan.pool,
+        };
+        self.claims(operator, load).await
     }
 
-    async fn claims(
+    /// Bursts on a smaller pool, each twice the one before, until it has not enough for all of one.
+    pub async fn depletion(
         &self,
         operator: &Operator,
-        name: String,
-        asked: Option<f64>,
-        dues: Vec<Duration>,
-        dwell: Option<Duration>,
-    ) -> Result<Outcome> {
-        self.at_rest(self.plan.pool).await?;
+        mut say: impl FnMut(&str),
+    ) -> Result<Vec<Outcome>> {
+        let pool = self.plan.small_pool;
+        let mut found = Vec::new();
+        let mut size = pool / 2;
+        loop {
+            say(&format!("{size} claims at once from a pool of {pool}"));
+            let load = Load {
+                name: format!("{size} from {pool}"),
+                asked: None,
+                dues: vec![Duration::ZERO; usize::try_from(size)?],
+                pool,
+            };
+            let outcome = self.claims(operator, load).await?;
+            let is_depleted = outcome.cold > 0 || size >= MOST_TIMES * pool;
+            found.push(outcome);
+            if is_depleted {
+                return Ok(found);
+            }
+            size *= 2;
+        }
+    }
+
+    async fn claims(&self, operator: &Operator, load: Load) -> Result<Outcome> {
+        let Load {
+            name,
+            asked,
+            dues,
+            pool,
+        } = load;
+        self.at_rest(pool).await?;
+        let dwell = asked.map(|_| DWELL);
         let count = u32::try_from(dues.len())?;
-        let watcher = Watcher::start(&self.plain).await?;
+        let watcher = Watcher::of_claims(&self.plain).await?;
         let tasks = Tasks::new("claims");
         let (sender, mut results) = mpsc::unbounded_channel();
         let (gone, mut deletions) = mpsc::unbounded_channel();
@@ -116,11 +173,16 @@ impl Scene {
         let cold = judge(&served, count)?;
         let last = served.iter().map(|served| served.at).max();
         let took = last.context("no claim was made")?.duration_since(start);
-        let samples: Vec<Duration> = served
-            .iter()
-            .map(|served| served.at.duration_since(served.due))
-            .collect();
-        if dwell.is_none() {
+        let samples: Vec<Duration> = served.iter().map(Served::latency).collect();
+        let mut refill_ms = None;
+        if let (None, Some(last)) = (dwell, last) {
+            // Only now, so that nothing but claims is watched in the burst.
+            let claimed = served.iter().map(|served| served.sandbox.clone()).collect();
+            let full = Members::start(&self.plain, claimed)
+                .await?
+                .until(pool)
+                .await?;
+            refill_ms = Some(full.saturating_duration_since(last).as_secs_f64() * 1000.0);
             // As many at once as the connections bear.
             futures::future::try_join_all(
                 served
@@ -132,7 +194,7 @@ impl Scene {
         while let Some(deletion) = deletions.recv().await {
             deletion?;
         }
-        self.at_rest(self.plan.pool).await?;
+        self.at_rest(pool).await?;
         let cycle = self.cost(operator, &before, count).await?;
         let each = |time: Duration| time.as_secs_f64() * 1000.0 / f64::from(count);
         let until_ready_ms = until_ready
@@ -148,17 +210,29 @@ impl Scene {
             cycle,
             until_ready_ms,
             shares: until_ready.shares(),
+            refill_ms,
         })
     }
 }
 
+/// Claims to be made.
+struct Load {
+    name: String,
+    /// A second; each is deleted a while after it is ready. `None` for all at once.
+    asked: Option<f64>,
+    /// When, from the start.
+    dues: Vec<Duration>,
+    /// Members of the pool.
+    pool: u32,
+}
+
 /// Creates a claim and waits until it is ready; `None` when the watch ended.
-async fn serve(
+pub async fn serve(
     plain: &Plain,
     name: &str,
     body: &serde_json::Value,
     due: Instant,
-    ready: tokio::sync::oneshot::Receiver<super::watcher::Ready>,
+    ready: oneshot::Receiver<Sighting>,
 ) -> Result<Option<Served>> {
     plain.create(Kind::Claim, body).await?;
     match tokio::time::timeout(PATIENCE, ready).await {
@@ -177,7 +251,7 @@ async fn serve(
 }
 
 /// Voids the run unless every claim has a sandbox of its own; says how many are cold.
-fn judge(served: &[Served], count: u32) -> Result<usize> {
+pub fn judge(served: &[Served], count: u32) -> Result<usize> {
     ensure!(
         served.len() == usize::try_from(count)?,
         "{} of {count} claims were served; the run is void",
@@ -204,6 +278,8 @@ fn judge(served: &[Served], count: u32) -> Result<usize> {
 const DWELL: Duration = Duration::from_secs(2);
 /// How long a claim may take.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How many times a pool's size is the largest burst on it.
+const MOST_TIMES: u32 = 8;
 
 #[cfg(test)]
 mod tests {

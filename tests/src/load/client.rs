@@ -24,8 +24,6 @@ pub enum Kind {
     Sandbox,
     /// `Pod`
     Pod,
-    /// `ConfigMap`
-    ConfigMap,
 }
 
 impl Kind {
@@ -42,7 +40,6 @@ impl Kind {
             ),
             Self::Sandbox => ("/apis/agents.x-k8s.io/v1beta1", "sandboxes"),
             Self::Pod => ("/api/v1", "pods"),
-            Self::ConfigMap => ("/api/v1", "configmaps"),
         }
     }
 }
@@ -121,12 +118,6 @@ impl Plain {
     /// Creates an object.
     pub async fn create(&self, kind: Kind, body: &Value) -> Result<Value> {
         self.write(Method::POST, &self.path(kind), JSON, body).await
-    }
-
-    /// Replaces an object.
-    pub async fn replace(&self, kind: Kind, name: &str, body: &Value) -> Result<Value> {
-        self.write(Method::PUT, &self.object(kind, name), JSON, body)
-            .await
     }
 
     /// Merges a patch into an object.

@@ -1,11 +1,10 @@
 //! The floor: what the API server allows a plain client that makes the same calls and nothing else.
 //!
-//! Kinds of writes are first measured alone, then together in the patterns in which a binding could be
-//! committed. The operator does not run meanwhile.
+//! Kinds of writes are measured alone, and together in the patterns in which a member can be given to a
+//! claim. The operator does not run meanwhile.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,12 +12,13 @@ use clap::ValueEnum;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::client::{Kind, Plain};
+use super::client::Kind;
+use super::ledger::Ledger;
 use super::machine::{API_SERVER, Times};
-use super::objects::{self, Version};
+use super::objects::{self, Entry, Version, fresh};
 use super::scene::{Scene, until};
 use super::statistics::Spread;
 
@@ -29,12 +29,10 @@ enum Pattern {
     Post,
     /// The user's write and one status write: the least any operator can do.
     PostStatus,
-    /// Binding by a patch on the sandbox, then the status: what the operator does.
+    /// The Sandbox's new owner, then the claim's status; the pod's labels afterwards.
     Bind,
-    /// The same with the API server's field tracking left on.
-    BindTracked,
-    /// Binding by an allocation record written for a batch, then the status; the sandbox follows when
-    /// all claims have theirs.
+    /// The pool's allocation record, written for all claims that wait, then the claim's status;
+    /// Sandboxes and pods when all claims have theirs: what the operator does.
     Record,
 }
 
@@ -49,6 +47,8 @@ pub struct Floor {
     pub api_server_whole_ms: Option<Spread>,
     /// One claim after the other: the median from the first call to the last answer, in milliseconds.
     pub serial_ms: Spread,
+    /// Claims that shared a write of the record, on average.
+    pub claims_a_record: Option<Spread>,
 }
 
 /// Everything the floor found.
@@ -67,6 +67,14 @@ struct Round {
     api_server_ms: Option<f64>,
     whole_ms: Option<f64>,
     serial_ms: f64,
+    claims_a_record: Option<f64>,
+}
+
+/// A pool's member.
+#[derive(Clone, Debug)]
+struct Member {
+    sandbox: Version,
+    pod: Version,
 }
 
 impl Pattern {
@@ -76,7 +84,7 @@ impl Pattern {
     }
 
     fn has_members(self) -> bool {
-        matches!(self, Self::Bind | Self::BindTracked | Self::Record)
+        matches!(self, Self::Bind | Self::Record)
     }
 }
 
@@ -116,6 +124,7 @@ impl Scene {
                     api_server_ms: spread(|round| round.api_server_ms),
                     api_server_whole_ms: spread(|round| round.whole_ms),
                     serial_ms: spread(|round| Some(round.serial_ms)).context("no round")?,
+                    claims_a_record: spread(|round| round.claims_a_record),
                 },
             );
         }
@@ -130,18 +139,14 @@ impl Scene {
     /// A burst in one pattern, then some claims one after the other.
     async fn pattern(&self, pattern: Pattern) -> Result<Round> {
         let count = self.plan.burst;
-        let members = if pattern.has_members() {
-            self.members(count + SERIAL).await?
+        let members: Vec<Option<Member>> = if pattern.has_members() {
+            let members = self.members(count + SERIAL).await?;
+            members.into_iter().map(Some).collect()
         } else {
-            let none = || Version {
-                name: "s".to_owned(),
-                uid: String::new(),
-                revision: String::new(),
-            };
-            (0..count + SERIAL).map(|_| none()).collect()
+            (0..count + SERIAL).map(|_| None).collect()
         };
         let (burst, serial) = members.split_at(usize::try_from(count)?);
-        let ledger = Arc::new(Ledger::new(&self.plain).await?);
+        let ledger = self.ledger(count + SERIAL).await?;
         self.settle().await?;
 
         let before = self.processes.times()?;
@@ -149,27 +154,32 @@ impl Scene {
         let permits = Semaphore::new(WORKERS);
         let claims = self
             .at_once(burst.len(), burst, |member| {
-                self.claim(pattern, member, &ledger, &permits)
+                self.claim(pattern, member.as_ref(), &ledger, &permits)
             })
             .await?;
         let took = start.elapsed();
         let until_ready = self.processes.times()?.since(&before);
+        let records = ledger.writes().await;
+        let pairs: Vec<_> = claims.iter().zip(burst.iter().flatten()).collect();
+        self.at_once(BACKGROUND, &pairs, |(claim, member)| {
+            self.follow(pattern, claim, member, &ledger)
+        })
+        .await?;
         if pattern == Pattern::Record {
-            // What the record promised.
-            let pairs: Vec<(&Version, &Version)> = claims.iter().zip(burst).collect();
-            self.at_once(WORKERS, &pairs, |(claim, member)| async move {
-                let patch = objects::binding(claim, member, true);
-                self.plain.patch(Kind::Sandbox, &member.name, &patch).await
-            })
-            .await?;
+            ledger.tidy(&self.plain).await?;
         }
         let whole = self.processes.times()?.since(&before);
 
         let mut times = Vec::new();
         for member in serial {
             let start = Instant::now();
-            self.claim(pattern, member, &ledger, &permits).await?;
+            let claim = self
+                .claim(pattern, member.as_ref(), &ledger, &permits)
+                .await?;
             times.push(start.elapsed().as_secs_f64() * 1000.0);
+            if let Some(member) = member {
+                self.follow(pattern, &claim, member, &ledger).await?;
+            }
         }
         self.clear().await?;
         let each = |times: &Times| {
@@ -181,6 +191,7 @@ impl Scene {
             api_server_ms: each(&until_ready),
             whole_ms: each(&whole),
             serial_ms: Spread::of(times).context("no serial claim")?.median,
+            claims_a_record: (records > 0).then(|| f64::from(count) / f64::from(records)),
         })
     }
 
@@ -188,7 +199,7 @@ impl Scene {
     async fn claim(
         &self,
         pattern: Pattern,
-        member: &Version,
+        member: Option<&Member>,
         ledger: &Ledger,
         permits: &Semaphore,
     ) -> Result<Version> {
@@ -199,20 +210,52 @@ impl Scene {
         }
         // An operator has so many workers.
         let _permit = permits.acquire().await?;
-        match pattern {
-            Pattern::Post | Pattern::PostStatus => {}
-            Pattern::Bind | Pattern::BindTracked => {
-                let untracked = pattern == Pattern::Bind;
-                let patch = objects::binding(&claim, member, untracked);
-                plain.patch(Kind::Sandbox, &member.name, &patch).await?;
+        let mut name = "s";
+        if let Some(Member { sandbox, .. }) = member {
+            name = &sandbox.name;
+            if pattern == Pattern::Record {
+                let entry = Entry {
+                    claim: claim.clone(),
+                    member: sandbox.clone(),
+                };
+                ledger.commit(plain, entry).await?;
+            } else {
+                let patch = objects::binding(&claim, sandbox, true);
+                plain.patch(Kind::Sandbox, name, &patch).await?;
             }
-            Pattern::Record => ledger.commit(plain, &claim, member).await?,
         }
-        let status = objects::claim_status(&claim, &member.name);
+        let status = objects::claim_status(&claim, name);
         plain
             .patch_status(Kind::Claim, &claim.name, &status)
             .await?;
         Ok(claim)
+    }
+
+    /// What nobody waits for once the claim has its status.
+    async fn follow(
+        &self,
+        pattern: Pattern,
+        claim: &Version,
+        member: &Member,
+        ledger: &Ledger,
+    ) -> Result<()> {
+        let Member { sandbox, pod } = member;
+        if pattern == Pattern::Record {
+            let patch = objects::binding(claim, sandbox, true);
+            let owned = self.patched(Kind::Sandbox, &sandbox.name, patch).await?;
+            ledger.settle(owned);
+        }
+        let patch = objects::relabelling(claim, pod, true);
+        self.patched(Kind::Pod, &pod.name, patch).await.map(drop)
+    }
+
+    /// The record of a pool of its own, of which the operator knows nothing.
+    async fn ledger(&self, replicas: u32) -> Result<Ledger> {
+        let body = objects::pool(&fresh(), replicas);
+        let pool = self.made(Kind::Pool, body).await?;
+        let status = objects::pool_status(&pool, replicas);
+        let pool = self.patched_status(Kind::Pool, &pool.name, status).await?;
+        Ok(Ledger::new(pool, replicas))
     }
 
     /// The API server's time for each kind of write alone.
@@ -276,13 +319,29 @@ impl Scene {
             })
             .await?;
         }
-        // Compare-and-swap is serial by nature.
-        let ledger = Ledger::new(&self.plain).await?;
-        let before = self.processes.times()?;
-        for (claim, member) in claims.iter().zip(&members) {
-            ledger.commit(&self.plain, claim, member).await?;
+        let entries: Vec<Entry> = claims
+            .iter()
+            .zip(&members)
+            .map(|(claim, member)| Entry {
+                claim: claim.clone(),
+                member: member.clone(),
+            })
+            .collect();
+        for (kind, length) in [
+            ("pool status, record of 1", 1),
+            ("pool status, record of 20", 20),
+            ("pool status, record of 100", 100),
+        ] {
+            let ledger = self.ledger(count).await?;
+            self.settle().await?;
+            let before = self.processes.times()?;
+            // Compare-and-swap is serial by nature. Each write says something new.
+            let windows: Vec<&[Entry]> = entries.windows(length).take(RECORDS).collect();
+            for window in &windows {
+                ledger.replace(&self.plain, window).await?;
+            }
+            self.note(kind, &mut costs, &before, windows.len())?;
         }
-        self.note("record compare-and-swap", &mut costs, &before, claims.len())?;
         self.timed("claim delete", &mut costs, &claims, |claim| {
             self.plain.delete(Kind::Claim, &claim.name)
         })
@@ -356,19 +415,22 @@ impl Scene {
     }
 
     /// Members that are ready, as a pool would have them.
-    async fn members(&self, count: u32) -> Result<Vec<Version>> {
+    async fn members(&self, count: u32) -> Result<Vec<Member>> {
         let names: Vec<String> = (0..count).map(|_| fresh()).collect();
         self.at_once(WRITERS, &names, |name| async move {
             let made = self.made(Kind::Sandbox, objects::member(name)).await?;
             let status = objects::member_status(&made);
-            self.patched_status(Kind::Sandbox, name, status).await
+            Ok(Member {
+                sandbox: self.patched_status(Kind::Sandbox, name, status).await?,
+                pod: self.made(Kind::Pod, objects::pod(name)).await?,
+            })
         })
         .await
     }
 
     /// Removes what a round made.
     async fn clear(&self) -> Result<()> {
-        let kinds = [Kind::Claim, Kind::Sandbox, Kind::Pod, Kind::ConfigMap];
+        let kinds = [Kind::Claim, Kind::Pool, Kind::Sandbox, Kind::Pod];
         for kind in kinds {
             self.plain.delete_all(kind).await?;
         }
@@ -382,70 +444,18 @@ impl Scene {
     }
 }
 
-fn fresh() -> String {
-    format!("f{:016x}", fastrand::u64(..))
-}
-
 fn version(object: &Value) -> Result<Version> {
     Version::of(object).context("the answer is no object")
 }
 
-/// The allocation record. Whoever commits while a write is under way waits and goes with the next one.
-#[derive(Debug)]
-struct Ledger {
-    name: String,
-    /// What waits for the next write, and how many writes have been made.
-    waiting: parking_lot::Mutex<Batch>,
-    /// Held by whoever writes: the record's resource version.
-    revision: Mutex<String>,
-}
-
-#[derive(Debug, Default)]
-struct Batch {
-    pairs: Vec<(String, String)>,
-    number: u64,
-}
-
-impl Ledger {
-    async fn new(plain: &Plain) -> Result<Self> {
-        let name = fresh();
-        let record = objects::record(&name, None, &[]);
-        let made = version(&plain.create(Kind::ConfigMap, &record).await?)?;
-        Ok(Self {
-            name,
-            waiting: parking_lot::Mutex::default(),
-            revision: Mutex::new(made.revision),
-        })
-    }
-
-    /// Returns once a write with this pair has been answered.
-    async fn commit(&self, plain: &Plain, claim: &Version, member: &Version) -> Result<()> {
-        let mine = {
-            let mut waiting = self.waiting.lock();
-            waiting.pairs.push((claim.uid.clone(), member.uid.clone()));
-            waiting.number
-        };
-        let mut revision = self.revision.lock().await;
-        let pairs = {
-            let mut waiting = self.waiting.lock();
-            if waiting.number != mine {
-                // Somebody who came later has written it along, and holds the lock no more.
-                return Ok(());
-            }
-            waiting.number += 1;
-            std::mem::take(&mut waiting.pairs)
-        };
-        let record = objects::record(&self.name, Some(&revision), &pairs);
-        let answer = plain.replace(Kind::ConfigMap, &self.name, &record).await?;
-        *revision = version(&answer)?.revision;
-        Ok(())
-    }
-}
-
 /// As many claim workers as the operator has by default.
 const WORKERS: usize = 50;
+/// As many writes that nobody waits for as the operator has under way by default.
+const BACKGROUND: usize = 16;
 /// Writers when one kind of write is measured.
 const WRITERS: usize = 16;
+/// Writes of a record of one length.
+const RECORDS: usize = 100;
 /// Claims one after the other, per round.
 const SERIAL: u32 = 30;
 const CLEARING: Duration = Duration::from_secs(120);

@@ -9,12 +9,18 @@
 pub mod args;
 pub mod claims;
 pub mod client;
+pub mod closed_loop;
 pub mod counters;
+pub mod fill;
 pub mod floor;
+pub mod follow;
+pub mod ledger;
 pub mod machine;
+pub mod members;
 pub mod objects;
 pub mod operator;
 pub mod report;
+pub mod rows;
 pub mod scale;
 pub mod scene;
 pub mod statistics;
@@ -89,24 +95,46 @@ async fn legs(scene: &Scene, report: &mut Report) -> Result<()> {
         scene.look_around(report).await?;
         report.floors = Some(scene.floor(say).await?);
     }
-    let bursts = if plan.legs.contains(&Leg::Burst) {
-        plan.rounds
-    } else {
-        0
-    };
-    if bursts == 0 && plan.rates.is_empty() {
+    let has = |leg| plan.legs.contains(&leg);
+    let bursts = if has(Leg::Burst) { plan.rounds } else { 0 };
+    let fills = if has(Leg::Fill) { plan.rounds } else { 0 };
+    let is_idle = fills + bursts == 0 && plan.rates.is_empty() && plan.workers.is_empty();
+    if is_idle && !has(Leg::Recovery) {
         return Ok(());
     }
     let mut operator = Operator::start(plan, &scene.log).await?;
     operator.ready().await?;
-    say(&format!("a pool of {}", plan.pool));
-    scene.create_pool(plan.pool).await?;
+    for round in 1..=fills {
+        if round > 1 {
+            scene.delete_pool().await?;
+        }
+        scene.settle().await?;
+        scene.look_around(report).await?;
+        say(&format!(
+            "filling a pool of {}, round {round} of {fills}",
+            plan.pool
+        ));
+        report
+            .fills
+            .push(scene.fill(&operator, 0, plan.pool).await?);
+    }
+    if fills == 0 {
+        say(&format!("a pool of {}", plan.pool));
+        scene.create_pool(plan.pool).await?;
+    }
     for (rate, seed) in plan.rates.iter().zip(1..) {
         scene.at_rest(plan.pool).await?;
         scene.look_around(report).await?;
         say(&format!("{} claims at {}/s", rate.claims, rate.per_second));
         let found = scene.open_loop(&operator, *rate, seed).await?;
         report.open_loop.push(found);
+    }
+    for workers in &plan.workers {
+        scene.at_rest(plan.pool).await?;
+        scene.look_around(report).await?;
+        say(&format!("closed loop, {workers} at a time"));
+        let found = scene.closed_loop(&operator, *workers).await?;
+        report.closed_loops.push(found);
     }
     for round in 1..=bursts {
         scene.at_rest(plan.pool).await?;
@@ -116,6 +144,12 @@ async fn legs(scene: &Scene, report: &mut Report) -> Result<()> {
             plan.burst
         ));
         report.bursts.push(scene.burst(&operator, round).await?);
+    }
+    if has(Leg::Recovery) {
+        scene.resize_pool(plan.small_pool).await?;
+        scene.at_rest(plan.small_pool).await?;
+        scene.look_around(report).await?;
+        report.depletion = scene.depletion(&operator, say).await?;
     }
     scene.delete_pool().await?;
     operator.stop().await

@@ -1,6 +1,8 @@
 //! The objects of a run and the writes that the floor repeats. The bodies have the shape and size of
 //! those the operator sends, so that a bare call costs the API server what the operator's costs.
 
+use agent_sandbox_controller::names;
+use agent_sandbox_crds::allocation::{Allocation, Reference};
 use agent_sandbox_crds::{annotations, labels};
 use serde_json::{Map, Value, json};
 
@@ -10,6 +12,11 @@ pub const TEMPLATE: &str = "bench";
 pub const POOL: &str = "bench";
 const EXTENSIONS: &str = "extensions.agents.x-k8s.io/v1beta1";
 const SANDBOXES: &str = "agents.x-k8s.io/v1beta1";
+
+/// A name that nothing has.
+pub fn fresh() -> String {
+    format!("f{:016x}", fastrand::u64(..))
+}
 
 /// What a pod is made of: one container with a port, a probe and resources.
 fn pod_spec() -> Value {
@@ -44,12 +51,12 @@ pub fn template() -> Value {
     })
 }
 
-/// The pool.
-pub fn pool(replicas: u32) -> Value {
+/// A pool.
+pub fn pool(name: &str, replicas: u32) -> Value {
     json!({
         "apiVersion": EXTENSIONS,
         "kind": "SandboxWarmPool",
-        "metadata": {"name": POOL},
+        "metadata": {"name": name},
         "spec": {"replicas": replicas, "sandboxTemplateRef": {"name": TEMPLATE}},
     })
 }
@@ -148,6 +155,13 @@ pub struct Version {
 }
 
 impl Version {
+    fn reference(&self) -> Reference<'_> {
+        Reference {
+            name: &self.name,
+            uid: &self.uid,
+        }
+    }
+
     /// Reads it from an answer; `None` when that is no object.
     pub fn of(object: &Value) -> Option<Self> {
         let text = |field: &str| {
@@ -174,7 +188,7 @@ pub fn member_status(member: &Version) -> Value {
     })
 }
 
-/// The patch that binds a member to a claim. `untracked` clears the record of who set which field, as
+/// The patch that makes a claim the owner of a member. `untracked` clears the record of who set which field, as
 /// the operator does; the API server then skips that bookkeeping, which is half of what the write
 /// costs.
 pub fn binding(claim: &Version, member: &Version, untracked: bool) -> Value {
@@ -189,12 +203,15 @@ pub fn binding(claim: &Version, member: &Version, untracked: bool) -> Value {
             "controller": true,
             "blockOwnerDeletion": true,
         }],
+        "annotations": {names::BINDING_GENERATION: "2"},
         "labels": {
             labels::WARM_POOL_SANDBOX: null,
             labels::SANDBOX_TEMPLATE_HASH: null,
             labels::SANDBOX_POD_TEMPLATE_HASH: null,
+            labels::LAUNCH_TYPE: labels::LAUNCH_TYPE_WARM,
             labels::CLAIM_UID: claim.uid,
             labels::CREATED_BY: null,
+            labels::SANDBOX_TEMPLATE_REF_HASH: "0123abcd",
         },
     });
     if let (true, Some(metadata)) = (untracked, metadata.as_object_mut()) {
@@ -242,15 +259,47 @@ pub fn claim_status(claim: &Version, member: &str) -> Value {
     })
 }
 
-/// An allocation record: one small object that names a sandbox for every claim of a batch.
-pub fn record(name: &str, revision: Option<&str>, pairs: &[(String, String)]) -> Value {
-    let data: Map<String, Value> = pairs
-        .iter()
-        .map(|(claim, member)| (claim.clone(), json!(member)))
-        .collect();
-    let mut metadata = json!({"name": name});
-    if let (Some(revision), Some(metadata)) = (revision, metadata.as_object_mut()) {
-        metadata.insert("resourceVersion".to_owned(), json!(revision));
-    }
-    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+/// The status of a pool that is full, before anybody claims.
+pub fn pool_status(pool: &Version, replicas: u32) -> Value {
+    json!({
+        "metadata": {"uid": pool.uid, "resourceVersion": pool.revision},
+        "status": {
+            "replicas": replicas,
+            "readyReplicas": replicas,
+            "selector": format!("{}=0123abcd", labels::WARM_POOL_SANDBOX),
+            "observedGeneration": 1,
+            "conditions": [condition("Progressing")],
+        },
+    })
+}
+
+/// An entry of a pool's allocation record: which member a claim was given.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The claim.
+    pub claim: Version,
+    /// The member.
+    pub member: Version,
+}
+
+/// The write of a pool's allocation record: all entries, on condition that the pool is as it was read.
+/// It also tells how many members are still Ready.
+pub fn allocations(pool: &Version, entries: &[Entry], ready: u32, settled: Option<&str>) -> Value {
+    let entries = entries.iter().map(|entry| {
+        let entry = Allocation {
+            claim: entry.claim.reference(),
+            sandbox: entry.member.reference(),
+        };
+        entry.to_string()
+    });
+    let entries: Vec<String> = entries.collect();
+    json!({
+        "metadata": {"uid": pool.uid, "resourceVersion": pool.revision},
+        "status": {
+            "allocations": (!entries.is_empty()).then_some(entries),
+            "retiring": null,
+            "settledResourceVersion": settled,
+            "readyReplicas": (ready > 0).then_some(ready),
+        },
+    })
 }

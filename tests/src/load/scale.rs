@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::client::Kind;
+use super::fill::Fill;
 use super::machine::memory;
 use super::objects;
 use super::operator::Operator;
@@ -26,6 +27,8 @@ pub struct Memory {
 pub struct Scale {
     /// By size, ascending.
     pub memory: Vec<Memory>,
+    /// How fast the pool grew to each of them.
+    pub fills: Vec<Fill>,
     /// After a restart among the most sandboxes.
     pub memory_after_restart: Memory,
     /// From the start of the process to `/readyz`, in milliseconds.
@@ -45,16 +48,12 @@ impl Scene {
         let mut operator = Operator::start(&self.plan, &log).await?;
         operator.ready().await?;
         let mut found = Vec::new();
+        let mut fills = Vec::new();
         let mut most = 0;
         for size in &self.plan.sizes {
             say(&format!("memory with {size} sandboxes"));
             if *size > 0 {
-                if most == 0 {
-                    self.create_pool(*size).await?;
-                } else {
-                    self.resize_pool(*size).await?;
-                }
-                self.at_rest(*size).await?;
+                fills.push(self.fill(&operator, most, *size).await?);
             }
             most = *size;
             // What was needed for a moment is given back first.
@@ -77,7 +76,7 @@ impl Scene {
         };
         operator.stop().await?;
 
-        let watcher = Watcher::start(&self.plain).await?;
+        let watcher = Watcher::of_claims(&self.plain).await?;
         let name = "first";
         let served = watcher.expect(name);
         self.plain
@@ -98,6 +97,7 @@ impl Scene {
         operator.stop().await?;
         Ok(Scale {
             memory: found,
+            fills,
             memory_after_restart,
             restart_to_ready_ms: milliseconds(ready),
             restart_to_served_ms: milliseconds(served),

@@ -112,7 +112,6 @@ impl Scene {
             Kind::Template,
             Kind::Sandbox,
             Kind::Pod,
-            Kind::ConfigMap,
         ] {
             plain.delete_all(kind).await?;
         }
@@ -148,7 +147,9 @@ impl Scene {
     pub async fn create_pool(&self, replicas: u32) -> Result<()> {
         let Self { plain, .. } = self;
         plain.create(Kind::Template, &objects::template()).await?;
-        plain.create(Kind::Pool, &objects::pool(replicas)).await?;
+        plain
+            .create(Kind::Pool, &objects::pool(objects::POOL, replicas))
+            .await?;
         Ok(())
     }
 
