@@ -54,6 +54,14 @@ fn assert_told_once(model: &Model) {
     }
 }
 
+/// Serves a claim `c` whose sandbox, which this names, cannot be handed over to it.
+async fn serve_without_handover(harness: &Harness) -> String {
+    harness.model.disturb(|call| is_handover(call).then(refuse));
+    harness.model.create("sandboxclaims", claim("c", "p"));
+    harness.until_ready("sandboxclaims", "c").await;
+    harness.sandbox_of("c")
+}
+
 fn refuse() -> Mischief {
     Mischief::Refuse(500, "InternalError", "not now".to_owned())
 }
@@ -99,11 +107,8 @@ async fn entries_that_have_served_leave_the_record_although_nothing_else_is_to_b
 async fn a_claim_is_told_before_its_sandbox_is_handed_over_and_keeps_it_when_that_fails() {
     let mut harness = Harness::start();
     harness.pool("p", 3).await;
-    harness.model.disturb(|call| is_handover(call).then(refuse));
-    harness.model.create("sandboxclaims", claim("c", "p"));
-    harness.until_ready("sandboxclaims", "c").await;
+    let name = serve_without_handover(&harness).await;
     harness.settle().await;
-    let name = harness.sandbox_of("c");
     assert_eq!(record(&harness.model).0, [("c".to_owned(), name.clone())]);
     assert_eq!(
         owner(&harness.model, &name).as_deref(),
@@ -388,10 +393,7 @@ async fn a_commit_of_a_former_leader_that_arrives_late_is_refused_or_honoured() 
 async fn what_a_claim_that_is_gone_was_given_is_nobodys() {
     let harness = Harness::start();
     harness.pool("p", 2).await;
-    harness.model.disturb(|call| is_handover(call).then(refuse));
-    harness.model.create("sandboxclaims", claim("c", "p"));
-    harness.until_ready("sandboxclaims", "c").await;
-    let name = harness.sandbox_of("c");
+    let name = serve_without_handover(&harness).await;
     harness.model.delete("sandboxclaims", "c");
     harness
         .eventually("its sandbox is gone", |model| {
@@ -523,10 +525,7 @@ async fn a_cluster_whose_pools_have_no_record_is_told_so_and_nothing_is_given_aw
 async fn what_was_given_away_survives_the_end_of_its_pool() {
     let harness = Harness::start();
     harness.pool("p", 2).await;
-    harness.model.disturb(|call| is_handover(call).then(refuse));
-    harness.model.create("sandboxclaims", claim("c", "p"));
-    harness.until_ready("sandboxclaims", "c").await;
-    let name = harness.sandbox_of("c");
+    let name = serve_without_handover(&harness).await;
     // Garbage collection takes its time.
     harness.model.set_collects(false);
     harness.model.remove("sandboxwarmpools", "p");
