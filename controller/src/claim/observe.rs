@@ -19,14 +19,10 @@ pub(super) fn observe(state: &State, key: &Key, learned: &Learned) -> Option<Obs
     let unseen = state.allocations().of_claim(claim.head.uid);
     let unseen = unseen.filter(|hold| state.held(hold).is_none());
     let unseen = unseen.map(|hold| (hold.sandbox.clone(), hold.uid)).next();
-    let unconfirmed = claim
-        .bound
-        .name
-        .as_ref()
-        .map(|name| key.sibling(name.clone()));
-    let unconfirmed = unconfirmed
-        .filter(|named| !bound.iter().any(|row| row.head.key == *named))
-        .filter(|named| learned.asked_for.as_ref() != Some(named));
+    let told = claim.bound.name.clone().map(|name| key.sibling(name));
+    let asked_for = told.is_some() && learned.asked_for == told;
+    let is_known = |named: &Key| bound.iter().any(|row| row.head.key == *named);
+    let unconfirmed = told.filter(|named| !asked_for && !is_known(named));
     let namesake = state
         .sandbox(key)
         .filter(|row| !row.head.is_controlled_by(claim.head.uid));
@@ -71,6 +67,7 @@ pub(super) fn observe(state: &State, key: &Key, learned: &Learned) -> Option<Obs
         bound,
         unseen,
         unconfirmed,
+        asked_for,
         namesake,
         legacy_policy,
         pool,

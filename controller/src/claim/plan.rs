@@ -42,6 +42,8 @@ pub struct Observed {
     /// The sandbox that its status names, when it is not known to be the claim's and the API server was
     /// not asked.
     pub unconfirmed: Option<Key>,
+    /// Whether the API server was asked, in this pass, for the sandbox that its status names.
+    pub asked_for: bool,
     /// A sandbox of the claim's name that it does not control.
     pub namesake: Option<Arc<SandboxRow>>,
     /// A network policy that an older controller made for this claim.
@@ -243,13 +245,13 @@ pub fn plan(observed: &Observed, now: Timestamp, rules: Rules<'_>) -> Step {
     if let Some(fault) = &observed.fault {
         return Step::Settle(Verdict::Failed(fault.clone()));
     }
-    if is_expired(claim, now) {
-        return expired(observed);
-    }
     if let Some(named) = &observed.unconfirmed {
         // Whoever told the claim of it may have been right, and then it is the one that counts, whatever else is
         // to be said of the claim.
         return Step::ConfirmBound(named.clone());
+    }
+    if is_expired(claim, now) {
+        return expired(observed);
     }
     if let Err(rejection) = metadata::check(claim, rules.label_domains) {
         return Step::Settle(Verdict::Rejected(rejection));
@@ -317,6 +319,10 @@ fn keep(observed: &Observed, sandbox: &Arc<SandboxRow>) -> Step {
         if !observed.confirmed {
             // It may have been told of another one since.
             return Step::ConfirmClaim;
+        }
+        if !observed.asked_for {
+            // It may be gone since, and then the surplus one is what the claim has left.
+            return Step::ConfirmBound(sandbox.head.key.clone());
         }
         return Step::DeleteSandbox(surplus.head.key.clone(), surplus.head.uid);
     }

@@ -10,7 +10,7 @@ use agent_sandbox_crds::allocation::{Allocation, Reference};
 use serde_json::{Value, json};
 
 use crate::faults::{assert_nothing_is_shared, is_commit, is_handover, is_told};
-use crate::harness::{Harness, claim, condition, is_ready, ready, sandbox};
+use crate::harness::{Harness, claim, condition, is_ready, ready, said, sandbox};
 use crate::model::{Call, Link, Mischief, Model};
 
 /// The record of the pool `p`: claims with their sandboxes, and sandboxes that are about to be deleted.
@@ -281,6 +281,17 @@ async fn a_replica_that_is_behind_makes_no_sandbox_for_a_claim_that_has_one() {
     }
 }
 
+/// A sandbox that the claim controls.
+fn controlled_by(claim: &Value, name: &str) -> Value {
+    let mut sandbox = sandbox(name, json!({}));
+    sandbox["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxClaim",
+        "name": claim["metadata"]["name"], "uid": claim["metadata"]["uid"],
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    sandbox
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_was_given_two_keeps_the_one_it_was_told_of() {
     let harness = Harness::start();
@@ -292,14 +303,8 @@ async fn a_claim_that_was_given_two_keeps_the_one_it_was_told_of() {
     // Somebody else made it a sandbox and told it, and the record gives it a member all the same.
     let uid = |object: &Value| object["metadata"]["uid"].as_str().unwrap().to_owned();
     let claimed = model.create("sandboxclaims", claim("c", "p"));
-    let owner = json!({
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxClaim",
-        "name": "c", "uid": uid(&claimed), "controller": true, "blockOwnerDeletion": true,
-    });
     let member = model.list("sandboxes").remove(0);
-    let mut own = sandbox("c", json!({}));
-    own["metadata"]["ownerReferences"] = json!([owner]);
-    model.create("sandboxes", own);
+    model.create("sandboxes", controlled_by(&claimed, "c"));
     model.patch_status("sandboxclaims", "c", json!({"sandbox": {"name": "c"}}));
     let name = member["metadata"]["name"].as_str().unwrap();
     let entry = format!("c/{}={name}/{}", uid(&claimed), uid(&member));
@@ -337,13 +342,7 @@ async fn a_claim_that_was_told_of_another_sandbox_keeps_that_one() {
     // Somebody else gives it another one and tells it, which is not heard of here for a while.
     model.hold_watches_of("sandboxclaims");
     model.patch_status("sandboxclaims", "c", json!({"sandbox": {"name": "other"}}));
-    let mut other = sandbox("other", json!({}));
-    other["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxClaim",
-        "name": "c", "uid": claimed["metadata"]["uid"],
-        "controller": true, "blockOwnerDeletion": true,
-    }]);
-    model.create("sandboxes", other);
+    model.create("sandboxes", controlled_by(&claimed, "other"));
     harness
         .eventually("the first one goes", |model| {
             model.get("sandboxes", &first).is_none()
@@ -353,6 +352,68 @@ async fn a_claim_that_was_told_of_another_sandbox_keeps_that_one() {
     harness.settle().await;
     assert!(model.get("sandboxes", "other").is_some());
     assert_eq!(harness.sandbox_of("c"), "other");
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_sandbox_went_unheard_of_keeps_the_other_one() {
+    let harness = Harness::start();
+    let model = &harness.model;
+    harness.pool("p", 1).await;
+    let claimed = model.create("sandboxclaims", claim("c", "p"));
+    harness.until_ready("sandboxclaims", "c").await;
+    harness.full("p", 1).await;
+    let first = harness.sandbox_of("c");
+    // Somebody else gives it another one and tells it; before the first one may go, the claim is asked for.
+    model.disturb(|call| {
+        let asks = call.verb == "get" && call.resource == "sandboxclaims";
+        asks.then(refuse)
+    });
+    model.create("sandboxes", controlled_by(&claimed, "other"));
+    model.patch_status("sandboxclaims", "c", json!({"sandbox": {"name": "other"}}));
+    harness.settle().await;
+    // Meanwhile a user deletes the other one, which is not heard of.
+    model.hold_watches_of("sandboxes");
+    model.remove("sandboxes", "other");
+    model.calm();
+    harness
+        .eventually("the claim is told of the one that is left", |model| {
+            model.get("sandboxclaims", "c").unwrap()["status"]["sandbox"]["name"] == *first
+        })
+        .await;
+    model.release_watches();
+    harness.settle().await;
+    assert!(model.get("sandboxes", &first).is_some());
+    assert_eq!(harness.sandbox_of("c"), first);
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_expires_keeps_the_name_of_a_sandbox_that_is_not_heard_of() {
+    let harness = Harness::start();
+    let model = &harness.model;
+    harness.pool("p", 0).await;
+    model.hold_watches_of("sandboxes");
+    model.hold_watches_of("sandboxclaims");
+    // Somebody else serves it, and it expires before this replica hears of its sandbox.
+    let mut expiring = claim("c", "p");
+    let now = harness.now().to_string();
+    expiring["spec"]["lifecycle"] = json!({"shutdownTime": now, "shutdownPolicy": "Retain"});
+    let claimed = model.create("sandboxclaims", expiring);
+    model.create("sandboxes", controlled_by(&claimed, "c"));
+    model.patch_status("sandboxclaims", "c", json!({"sandbox": {"name": "c"}}));
+    model.release_watches_of("sandboxclaims");
+    harness
+        .eventually("its sandbox goes", |model| {
+            model.get("sandboxes", "c").is_none()
+        })
+        .await;
+    model.release_watches();
+    harness.settle().await;
+    let history = model.history("sandboxclaims");
+    let mut versions = history.into_iter().filter_map(|(_, claim)| claim);
+    let first = versions.find(|it| said(it, "Ready").1 == "ClaimExpired");
+    assert_eq!(first.unwrap()["status"]["sandbox"]["name"], "c");
     harness.assert_at_rest().await;
 }
 

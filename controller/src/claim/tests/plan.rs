@@ -36,6 +36,7 @@ fn unbound(claim: Arc<ClaimRow>) -> Observed {
         bound: Vec::new(),
         unseen: None,
         unconfirmed: None,
+        asked_for: false,
         namesake: None,
         legacy_policy: None,
         pool: Found::Here(pool()),
@@ -222,6 +223,8 @@ fn surplus_sandboxes_go_once_the_one_that_counts_is_recorded() {
     seen.bound = vec![one.clone(), two.clone()];
     assert_eq!(step(&seen), Step::ConfirmClaim);
     seen.confirmed = true;
+    assert_eq!(step(&seen), Step::ConfirmBound(two.head.key.clone()));
+    seen.asked_for = true;
     assert_eq!(
         step(&seen),
         Step::DeleteSandbox(one.head.key.clone(), one.head.uid)
@@ -338,4 +341,18 @@ fn a_claim_that_is_refused_keeps_the_sandbox_that_its_status_names_until_it_is_k
     assert_eq!(step(&seen), Step::ConfirmBound(Key::new("n", "told")));
     seen.unconfirmed = None;
     assert_eq!(reason(&seen), "InvalidMetadata");
+}
+
+#[test]
+fn a_claim_that_expires_keeps_the_sandbox_that_its_status_names_until_it_is_known_to_be_gone() {
+    let over = json!({"lifecycle": {"shutdownTime": NOW, "shutdownPolicy": "Retain"}});
+    let object = claim_with(json!({}), over, json!({"sandbox": {"name": "told"}}));
+    let mut seen = unbound(object);
+    seen.unconfirmed = Some(Key::new("n", "told"));
+    assert_eq!(step(&seen), Step::ConfirmBound(Key::new("n", "told")));
+    seen.unconfirmed = None;
+    assert!(matches!(
+        step(&seen),
+        Step::Settle(Verdict::Expired { done: false, .. })
+    ));
 }
