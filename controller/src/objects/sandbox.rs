@@ -64,6 +64,13 @@ pub struct SandboxStatus {
 }
 
 impl SandboxStatus {
+    /// Whether it tells of a pod.
+    pub fn has_pod(&self) -> bool {
+        self.replicas.is_some_and(|count| count > 0)
+            || !self.pod_ips.is_empty()
+            || self.node_name.is_some()
+    }
+
     /// Whether it tells of no pod, as that of a sandbox that was taken down or has never had one.
     pub fn is_bare(&self) -> bool {
         *self

@@ -296,6 +296,9 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     if matches!(pod, PodStep::Create(_)) && some_volume_is_not_ours(observed) {
         pod = PodStep::AwaitVolumes;
     }
+    if !matches!(pod, PodStep::Create(_)) && lost_sight_of_pod(observed) {
+        pod = PodStep::LookUp(tracked_pod(row));
+    }
     let service_follows_pod = matches!(pod, PodStep::Patch { .. })
         && observed
             .pods
@@ -308,6 +311,14 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         service: service(observed),
         service_follows_pod,
     })
+}
+
+/// Whether the sandbox is known to have had a pod, and none is seen. Somebody may have taken the label from it
+/// by which it is watched; where one is created instead, the answer tells.
+fn lost_sight_of_pod(observed: &Observed) -> bool {
+    observed.pods.is_empty()
+        && observed.sandbox.status.has_pod()
+        && matches!(observed.pod_name, Holder::Unseen)
 }
 
 /// The name under which a sandbox that is kept may still have a pod although none is known: one without the

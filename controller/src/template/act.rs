@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use agent_sandbox_crds::{hash, labels};
 use serde_json::Value;
 
-use crate::api::{ApiError, Delete, POLICIES, Part, TEMPLATES};
+use crate::api::{ApiError, Delete, PODS, POLICIES, Part, TEMPLATES};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::ident::{Key, Revision, Uid};
-use crate::objects::{PolicyRow, Row, TemplateRow};
+use crate::objects::{PodRow, PolicyRow, Row, TemplateRow};
 use crate::store::Work;
+
+/// Pods per page of a list.
+const PAGE: usize = 500;
 
 /// Labels a template.
 pub async fn label(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
@@ -90,6 +94,43 @@ pub async fn look_up(cx: &Context, by: &Work, key: &Key) -> Result<Option<Arc<Po
     }
     // Not stored means that the watch has already told of its end.
     Ok(cx.store.assume::<PolicyRow>(wire, Some(by)).ok())
+}
+
+/// Asks the API server for the pods with the hash of a template's name that are not watched: the ones without
+/// the label that gives the sandbox.
+pub async fn unwatched_pods(cx: &Context, template: &Key) -> Result<Vec<Arc<PodRow>>, Fault> {
+    let selector = format!(
+        "{}={},!{}",
+        labels::SANDBOX_TEMPLATE_REF_HASH,
+        hash::name_hash(&template.name),
+        labels::SANDBOX_NAME_HASH,
+    );
+    let doing = || format!("looking for pods of SandboxTemplate {:?}", &*template.name);
+    let mut pods = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let page = cx.api.list::<<PodRow as Row>::Wire>(
+            &PODS,
+            Some(&template.namespace),
+            Some(&selector),
+            PAGE,
+            token.as_deref(),
+        );
+        let page = page.await.map_err(|error| Fault::of(&doing(), &error))?;
+        token = page.next().map(ToOwned::to_owned);
+        for wire in page.items {
+            let row = PodRow::from_wire(wire, cx.store.interner());
+            // One that cannot be read is a pod all the same.
+            let row = row.map_err(|error| Fault::Transient {
+                message: format!("{}: {error}", doing()),
+                retry_after: None,
+            })?;
+            pods.push(Arc::new(row));
+        }
+        if token.is_none() {
+            return Ok(pods);
+        }
+    }
 }
 
 /// Brings a policy in line.

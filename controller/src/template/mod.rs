@@ -9,6 +9,7 @@ pub mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_sandbox_crds::condition::{self, reason};
 use agent_sandbox_crds::names;
@@ -16,13 +17,13 @@ use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
 use self::act::Created;
-use self::plan::{Observed, PolicyStep};
+use self::plan::{Asked, Observed, PolicyStep};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Text};
 use crate::names as own;
-use crate::objects::{PolicyRow, SandboxRow, TemplateRow, TemplateStatus};
+use crate::objects::{PodRow, PolicyRow, SandboxRow, TemplateRow, TemplateStatus};
 use crate::queue::Next;
 use crate::sandbox::plan::Policy;
 use crate::store::{State, Work};
@@ -44,10 +45,21 @@ struct Learned {
     asked: bool,
     /// Who has the policy's name.
     policy: Option<Arc<PolicyRow>>,
+    /// The pods with the template's hash that are not watched.
+    unwatched: Option<Vec<Arc<PodRow>>>,
 }
 
-/// Rounds of a pass; each but the last learned who has the policy's name.
-const ROUNDS: usize = 4;
+/// Whether there is a reason to plan again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Done {
+    Settled,
+    Revealed,
+}
+
+/// Rounds of a pass; each but the last learned something.
+const ROUNDS: usize = 5;
+/// How soon to look again for pods that kept a policy and are not watched: nobody tells when they go.
+const RECHECK: Duration = Duration::from_secs(30);
 
 /// Whether pods of the template may start.
 pub fn policy_of(state: &State, template: &TemplateRow) -> Policy {
@@ -132,9 +144,10 @@ impl Templates {
             let plan = plan::plan(&observed, &cx.config.policy, cx.clock.now());
             rounds -= 1;
             // The policy first: pods wait for it.
-            match self.policy_step(&by, &observed, &plan.policy).await {
-                Ok(None) => break (plan, Ok(())),
-                Ok(Some(_)) if rounds == 0 => {
+            let step = self.policy_step(&by, &observed, &plan.policy, &mut learned);
+            match step.await {
+                Ok(Done::Settled) => break (plan, Ok(())),
+                Ok(Done::Revealed) if rounds == 0 => {
                     let name = &observed.policy_name;
                     let message = format!("NetworkPolicy {name:?} comes and goes");
                     let fault = Fault::Transient {
@@ -143,12 +156,15 @@ impl Templates {
                     };
                     break (plan, Err(fault));
                 }
-                Ok(Some(found)) => learned = found,
+                Ok(Done::Revealed) => {}
                 Err(fault) => break (plan, Err(fault)),
             }
         };
         let next = match plan.policy {
             PolicyStep::DeleteLater(rest) => Next::After(rest),
+            _ if learned.unwatched.as_ref().is_some_and(|it| !it.is_empty()) => {
+                Next::After(RECHECK)
+            }
             _ => Next::Done,
         };
         let mut faults = Vec::new();
@@ -173,40 +189,43 @@ impl Templates {
         }
     }
 
-    /// Takes a step; what it revealed is a reason to plan again.
+    /// Takes a step; what it reveals is learned.
     async fn policy_step(
         &self,
         by: &Work,
         observed: &Observed,
         step: &PolicyStep,
-    ) -> Result<Option<Learned>, Fault> {
+        learned: &mut Learned,
+    ) -> Result<Done, Fault> {
         let cx = &*self.cx;
         let key = observed.key.sibling(observed.policy_name.as_str());
-        let found = |policy| {
-            Some(Learned {
-                asked: true,
-                policy,
-            })
-        };
         match step {
-            PolicyStep::None | PolicyStep::DeleteLater(_) => Ok(None),
-            PolicyStep::LookUp => act::look_up(cx, by, &key).await.map(found),
-            PolicyStep::Create(policy) => {
-                Ok(match act::create_policy(cx, by, &key, policy).await? {
-                    Created::Done => None,
-                    Created::Taken(policy) => found(policy),
-                })
+            PolicyStep::None | PolicyStep::DeleteLater(_) => {}
+            PolicyStep::LookUp => {
+                learned.policy = act::look_up(cx, by, &key).await?;
+                learned.asked = true;
+                return Ok(Done::Revealed);
             }
-            PolicyStep::Patch(name, patch) => {
-                act::patch_policy(cx, by, name, patch).await.map(|()| None)
+            PolicyStep::Create(policy) => {
+                if let Created::Taken(policy) = act::create_policy(cx, by, &key, policy).await? {
+                    learned.policy = policy;
+                    learned.asked = true;
+                    return Ok(Done::Revealed);
+                }
+            }
+            PolicyStep::Patch(name, patch) => act::patch_policy(cx, by, name, patch).await?,
+            PolicyStep::Search => {
+                learned.unwatched = Some(act::unwatched_pods(cx, &observed.key).await?);
+                return Ok(Done::Revealed);
             }
             PolicyStep::Delete(name, uid, revision) => {
-                act::delete_policy(cx, by, name, *uid, *revision)
-                    .await
-                    .map(|()| None)
+                act::delete_policy(cx, by, name, *uid, *revision).await?;
             }
-            PolicyStep::Clash => Err(Fault::Refused(status::conflict(&observed.policy_name))),
+            PolicyStep::Clash => {
+                return Err(Fault::Refused(status::conflict(&observed.policy_name)));
+            }
         }
+        Ok(Done::Settled)
     }
 
     fn observe(&self, key: &Key, learned: &Learned) -> Observed {
@@ -214,23 +233,29 @@ impl Templates {
         let policy_key = key.sibling(policy_name.as_str());
         let mut observed = self.cx.store.read(|state| {
             let template = state.template(key);
-            let created = state.pods_under(key).map(|pod| pod.head.created);
-            let promised = state.pods_under(key).any(|pod| {
+            let unwatched = learned.unwatched.as_deref().unwrap_or_default();
+            let under = || state.pods_under(key).chain(unwatched);
+            let promised = under().any(|pod| {
                 pod.annotations.has(own::REQUIRED_POLICY, &policy_name) && !pod.phase.is_terminal()
             });
-            let pods = created.fold(None, |range, at| match range {
-                None => Some((at, at)),
-                Some((oldest, newest)) => Some((at.min(oldest), at.max(newest))),
-            });
+            let pods = under()
+                .map(|pod| pod.head.created)
+                .fold(None, |range, at| match range {
+                    None => Some((at, at)),
+                    Some((oldest, newest)) => Some((at.min(oldest), at.max(newest))),
+                });
             Observed {
                 key: key.clone(),
                 rival: template.as_ref().and_then(|row| state.rival(row)),
                 template,
                 policy: state.policy(&policy_key).or_else(|| learned.policy.clone()),
-                asked: learned.asked,
+                asked: Asked {
+                    name: learned.asked,
+                    pods: learned.unwatched.is_some(),
+                },
                 fallen: state.fallen_policy(&policy_key),
                 policy_name,
-                used: state.template_is_used(key),
+                used: state.template_is_used(key) || !unwatched.is_empty(),
                 idle: SignedDuration::ZERO,
                 pods,
                 promised,

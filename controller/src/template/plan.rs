@@ -37,9 +37,8 @@ pub struct Observed {
     pub policy_name: String,
     /// The policy of that name, as far as it is watched or the API server told of it.
     pub policy: Option<Arc<PolicyRow>>,
-    /// Whether the API server was asked in this pass who has the name. Only policies that carry a template's
-    /// hash are watched, so another one may have it unseen.
-    pub asked: bool,
+    /// What the API server was asked in this pass.
+    pub asked: Asked,
     /// The policy of that name which somebody deleted although pods need it, while the template was gone.
     pub fallen: Option<Arc<PolicyRow>>,
     /// Whether a sandbox or a pod of the template is left.
@@ -52,6 +51,16 @@ pub struct Observed {
     pub promised: bool,
     /// Who had the hash of the template's name first.
     pub rival: Option<Rival>,
+}
+
+/// What the API server was asked in a pass, because the watches do not tell.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Asked {
+    /// Who has the policy's name: only policies that carry a template's hash are watched, so another one may
+    /// have it unseen.
+    pub name: bool,
+    /// Which pods with the template's hash are not watched.
+    pub pods: bool,
 }
 
 /// What to do.
@@ -73,6 +82,8 @@ pub enum PolicyStep {
     Create(Box<Value>),
     /// Bring it in line.
     Patch(Key, Box<Value>),
+    /// Ask the API server for pods that the policy covers although they are not watched.
+    Search,
     /// Delete it.
     Delete(Key, Uid, Revision),
     /// Look again after this long, to delete it then.
@@ -172,7 +183,7 @@ fn abandoned(observed: &Observed, settings: &PolicySettings) -> PolicyStep {
             Ok(rest) if policy.kept_for.is_none() && !rest.is_zero() => {
                 PolicyStep::DeleteLater(rest)
             }
-            _ => delete(policy),
+            _ => delete(policy, observed),
         };
     }
     let ref_hash = hash::name_hash(&observed.key.name);
@@ -199,7 +210,7 @@ fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> Pol
     let Some(policy) = observed.policy.as_deref() else {
         // One that an older controller made carries no label. There is none is said when it is certain.
         let said = says(template, reason::UNMANAGED);
-        return if observed.asked || said {
+        return if observed.asked.name || said {
             PolicyStep::None
         } else {
             PolicyStep::LookUp
@@ -209,13 +220,13 @@ fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> Pol
         return PolicyStep::None;
     }
     let Some((_, newest)) = observed.pods else {
-        return delete(policy);
+        return delete(policy, observed);
     };
     match policy.kept_for {
         Some(until) if is_needed(observed, until) => {
             amend(policy, relabel(policy, &template.ref_hash), None)
         }
-        Some(_) => delete(policy),
+        Some(_) => delete(policy, observed),
         None => {
             // The API server's clock dates the pods, and may be ahead of ours.
             let until = now.max(newest);
@@ -239,7 +250,12 @@ fn is_needed(observed: &Observed, until: Timestamp) -> bool {
     observed.promised || observed.pods.is_some_and(|(oldest, _)| oldest <= until)
 }
 
-fn delete(policy: &PolicyRow) -> PolicyStep {
+/// Pods are watched by a label that somebody may have taken from one, and the policy covers it still. So what
+/// is watched is not enough to say that no pod is left.
+fn delete(policy: &PolicyRow, observed: &Observed) -> PolicyStep {
+    if !observed.asked.pods {
+        return PolicyStep::Search;
+    }
     PolicyStep::Delete(
         policy.head.key.clone(),
         policy.head.uid,
@@ -283,7 +299,7 @@ fn says(template: &TemplateRow, reason: &str) -> bool {
 fn managed(template: &TemplateRow, observed: &Observed, settings: &PolicySettings) -> PolicyStep {
     let Some(policy) = observed.policy.as_deref() else {
         // Who had the name before may still have it. Otherwise the answer to the creation tells.
-        return if !observed.asked && says(template, reason::CONFLICT) {
+        return if !observed.asked.name && says(template, reason::CONFLICT) {
             PolicyStep::LookUp
         } else {
             PolicyStep::Create(Box::new(desired::policy(template, settings)))

@@ -465,11 +465,13 @@ fn default_protocols(policy: &mut Value) {
 }
 
 fn selects(selector: Option<&str>, object: &Value) -> bool {
-    let carries = |key: &str| object["metadata"]["labels"].get(key).is_some();
-    selector.is_none_or(|selector| match selector.strip_prefix('!') {
-        Some(key) => !carries(key),
-        None => carries(selector),
-    })
+    let labels = &object["metadata"]["labels"];
+    let holds = |term: &str| match (term.strip_prefix('!'), term.split_once('=')) {
+        (Some(key), _) => labels.get(key).is_none(),
+        (None, Some((key, value))) => labels[key] == value,
+        (None, None) => labels.get(term).is_some(),
+    };
+    selector.is_none_or(|selector| selector.split(',').all(holds))
 }
 
 /// Refuses a status whose conditions break the definitions' rules, as the API server does.

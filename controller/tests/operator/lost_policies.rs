@@ -13,6 +13,7 @@ use crate::model::{Mischief, Model};
 
 const POLICY: &str = "t-network-policy";
 const REQUIRED: &str = "agents.x-k8s.io/required-network-policy";
+const WATCHED_BY: &str = "agents.x-k8s.io/sandbox-name-hash";
 const STANDS_IN: &str = "agents.x-k8s.io/policy-stands-in";
 
 /// A claim straight from the template `t`, cold.
@@ -112,6 +113,12 @@ async fn a_template_that_goes_before_its_policy_was_made_leaves_nothing_that_sta
         harness.settle().await;
         assert!(!lost(&harness.model, &sandbox));
     }
+}
+
+/// Takes the label from a pod by which it is watched.
+fn hide(harness: &Harness, pod: &str) {
+    let without = json!({"metadata": {"labels": {WATCHED_BY: null}}});
+    harness.model.patch("pods", pod, without);
 }
 
 /// A ready claim `a` of a template with rules of its own.
@@ -303,5 +310,49 @@ async fn a_policy_kept_for_pods_from_before_starts_no_new_one_after_its_template
     assert_eq!(harness.model.list("pods").len(), 1);
     let policy = harness.model.get("networkpolicies", POLICY).unwrap();
     assert_eq!(policy["spec"]["egress"][0]["ports"][0]["port"], 53);
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_stays_for_a_pod_that_has_left_the_watch() {
+    let mut harness = Harness::start();
+    under_own_rules(&harness).await;
+    harness.stop().await;
+    hide(&harness, "a");
+    harness.model.set_collects(false);
+    harness.model.delete("sandboxtemplates", "t");
+    harness.model.remove("sandboxclaims", "a");
+    harness.model.remove("sandboxes", "a");
+    harness.run(Config::default());
+    harness.pass(Duration::from_secs(300)).await;
+    assert!(harness.model.get("pods", "a").is_some());
+    assert!(harness.model.get("networkpolicies", POLICY).is_some());
+    harness.model.remove("pods", "a");
+    harness
+        .eventually("the policy goes", |model| {
+            model.get("networkpolicies", POLICY).is_none()
+        })
+        .await;
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_left_the_watch_is_shut_in_when_its_policy_is_lost() {
+    let mut harness = Harness::start();
+    under_own_rules(&harness).await;
+    harness.stop().await;
+    hide(&harness, "a");
+    harness.model.delete("sandboxtemplates", "t");
+    harness.model.remove("networkpolicies", POLICY);
+    harness.run(Config::default());
+    harness
+        .eventually("the pod is shut in, and its sandbox says so", |model| {
+            shuts_in(model) && lost(model, "a")
+        })
+        .await;
+    let pod = harness.model.get("pods", "a").unwrap();
+    assert!(pod["metadata"]["labels"][WATCHED_BY].is_string(), "{pod}");
+    let sandbox = harness.model.get("sandboxes", "a").unwrap();
+    assert_eq!(sandbox["status"]["replicas"], 1);
     harness.assert_at_rest().await;
 }

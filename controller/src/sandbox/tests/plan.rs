@@ -485,3 +485,36 @@ fn an_empty_record_of_a_pod_name_is_none() {
     assert_eq!(tracked_pod(&seen.sandbox), seen.sandbox.head.key);
     assert!(matches!(converge(&seen).pod, PodStep::Create(_)));
 }
+
+#[test]
+fn a_pod_that_is_not_to_be_made_again_is_looked_for() {
+    let tells = |status: Value| {
+        let mut seen = observed(with_status(json!({}), status), vec![]);
+        seen.policy = Policy::Missing {
+            name: "t-network-policy".to_owned(),
+            template: "t".into(),
+        };
+        seen
+    };
+    for status in [
+        json!({"replicas": 1}),
+        json!({"podIPs": ["10.0.0.1"]}),
+        json!({"nodeName": "n1"}),
+    ] {
+        let mut seen = tells(status);
+        assert_eq!(
+            converge(&seen).pod,
+            PodStep::LookUp(tracked_pod(&seen.sandbox))
+        );
+        seen.pod_name = Holder::Nobody;
+        assert_eq!(converge(&seen).pod, PodStep::AwaitPolicy);
+        seen.pod_name = Holder::Held(own_pod(json!({}), running()));
+        assert!(matches!(converge(&seen).pod, PodStep::Patch { .. }));
+        seen.pod_name = Holder::Unseen;
+        seen.policy = Policy::NotNeeded;
+        assert!(matches!(converge(&seen).pod, PodStep::Create(_)));
+    }
+    for status in [json!({}), json!({"replicas": 0, "selector": "a=b"})] {
+        assert_eq!(converge(&tells(status)).pod, PodStep::AwaitPolicy);
+    }
+}

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::desired;
-use super::plan::{LINGER, Observed, Plan, PolicyStep, plan};
+use super::plan::{Asked, LINGER, Observed, Plan, PolicyStep, plan};
 use crate::config::PolicySettings;
 use crate::fixtures::{at, owner, row, uid};
 use crate::names;
@@ -44,7 +44,10 @@ fn observed(template: Option<Arc<TemplateRow>>, policy: Option<Value>, used: boo
         template,
         policy_name: "t-network-policy".to_owned(),
         policy: policy.map(row::<PolicyRow>),
-        asked: false,
+        asked: Asked {
+            name: false,
+            pods: true,
+        },
         fallen: None,
         used,
         idle: LINGER,
@@ -277,6 +280,29 @@ fn the_policy_goes_when_nothing_needs_it() {
         decide(Some(unmanaged()), Some(policy), false).policy,
         PolicyStep::Delete(..)
     ));
+}
+
+#[test]
+fn no_policy_goes_before_pods_that_are_not_watched_were_looked_for() {
+    let policy = policy_of(&template(json!({})), &PolicySettings::default());
+    let mut kept = policy.clone();
+    kept["metadata"]["annotations"][names::POLICY_KEPT_FOR] = json!("2026-01-01T11:30:00Z");
+    for (template, policy) in [
+        (None, policy.clone()),
+        (Some(unmanaged()), policy),
+        (None, kept.clone()),
+        (Some(unmanaged()), kept),
+    ] {
+        let mut seen = observed(template, Some(policy), false);
+        seen.asked.pods = false;
+        assert_eq!(decide_on(&seen).policy, PolicyStep::Search);
+        seen.asked.pods = true;
+        assert!(matches!(decide_on(&seen).policy, PolicyStep::Delete(..)));
+        // What was found is among the pods.
+        seen.used = true;
+        seen.pods = Some((at("2026-01-01T11:00:00Z"), at("2026-01-01T11:00:00Z")));
+        assert!(!matches!(decide_on(&seen).policy, PolicyStep::Delete(..)));
+    }
 }
 
 #[test]
