@@ -1,11 +1,20 @@
 //! `agent-sandbox-controller`: the operator as a program of its own.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use agent_sandbox_controller::args::Args;
+use agent_sandbox_service::allocator::{self, Allocator};
 use agent_sandbox_service::causes;
 
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+/// How long free memory is kept. A list of thousands of objects leaves a lot of it, and what follows is quiet.
+const KEEP_FREE_MEMORY: Duration = Duration::from_millis(10);
+
 fn main() -> ExitCode {
+    allocator::keep_free_memory_for(KEEP_FREE_MEMORY);
     let arguments = match Args::read(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => {

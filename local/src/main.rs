@@ -1,35 +1,23 @@
 //! Entry point of `agent-sandbox`. Pods run this same program: as the init helper that confines them,
 //! and as the in-pod runtime.
 
-use std::ffi::{OsString, c_int, c_long};
+use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use agent_sandbox_local::args::{Cli, Subcommands};
 use agent_sandbox_local::images;
 use agent_sandbox_local::up::{self, UpError};
+use agent_sandbox_service::allocator::{self, Allocator};
 use agent_sandbox_service::{causes, log};
 use anyhow::Context;
 use clap::Parser;
 
-// Many small objects live and die in the API server; the system allocator keeps their pages.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
-#[allow(
-    unsafe_code,
-    reason = "a function of the allocator that its crate does not declare"
-)]
-// SAFETY: the signature is that of `mimalloc.h`; any thread may call it at any time.
-unsafe extern "C" {
-    safe fn mi_option_set(option: c_int, value: c_long);
-}
-
-/// `mi_option_purge_delay` of `mimalloc.h`: after how many milliseconds memory that became free goes
-/// back to the operating system. Only later calls of the allocator look at that clock, and an idle
-/// process makes none.
-const PURGE_DELAY: c_int = 15;
-/// The allocator's own choice.
-const USUAL_PURGE_DELAY: c_long = 1000;
+/// How long free memory is kept once everything has started.
+const KEEP_FREE_MEMORY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // Before anything else: the helper must be the only thread of its process.
@@ -65,8 +53,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         .build()
         .context("cannot start the event loop")?;
     // Most of what the start allocates is free when it ends, and would stay for good.
-    mi_option_set(PURGE_DELAY, 0);
-    let settled = || mi_option_set(PURGE_DELAY, USUAL_PURGE_DELAY);
+    allocator::keep_free_memory_for(Duration::ZERO);
+    let settled = || allocator::keep_free_memory_for(KEEP_FREE_MEMORY);
     Ok(runtime.block_on(up::run(config, settled))?)
 }
 

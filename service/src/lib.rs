@@ -1,6 +1,6 @@
 //! The process chassis that the programs share: argument groups, logging, metrics, readiness, the
-//! admin endpoints, listeners, the connection loop, TLS, shutdown and joined tasks, and errors as
-//! their users read them.
+//! admin endpoints, listeners, the connection loop, TLS, shutdown and joined tasks, the allocator, and
+//! errors as their users read them.
 //!
 //! Nothing here knows Kubernetes or the platform's own kinds. Everything is constructed by its
 //! caller and handed on; there are no globals besides the `tracing` subscriber, which only a
@@ -14,6 +14,7 @@
 //! ```
 
 pub mod admin;
+pub mod allocator;
 pub mod args;
 pub mod causes;
 pub mod clock;
