@@ -15,12 +15,19 @@ pub type Text = Arc<str>;
 ///
 /// Kubernetes UIDs are lower-case RFC 4122 text. Anything else, which only a hand-written owner
 /// reference can contain, becomes [`Uid::FOREIGN`] and equals no real object's UID.
+/// Two halves, because a `u128` makes whatever holds it larger for the sake of its alignment.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Uid(u128);
+pub struct Uid {
+    high: u64,
+    low: u64,
+}
 
 impl Uid {
     /// Stands for text that is no UID. It never matches: see [`Uid::is`].
-    pub const FOREIGN: Self = Self(u128::MAX);
+    pub const FOREIGN: Self = Self {
+        high: u64::MAX,
+        low: u64::MAX,
+    };
 
     /// Reads the canonical form; anything else is [`Uid::FOREIGN`].
     pub fn parse(text: &str) -> Self {
@@ -36,7 +43,7 @@ impl Uid {
         if text.len() != 36 {
             return None;
         }
-        let mut value = 0_u128;
+        let (mut high, mut low) = (0_u64, 0_u64);
         for (index, byte) in text.bytes().enumerate() {
             if matches!(index, 8 | 13 | 18 | 23) {
                 if byte != b'-' {
@@ -49,9 +56,11 @@ impl Uid {
                 b'a'..=b'f' => byte - b'a' + 10,
                 _ => return None,
             };
-            value = (value << 4) | u128::from(digit);
+            let half = if index < 18 { &mut high } else { &mut low };
+            *half = (*half << 4) | u64::from(digit);
         }
-        (value != u128::MAX).then_some(Self(value))
+        let uid = Self { high, low };
+        (uid != Self::FOREIGN).then_some(uid)
     }
 }
 
@@ -60,15 +69,15 @@ impl fmt::Display for Uid {
         if *self == Self::FOREIGN {
             return f.write_str("unknown");
         }
-        let v = self.0;
+        let Self { high, low } = self;
         write!(
             f,
             "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            v >> 96,
-            (v >> 80) & 0xffff,
-            (v >> 64) & 0xffff,
-            (v >> 48) & 0xffff,
-            v & 0xffff_ffff_ffff
+            high >> 32,
+            (high >> 16) & 0xffff,
+            high & 0xffff,
+            low >> 48,
+            low & 0xffff_ffff_ffff
         )
     }
 }

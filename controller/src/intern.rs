@@ -5,17 +5,21 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::ident::Text;
 use crate::objects::Labels;
 
-/// Tables of shared values. Entries nobody else holds are swept when a table has doubled.
+/// Tables of shared values. Entries nobody else holds are swept when a table has doubled, and when much of what
+/// may have held them was let go.
 #[derive(Debug, Default)]
 pub struct Interner {
     texts: Mutex<Pool<str>>,
     labels: Mutex<Pool<Labels>>,
+    /// How many rows were let go since the last sweep.
+    released: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -26,6 +30,11 @@ struct Pool<T: ?Sized + Eq + Hash> {
 
 /// Below this many entries sweeping is not worth the walk.
 const FIRST_SWEEP: usize = 1024;
+/// Fewer rows than this are not worth a sweep.
+const FEWEST: usize = 128;
+/// A sweep is due when one row was let go for so many entries, which is about how many a row has to itself. So it
+/// costs each of them a look at so many.
+const ENTRIES_A_ROW: usize = 8;
 
 impl<T: ?Sized + Eq + Hash> Default for Pool<T> {
     fn default() -> Self {
@@ -39,10 +48,15 @@ impl<T: ?Sized + Eq + Hash> Default for Pool<T> {
 impl<T: ?Sized + Eq + Hash> Pool<T> {
     fn insert(&mut self, value: Arc<T>) {
         if self.entries.len() >= self.sweep_at {
-            self.entries.retain(|entry| Arc::strong_count(entry) > 1);
-            self.sweep_at = (self.entries.len() * 2).max(FIRST_SWEEP);
+            self.sweep();
         }
         self.entries.insert(value);
+    }
+
+    fn sweep(&mut self) {
+        self.entries.retain(|entry| Arc::strong_count(entry) > 1);
+        self.entries.shrink_to(self.entries.len() * 2);
+        self.sweep_at = (self.entries.len() * 2).max(FIRST_SWEEP);
     }
 }
 
@@ -73,6 +87,18 @@ impl Interner {
         let new = Arc::new(labels);
         pool.insert(new.clone());
         new
+    }
+
+    /// Takes note that a row was let go, with whatever texts and label sets it alone had.
+    pub fn release(&self) {
+        let released = self.released.fetch_add(1, Ordering::Relaxed) + 1;
+        if released < FEWEST || released * ENTRIES_A_ROW < self.len() {
+            return;
+        }
+        self.released.store(0, Ordering::Relaxed);
+        // Label sets first: they hold texts.
+        self.labels.lock().sweep();
+        self.texts.lock().sweep();
     }
 
     /// How many distinct texts and label sets are held, for diagnostics.
@@ -109,5 +135,19 @@ mod tests {
         }
         assert!(interner.len() <= FIRST_SWEEP + 1, "{}", interner.len());
         assert!(Arc::ptr_eq(&kept, &interner.text("kept")));
+    }
+
+    #[test]
+    fn what_was_let_go_does_not_stay() {
+        let interner = Interner::default();
+        let name = |index| interner.text(&format!("name-{index}"));
+        let labels = |index| interner.labels([(name(0), name(index))].into_iter().collect());
+        let rows: Vec<_> = (0..FIRST_SWEEP * 4).map(labels).collect();
+        assert!(interner.len() > FIRST_SWEEP * 4);
+        for row in rows {
+            drop(row);
+            interner.release();
+        }
+        assert!(interner.len() < FIRST_SWEEP * 2, "{}", interner.len());
     }
 }

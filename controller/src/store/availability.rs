@@ -118,7 +118,7 @@ type Shelves = [Shelf; CLASSES];
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Place {
     key: Key,
-    pool: PoolId,
+    pool: Arc<PoolId>,
     make: Arc<Make>,
     class: Class,
     node: Option<Text>,
@@ -135,7 +135,7 @@ struct Pool {
 /// The index over all pools.
 #[derive(Debug, Default)]
 pub struct Availability {
-    pools: BTreeMap<PoolId, Pool>,
+    pools: BTreeMap<Arc<PoolId>, Pool>,
     members: BTreeMap<Uid, Place>,
     reservations: BTreeMap<Uid, Uid>,
 }
@@ -162,14 +162,14 @@ impl Availability {
         let known = self.members.get(&uid);
         let was_available = known.is_some_and(|old| old.class.index().is_some());
         let current = Make::of(row);
+        let shelved = self.pools.get_key_value(&pool);
         let make = match known {
             Some(old) if *old.make == current => old.make.clone(),
-            _ => self
-                .pools
-                .get(&pool)
-                .and_then(|pool| pool.makes.get_key_value(&current))
+            _ => shelved
+                .and_then(|(_, pool)| pool.makes.get_key_value(&current))
                 .map_or_else(|| Arc::new(current), |(make, _)| make.clone()),
         };
+        let pool = shelved.map_or_else(|| Arc::new(pool), |(pool, _)| pool.clone());
         let place = Place {
             key: row.head.key.clone(),
             pool,
@@ -225,7 +225,7 @@ impl Availability {
     ) -> Option<Pick> {
         if let Some(held) = self.reserved_for(claim) {
             let fits = self.members.get(&held.uid).is_some_and(|place| {
-                place.pool == *pool && place.class.index().is_some() && eligible(&place.make)
+                *place.pool == *pool && place.class.index().is_some() && eligible(&place.make)
             });
             if fits {
                 return Some(held);

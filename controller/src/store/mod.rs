@@ -6,6 +6,7 @@
 mod allocations;
 mod availability;
 mod census;
+mod owned;
 mod roll;
 mod routes;
 mod table;
@@ -29,6 +30,7 @@ use crate::queue::{Priority, Queue};
 pub use allocations::{Allocations, End, Hold, Purpose, Revised};
 pub use availability::{Availability, Class, Pick};
 pub use census::{Census, Sort};
+use owned::Owned;
 pub use roll::{Around, Group, Line, Member, PoolId, Roll, Rolls, Standing};
 pub use routes::Stored;
 pub use table::{Delta, Seen, Table};
@@ -107,8 +109,8 @@ pub struct State {
     pools: Table<PoolRow>,
     policies: Table<PolicyRow>,
     nodes: Table<NodeRow>,
-    sandboxes_by_owner: BTreeMap<Uid, BTreeSet<Key>>,
-    pods_by_owner: BTreeMap<Uid, BTreeSet<Key>>,
+    sandboxes_by_owner: Owned,
+    pods_by_owner: Owned,
     pools_by_template: BTreeMap<Key, BTreeSet<Key>>,
     claims_by_pool: BTreeMap<Key, BTreeSet<Key>>,
     claims_by_template: BTreeMap<Key, BTreeSet<Key>>,
@@ -189,6 +191,8 @@ impl Store {
         let gone = R::table(&mut self.shared.state.write()).finish_list(revision, listed);
         for row in gone {
             self.route::<R>(None, Some(&row), None);
+            drop(row);
+            self.shared.interner.release();
         }
     }
 
@@ -352,6 +356,8 @@ impl Store {
                 let routed = routes::route::<R>(&mut state, None, Some(&*old));
                 drop(state);
                 self.dispatch(routed, by);
+                drop(old);
+                self.shared.interner.release();
             }
         }
     }
@@ -391,13 +397,10 @@ impl State {
         self.sandboxes.iter()
     }
 
-    /// The sandboxes controlled by the object with this UID.
+    /// The sandboxes controlled by the object with this UID, which is no pool's.
     pub fn sandboxes_of(&self, owner: Uid) -> impl Iterator<Item = &Arc<SandboxRow>> {
-        self.sandboxes_by_owner
-            .get(&owner)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| self.sandboxes.get(key))
+        let keys = self.sandboxes_by_owner.of(owner);
+        keys.filter_map(|key| self.sandboxes.get(key))
     }
 
     /// A pod.
@@ -407,11 +410,8 @@ impl State {
 
     /// The pods controlled by the object with this UID.
     pub fn pods_of(&self, owner: Uid) -> impl Iterator<Item = &Arc<PodRow>> {
-        self.pods_by_owner
-            .get(&owner)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| self.pods.get(key))
+        let keys = self.pods_by_owner.of(owner);
+        keys.filter_map(|key| self.pods.get(key))
     }
 
     /// A Service.

@@ -352,8 +352,8 @@ impl Roll {
 /// The rolls of all pools.
 #[derive(Debug, Default)]
 pub struct Rolls {
-    pools: BTreeMap<PoolId, Roll>,
-    pool_of: BTreeMap<Uid, PoolId>,
+    pools: BTreeMap<Arc<PoolId>, Roll>,
+    pool_of: BTreeMap<Uid, Arc<PoolId>>,
     on_node: BTreeMap<Text, BTreeSet<Key>>,
 }
 
@@ -371,7 +371,7 @@ impl Rolls {
         };
         let standing = Standing::of(row, around);
         let ready = row.is_ready();
-        if self.pool_of.get(&uid) == Some(&pool)
+        if self.pool_of.get(&uid).is_some_and(|known| **known == pool)
             && let Some(known) = self
                 .pools
                 .get_mut(&pool)
@@ -385,6 +385,10 @@ impl Rolls {
             return false;
         }
         self.remove(uid);
+        let pool = match self.pools.get_key_value(&pool) {
+            Some((known, _)) => known.clone(),
+            None => Arc::new(pool),
+        };
         let roll = self.pools.entry(pool.clone()).or_default();
         let make = Make::of(row);
         let make = roll

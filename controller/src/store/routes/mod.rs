@@ -11,8 +11,8 @@ mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Deadline, State, Table, Work};
-use crate::ident::{Key, Uid};
+use super::{Deadline, Owned, State, Table, Work};
+use crate::ident::Key;
 use crate::objects::{Head, Owner, OwnerKind, Row, SandboxRow};
 use crate::queue::Priority;
 
@@ -51,14 +51,13 @@ pub(super) fn priority(row: &SandboxRow) -> Priority {
     }
 }
 
-fn reindex_owner(
-    index: &mut BTreeMap<Uid, BTreeSet<Key>>,
-    head: &Head,
-    new: Option<&Head>,
-    old: Option<&Head>,
-) {
-    let owner = |head: Option<&Head>| Some(head?.owner.as_ref()?.uid);
-    reindex(index, &head.key, owner(new), owner(old));
+/// Keeps the index of owners. Pools are not in it: their members are on their rolls.
+fn reindex_owner(index: &mut Owned, head: &Head, new: Option<&Head>, old: Option<&Head>) {
+    let owner = |head: Option<&Head>| {
+        let owner = head?.owner.as_ref()?;
+        (owner.kind != OwnerKind::Pool).then_some(owner.uid)
+    };
+    index.shift(&head.key, owner(new), owner(old));
 }
 
 fn reindex<I: Ord>(

@@ -174,8 +174,7 @@ fn wake_waiting(state: &mut State, row: &SandboxRow, out: &mut Routed) {
         // Whoever has a sandbox by now, or is gone, waits no longer.
         let waits = state.claims.get(&key).is_some_and(|claim| {
             let uid = claim.head.uid;
-            !state.sandboxes_by_owner.contains_key(&uid)
-                && state.allocations.of_claim(uid).next().is_none()
+            !state.sandboxes_by_owner.has(uid) && state.allocations.of_claim(uid).next().is_none()
         });
         if waits {
             out.work.push(Work::Claim(key));

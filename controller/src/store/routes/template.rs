@@ -106,7 +106,7 @@ fn verdict(row: &TemplateRow) -> Option<(Truth, Text)> {
 pub(super) fn wake_waiting_for_policy(state: &State, shared: &Shared, out: &mut Routed) {
     let waits = |row: &SandboxRow| {
         let conditions = &row.status.conditions;
-        !state.pods_by_owner.contains_key(&row.head.uid)
+        !state.pods_by_owner.has(row.head.uid)
             || conditions.get(condition::NETWORK_POLICY_READY).is_some()
     };
     wake_users(state, shared, waits, out);
