@@ -21,7 +21,8 @@ pub struct PolicyRow {
     pub labels: Arc<Labels>,
     /// The template named in the annotations, when the operator made this policy.
     pub template: Option<(Text, Uid)>,
-    /// Set once the template has become Unmanaged: the policy stays for the pods created until then.
+    /// Set once the template has become Unmanaged: the policy stays for the pods created until then, if any, and
+    /// no other may start under it.
     pub kept_for: Option<Timestamp>,
     /// Whether it stands in for a policy whose rules nobody knows any more.
     pub stands_in: bool,

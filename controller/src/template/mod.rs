@@ -76,9 +76,7 @@ pub fn policy_of(state: &State, template: &TemplateRow) -> Policy {
     let name = names::network_policy(&key.name);
     let in_place = state
         .policy(&key.sibling(name.as_str()))
-        .is_some_and(|policy| {
-            plan::is_ours(&policy, template) && !policy.head.is_deleting() && !policy.stands_in
-        });
+        .is_some_and(|policy| plan::protects(&policy, template));
     if in_place {
         Policy::InPlace { name }
     } else {
@@ -214,6 +212,10 @@ impl Templates {
                 }
             }
             PolicyStep::Patch(name, patch) => act::patch_policy(cx, by, name, patch).await?,
+            PolicyStep::Mark(name, patch) => {
+                act::patch_policy(cx, by, name, patch).await?;
+                return Ok(Done::Revealed);
+            }
             PolicyStep::Search => {
                 learned.unwatched = Some(act::unwatched_pods(cx, &observed.key).await?);
                 return Ok(Done::Revealed);

@@ -82,6 +82,8 @@ pub enum PolicyStep {
     Create(Box<Value>),
     /// Bring it in line.
     Patch(Key, Box<Value>),
+    /// Record in it that it covers no pod that starts from now on, and plan again.
+    Mark(Key, Box<Value>),
     /// Ask the API server for pods that the policy covers although they are not watched.
     Search,
     /// Delete it.
@@ -116,6 +118,22 @@ pub fn is_named_after(policy: &PolicyRow, template: &Text) -> bool {
         .template
         .as_ref()
         .is_some_and(|(name, _)| name == template)
+}
+
+/// Whether a pod of the template may start under `policy`. Not before its template's own record is in it and
+/// nothing says that it is kept for earlier pods: a deletion may be on its way that was sent while no template
+/// wanted it, and only a change of the policy makes that miss.
+pub fn protects(policy: &PolicyRow, template: &TemplateRow) -> bool {
+    is_recorded(policy, template)
+        && policy.kept_for.is_none()
+        && !policy.stands_in
+        && !policy.head.is_deleting()
+}
+
+/// Whether `policy` says that it was made for this very template, or taken over.
+fn is_recorded(policy: &PolicyRow, template: &TemplateRow) -> bool {
+    let recorded = policy.template.as_ref();
+    recorded.is_some_and(|(_, uid)| uid.is(template.head.uid))
 }
 
 /// Decides what to do.
@@ -205,7 +223,8 @@ fn is_wanted(policy: &PolicyRow, observed: &Observed) -> bool {
 
 /// A template whose policy has become its author's business. Pods that started under the operator's policy
 /// were promised it, so it stays until they are gone; a pod that starts later was not. The policy itself
-/// records the moment, for want of any other witness that a restart and a deleted template leave alive.
+/// records the moment, for want of any other witness that a restart and a deleted template leave alive. It does
+/// so before it goes, too: whoever wants it again, before its deletion has arrived, is told to change it first.
 fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> PolicyStep {
     let Some(policy) = observed.policy.as_deref() else {
         // One that an older controller made carries no label. There is none is said when it is certain.
@@ -219,9 +238,6 @@ fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> Pol
     if !is_ours(policy, template) || policy.head.is_deleting() {
         return PolicyStep::None;
     }
-    let Some((_, newest)) = observed.pods else {
-        return delete(policy, observed);
-    };
     match policy.kept_for {
         Some(until) if is_needed(observed, until) => {
             amend(policy, relabel(policy, &template.ref_hash), None)
@@ -229,7 +245,7 @@ fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> Pol
         Some(_) => delete(policy, observed),
         None => {
             // The API server's clock dates the pods, and may be ahead of ours.
-            let until = now.max(newest);
+            let until = observed.pods.map_or(now, |(_, newest)| now.max(newest));
             let mut annotations = desired::policy_annotations(template);
             if let Some(members) = annotations.as_object_mut() {
                 members.insert(names::POLICY_KEPT_FOR.to_owned(), json!(until.to_string()));
@@ -239,7 +255,8 @@ fn unmanaged(template: &TemplateRow, observed: &Observed, now: Timestamp) -> Pol
             if policy.head.owner.is_some() {
                 metadata.insert("ownerReferences".to_owned(), Value::Null);
             }
-            amend(policy, metadata, None)
+            let patch = as_seen(policy, metadata, None);
+            PolicyStep::Mark(policy.head.key.clone(), Box::new(patch))
         }
     }
 }
@@ -276,10 +293,16 @@ fn relabel(policy: &PolicyRow, ref_hash: &str) -> Map<String, Value> {
 }
 
 /// A patch of the policy as it was seen, if there is anything to change.
-fn amend(policy: &PolicyRow, mut metadata: Map<String, Value>, spec: Option<Value>) -> PolicyStep {
+fn amend(policy: &PolicyRow, metadata: Map<String, Value>, spec: Option<Value>) -> PolicyStep {
     if metadata.is_empty() && spec.is_none() {
         return PolicyStep::None;
     }
+    let patch = as_seen(policy, metadata, spec);
+    PolicyStep::Patch(policy.head.key.clone(), Box::new(patch))
+}
+
+/// A patch of the policy that fails where it has changed.
+fn as_seen(policy: &PolicyRow, mut metadata: Map<String, Value>, spec: Option<Value>) -> Value {
     metadata.insert("uid".to_owned(), json!(policy.head.uid.to_string()));
     metadata.insert(
         "resourceVersion".to_owned(),
@@ -287,7 +310,7 @@ fn amend(policy: &PolicyRow, mut metadata: Map<String, Value>, spec: Option<Valu
     );
     let mut patch = Map::from_iter([("metadata".to_owned(), Value::Object(metadata))]);
     patch.extend(spec.map(|spec| ("spec".to_owned(), spec)));
-    PolicyStep::Patch(policy.head.key.clone(), Box::new(Value::Object(patch)))
+    Value::Object(patch)
 }
 
 /// Whether the template's status gives this reason.
@@ -312,11 +335,7 @@ fn managed(template: &TemplateRow, observed: &Observed, settings: &PolicySetting
         return PolicyStep::Clash;
     }
     let mut metadata = relabel(policy, &template.ref_hash);
-    let recorded = policy
-        .template
-        .as_ref()
-        .is_some_and(|(_, uid)| uid.is(template.head.uid));
-    if !recorded || policy.kept_for.is_some() || policy.stands_in {
+    if !is_recorded(policy, template) || policy.kept_for.is_some() || policy.stands_in {
         let mut annotations = desired::policy_annotations(template);
         for (is_set, mark) in [
             (policy.kept_for.is_some(), names::POLICY_KEPT_FOR),

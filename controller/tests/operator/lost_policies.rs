@@ -356,3 +356,51 @@ async fn a_pod_that_has_left_the_watch_is_shut_in_when_its_policy_is_lost() {
     assert_eq!(sandbox["status"]["replicas"], 1);
     harness.assert_at_rest().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_pod_starts_under_a_policy_that_is_about_to_go() {
+    let managed = |to: &str| json!({"spec": {"networkPolicyManagement": to}});
+    for (switched, replaced) in [(true, false), (true, true), (false, true)] {
+        let harness = Harness::start();
+        let model = &harness.model;
+        harness.covered_template().await;
+        harness.settle().await;
+        model.disturb(|call| {
+            (call.resource == "networkpolicies" && call.verb == "delete")
+                .then(|| Mischief::Delay(Duration::from_secs(5)))
+        });
+        if switched {
+            model.patch("sandboxtemplates", "t", managed("Unmanaged"));
+        } else {
+            model.delete("sandboxtemplates", "t");
+            harness.pass(Duration::from_secs(29)).await;
+        }
+        harness.pass(Duration::from_secs(2)).await;
+        // Its deletion is on its way, and it is wanted again.
+        assert_eq!(model.list("networkpolicies").len(), 1);
+        if replaced {
+            model.remove("sandboxtemplates", "t");
+            model.create("sandboxtemplates", template("t", json!({})));
+        } else {
+            model.patch("sandboxtemplates", "t", managed("Managed"));
+        }
+        model.create("sandboxclaims", cold("a"));
+        harness
+            .eventually("the pod", |model| !model.list("pods").is_empty())
+            .await;
+        let policy = || {
+            let policy = model.get("networkpolicies", POLICY);
+            policy.map(|policy| policy["metadata"]["uid"].clone())
+        };
+        let covered_by = policy();
+        harness.pass(Duration::from_secs(10)).await;
+        assert!(covered_by.is_some());
+        assert_eq!(
+            policy(),
+            covered_by,
+            "switched {switched}, replaced {replaced}: the policy went and was made again"
+        );
+        harness.until_ready("sandboxclaims", "a").await;
+        harness.assert_at_rest().await;
+    }
+}

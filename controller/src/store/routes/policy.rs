@@ -79,5 +79,6 @@ fn may_now_protect(new: &PolicyRow, old: &PolicyRow) -> bool {
         || new.head.owner != old.head.owner
         || new.head.is_deleting() != old.head.is_deleting()
         || new.template != old.template
+        || new.kept_for != old.kept_for
         || new.stands_in != old.stands_in
 }

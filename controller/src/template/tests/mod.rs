@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::desired;
-use super::plan::{Asked, LINGER, Observed, Plan, PolicyStep, plan};
+use super::plan::{Asked, LINGER, Observed, Plan, PolicyStep, plan, protects};
 use crate::config::PolicySettings;
 use crate::fixtures::{at, owner, row, uid};
 use crate::names;
@@ -276,9 +276,44 @@ fn the_policy_goes_when_nothing_needs_it() {
         decide(None, Some(policy.clone()), false).policy,
         PolicyStep::Delete(..)
     ));
+    // That of a template that has become Unmanaged says so before.
+    let PolicyStep::Mark(_, patch) = decide(Some(unmanaged()), Some(policy.clone()), false).policy
+    else {
+        panic!("the moment is not recorded");
+    };
+    let until = &patch["metadata"]["annotations"][names::POLICY_KEPT_FOR];
+    assert_eq!(until, NOW);
+    let mut kept = policy;
+    kept["metadata"]["annotations"][names::POLICY_KEPT_FOR] = until.clone();
     assert!(matches!(
-        decide(Some(unmanaged()), Some(policy), false).policy,
+        decide(Some(unmanaged()), Some(kept), false).policy,
         PolicyStep::Delete(..)
+    ));
+}
+
+#[test]
+fn no_pod_starts_under_a_policy_whose_deletion_may_be_on_its_way() {
+    let template = template(json!({}));
+    let policy = policy_of(&template, &PolicySettings::default());
+    let protects = |change: &dyn Fn(&mut Value)| {
+        let mut policy = policy.clone();
+        change(&mut policy["metadata"]);
+        let seen = observed(Some(template.clone()), Some(policy), false);
+        protects(&seen.policy.unwrap(), &template)
+    };
+    assert!(protects(&|_| ()));
+    let annotate = |name: &'static str, value: String| {
+        move |metadata: &mut Value| metadata["annotations"][name] = json!(value)
+    };
+    // Kept for earlier pods; made for an earlier template; a stand-in; going.
+    assert!(!protects(&annotate(names::POLICY_KEPT_FOR, NOW.to_owned())));
+    assert!(!protects(&annotate(names::POLICY_TEMPLATE_UID, uid(99))));
+    assert!(!protects(&annotate(
+        names::POLICY_STANDS_IN,
+        "true".to_owned()
+    )));
+    assert!(!protects(
+        &|metadata| metadata["deletionTimestamp"] = json!(NOW)
     ));
 }
 
@@ -288,8 +323,7 @@ fn no_policy_goes_before_pods_that_are_not_watched_were_looked_for() {
     let mut kept = policy.clone();
     kept["metadata"]["annotations"][names::POLICY_KEPT_FOR] = json!("2026-01-01T11:30:00Z");
     for (template, policy) in [
-        (None, policy.clone()),
-        (Some(unmanaged()), policy),
+        (None, policy),
         (None, kept.clone()),
         (Some(unmanaged()), kept),
     ] {
@@ -309,7 +343,7 @@ fn no_policy_goes_before_pods_that_are_not_watched_were_looked_for() {
 fn an_unmanaged_template_keeps_its_policy_for_the_pods_from_before() {
     let policy = policy_of(&template(json!({})), &PolicySettings::default());
     let mut seen = observed(Some(unmanaged()), Some(policy.clone()), true);
-    let PolicyStep::Patch(_, patch) = decide_on(&seen).policy else {
+    let PolicyStep::Mark(_, patch) = decide_on(&seen).policy else {
         panic!("the moment is not recorded");
     };
     assert_eq!(
@@ -318,7 +352,7 @@ fn an_unmanaged_template_keeps_its_policy_for_the_pods_from_before() {
     );
     // The API server's clock may be ahead, and the youngest pod still counts.
     seen.pods = Some((at("2026-01-01T11:00:00Z"), at("2026-01-01T12:00:07Z")));
-    let PolicyStep::Patch(_, patch) = decide_on(&seen).policy else {
+    let PolicyStep::Mark(_, patch) = decide_on(&seen).policy else {
         panic!("the moment is not recorded");
     };
     assert_eq!(
