@@ -122,13 +122,6 @@ pub(crate) enum Fate {
     FailAfter,
 }
 
-impl Fate {
-    /// Whether the caller cannot know if the call took effect.
-    pub(crate) fn is_unsure(&self) -> bool {
-        !matches!(self, Self::Serve | Self::Refuse(_) | Self::Overtaken)
-    }
-}
-
 /// A call's way to the server and back.
 #[derive(Clone, Debug)]
 pub(crate) struct Journey {
@@ -142,10 +135,15 @@ pub(crate) struct Faults {
     rates: Rates,
     rng: Rng,
     pub(crate) on: bool,
+    /// How long calls take that nothing happens to.
+    pub(crate) moment: Duration,
 }
 
-/// How long calls take that nothing happens to.
 const MOMENT: Duration = Duration::from_millis(1);
+/// How long calls take where several operators act at a time. Of two of which one has not heard yet what the
+/// other goes by, each undoes what the other says until it has, once in a round trip, and thousands of rounds
+/// show no more than some do.
+pub(crate) const LONGER_MOMENT: Duration = Duration::from_millis(20);
 /// The longest a watch stays silent, and the longest a call is on its way although its caller may
 /// have given up.
 pub(crate) const LONGEST_STALL: Duration = Duration::from_secs(8);
@@ -156,6 +154,7 @@ impl Faults {
             rates,
             rng,
             on: true,
+            moment: MOMENT,
         }
     }
 
@@ -171,7 +170,7 @@ impl Faults {
     /// What happens to a call.
     pub(crate) fn journey(&mut self, request: &Request) -> Journey {
         let mut journey = Journey {
-            there: MOMENT,
+            there: self.moment,
             fate: Fate::Serve,
             back: Duration::ZERO,
         };

@@ -1,6 +1,12 @@
 //! The whole operator on one thread, in paused time, against a model of a cluster in which everything
 //! goes wrong that may: slow, lost, repeated and late calls, watches that lag and break, conflicts, a
-//! busy server, crashes, several replicas, failing nodes, and users who change their minds.
+//! busy server, crashes, several replicas, failing nodes, and users who change their minds. A leader may be
+//! held, or cut off from its lease alone, for longer than the lease lasts; an operator may hear nothing of some
+//! kinds while it hears of the others; an object may lose the label by which it is watched; two operators may
+//! act without knowing of each other; and the pools' definition may be of a version without the record.
+//!
+//! What is held is what a process sends and is sent. Its own timers go on: a process that is stopped as a
+//! whole, its timers included, is not simulated.
 //!
 //! A run is determined by its seed, see [`run`]; what must hold is in [`invariants`]. A seed that fails
 //! prints what was violated, the last of what happened, and the command that runs it again.
@@ -35,6 +41,7 @@ mod invariants;
 mod kube_model;
 mod log;
 mod objects;
+mod processes;
 mod run;
 mod trace;
 mod watches;
@@ -203,6 +210,7 @@ fn report(scenario: &Scenario, found: &Violation) -> String {
         seed,
         actions,
         replicas,
+        elects,
         crash,
         ..
     } = smallest;
@@ -217,9 +225,12 @@ fn report(scenario: &Scenario, found: &Violation) -> String {
         command = format!("{command} SIM_WITHOUT={}", without.join(","));
     }
     format!(
-        "seed {seed} violates {:?}: {}\n{replicas} replicas, first {actions} of {} actions; the last events:\n{trace}\n\
+        "seed {seed} violates {:?}: {}\n{replicas} replicas{}, first {actions} of {} actions; the last events:\n{trace}\n\
          again: {command} cargo test -p agent-sandbox-controller --test simulation -- every_seed --nocapture",
-        violation.invariant, violation.detail, scenario.actions,
+        violation.invariant,
+        violation.detail,
+        if elects { " with a lease" } else { "" },
+        scenario.actions,
     )
 }
 

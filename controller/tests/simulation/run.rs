@@ -39,8 +39,13 @@ pub(crate) struct Scenario {
     /// How many things users do.
     pub(crate) actions: usize,
     pub(crate) rates: Rates,
-    /// How many operators there are; they elect a leader if there are several.
+    /// How many operators there are.
     pub(crate) replicas: usize,
+    /// Whether they elect a leader; else all of them act, as two installations of the operator would.
+    pub(crate) elects: bool,
+    /// The pools' definition is that of an earlier version until the faults stop: the server drops what it does
+    /// not know of their status.
+    pub(crate) prunes: bool,
     /// An operator is killed at this write.
     pub(crate) crash: Option<Crash>,
     /// How many events of the trace are kept.
@@ -60,11 +65,19 @@ impl Scenario {
     /// What a seed stands for.
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed.wrapping_mul(16));
+        let (actions, rates) = (rng.usize(10..50), Rates::draw(&mut rng));
+        let (replicas, elects) = match rng.u8(0..12) {
+            0..=4 => (2, true),
+            5 => (2, false),
+            _ => (1, false),
+        };
         Self {
             seed,
-            actions: rng.usize(10..50),
-            rates: Rates::draw(&mut rng),
-            replicas: if rng.u8(0..3) == 0 { 2 } else { 1 },
+            actions,
+            rates,
+            replicas,
+            elects,
+            prunes: rng.u8(0..24) == 0,
             crash: None,
             keep: 0,
         }
@@ -88,6 +101,7 @@ impl Scenario {
         if let Some(crash) = self.crash {
             world.crash_at(crash);
         }
+        world.set_out(self.elects, self.replicas, self.prunes);
         let mut workload = Workload::new(&world, self.seed);
         workload.prepare();
         for slot in 0..self.replicas {
@@ -117,12 +131,7 @@ impl Scenario {
         world.calm();
         workload.tidy();
         // Before anything is asked of the operators.
-        sleep(if self.replicas > 1 {
-            LULL_WITH_LEASE
-        } else {
-            LULL
-        })
-        .await;
+        sleep(if self.elects { LULL_WITH_LEASE } else { LULL }).await;
         workload.leave_deadlines();
         deadlines_are_kept(world).await?;
         self.comes_to_rest(world).await
@@ -150,12 +159,7 @@ impl Scenario {
         }
         world.lock().checker.at_rest = true;
         world.note(Actor::World, "rest begins".to_owned(), String::new());
-        sleep(if self.replicas > 1 {
-            REST_WITH_LEASE
-        } else {
-            REST
-        })
-        .await;
+        sleep(if self.elects { REST_WITH_LEASE } else { REST }).await;
         match unsettled(&world.lock()) {
             Some(left) => violation("everything stays at rest", left),
             None => Ok(()),
@@ -261,7 +265,7 @@ impl Scenario {
             config.pools.readiness_grace = Duration::from_secs(5);
         }
         config.pools.finished_grace = Duration::from_secs(rng.u64(1..30));
-        if self.replicas > 1 {
+        if self.elects {
             config.leader_election = Some(LeaderElection::new(NAMESPACE, identity));
         }
         config

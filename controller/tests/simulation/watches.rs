@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::faults::Fate;
 use crate::kube_model::{Body, Request};
-use crate::world::{Pid, World, refusal};
+use crate::processes::Pid;
+use crate::world::{World, refusal};
 
 impl World {
     /// Answers a watch.
@@ -50,12 +51,9 @@ impl World {
                 return Err(std::io::Error::other("connection reset"));
             }
         }
-        let gone = json!({"type": "ERROR", "object": {
-            "kind": "Status", "code": 410, "reason": "Expired", "message": "too old",
-        }});
         if expired {
             self.note(actor, what, "410".to_owned());
-            let line = Bytes::from(format!("{gone}\n"));
+            let line = Bytes::from(gone());
             let body = StreamBody::new(futures::stream::iter([Ok(Frame::data(line))]));
             return Ok(Response::new(BodyExt::boxed_unsync(body)));
         }
@@ -73,6 +71,7 @@ impl World {
             changed,
             at: since,
             again: None,
+            is_over: false,
             ends: Instant::now() + Duration::from_secs(seconds),
         };
         let lines = futures::stream::unfold(feed, |mut feed| async move {
@@ -85,6 +84,14 @@ impl World {
     }
 }
 
+/// The last line of a watch whose revision the server does not remember any more.
+fn gone() -> String {
+    let error = json!({"type": "ERROR", "object": {
+        "kind": "Status", "code": 410, "reason": "Expired", "message": "too old",
+    }});
+    format!("{error}\n")
+}
+
 /// A watch.
 struct Feed {
     world: World,
@@ -93,6 +100,7 @@ struct Feed {
     changed: Arc<Notify>,
     at: u64,
     again: Option<String>,
+    is_over: bool,
     ends: Instant,
 }
 
@@ -102,6 +110,9 @@ impl Feed {
         loop {
             if let Some(event) = self.again.take() {
                 return Some(event);
+            }
+            if self.is_over {
+                return None;
             }
             let waker = self.changed.clone();
             let mut changed = std::pin::pin!(waker.notified());
@@ -122,12 +133,16 @@ impl Feed {
             if !lag.is_zero() {
                 sleep(lag).await;
             }
+            self.world.hears(self.pid, &self.request.resource).await;
             if !self.world.awake(self.pid).await {
                 return std::future::pending().await;
             }
             let mut inner = self.world.lock();
             if inner.faults.cuts() {
-                return None;
+                // Some say why they end: they have fallen behind what the server remembers.
+                let expired = inner.faults.expires();
+                self.is_over = true;
+                return expired.then(gone);
             }
             let revision = inner.state.revision();
             if let Some(event) = inner.state.next_event(&self.request, &mut self.at) {

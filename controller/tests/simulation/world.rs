@@ -12,26 +12,26 @@ use std::time::Duration;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
-use kube::Client;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use agent_sandbox_service::clock::Clock;
-use agent_sandbox_service::shutdown::Shutdown;
 
 use crate::cluster;
-use crate::faults::{Fate, Faults, Rates};
+use crate::faults::{Fate, Faults, Journey, LONGER_MOMENT, Rates};
 use crate::invariants::{Checker, Commit};
 use crate::kube_model::{Answer, Body, Failure, Id, Request, State, failure, respond};
+use crate::processes::{Pid, Process};
 use crate::trace::{Actor, Trace, describe};
 
 /// The moment at which every run begins.
 pub(crate) const START: &str = "2026-01-01T00:00:00Z";
 /// The namespace everything is in.
 pub(crate) const NAMESPACE: &str = "n";
+/// How soon an answer comes that nobody stops waiting for.
+const MOMENTS: Duration = Duration::from_secs(1);
 /// More calls than this are a loop.
 const MOST_CALLS: u64 = 60_000;
 
@@ -56,25 +56,14 @@ pub(crate) struct Inner {
     pub(crate) checker: Checker,
     /// What the cluster around the operators draws from.
     pub(crate) rng: fastrand::Rng,
-    processes: Vec<Process>,
+    pub(crate) processes: Vec<Process>,
     crash: Option<Crash>,
     calls: u64,
     writes: u64,
+    /// The pools' definition knows no allocation record.
+    prunes: bool,
     violation: Option<Violation>,
 }
-
-/// One run of an operator.
-struct Process {
-    slot: usize,
-    identity: String,
-    alive: bool,
-    /// What it sends, and what it is sent, is held until then.
-    paused_until: Instant,
-    stop: Option<(AbortHandle, Shutdown)>,
-}
-
-/// Names a process.
-pub(crate) type Pid = usize;
 
 /// An operator is to be killed at one of its writes.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +101,7 @@ impl World {
                 crash: None,
                 calls: 0,
                 writes: 0,
+                prunes: false,
                 violation: None,
             })),
             changed: Arc::default(),
@@ -170,79 +160,14 @@ impl World {
         self.lock().crash = Some(crash);
     }
 
-    // ---- processes
-
-    /// A new run of an operator, and the client it calls through.
-    pub(crate) fn begin(&self, slot: usize) -> (Pid, String, Client) {
-        let (pid, identity) = {
-            let mut inner = self.lock();
-            let pid = inner.processes.len();
-            let identity = format!("replica-{slot}-{pid}");
-            inner.processes.push(Process {
-                slot,
-                identity: identity.clone(),
-                alive: true,
-                paused_until: self.began,
-                stop: None,
-            });
-            (pid, identity)
-        };
-        self.note(self.actor(pid), "starts".to_owned(), String::new());
-        let world = self.clone();
-        let service = tower::service_fn(move |request| {
-            let world = world.clone();
-            async move { world.serve(pid, request).await }
-        });
-        (pid, identity, Client::new(service, NAMESPACE))
-    }
-
-    /// How a process can be ended.
-    pub(crate) fn attach(&self, pid: Pid, abort: AbortHandle, shutdown: Shutdown) {
-        self.lock().processes[pid].stop = Some((abort, shutdown));
-    }
-
-    /// The process is over.
-    pub(crate) fn end(&self, pid: Pid, how: &str) {
-        self.lock().processes[pid].alive = false;
-        self.note(self.actor(pid), "ends".to_owned(), how.to_owned());
-    }
-
-    pub(crate) fn running(&self) -> Vec<Pid> {
-        let inner = self.lock();
-        (0..inner.processes.len())
-            .filter(|pid| inner.processes[*pid].alive)
-            .collect()
-    }
-
-    /// Ends a process between two steps: nothing it does from now on has any effect.
-    pub(crate) fn kill(&self, pid: Pid) {
-        self.note(self.actor(pid), "is killed".to_owned(), String::new());
+    /// What kind of world it is, before anything happens.
+    pub(crate) fn set_out(&self, elects: bool, replicas: usize, prunes: bool) {
         let mut inner = self.lock();
-        inner.processes[pid].alive = false;
-        if let Some((abort, _)) = inner.processes[pid].stop.take() {
-            abort.abort();
+        inner.checker.active = if elects { 1 } else { replicas };
+        if inner.checker.active > 1 {
+            inner.faults.moment = LONGER_MOMENT;
         }
-        inner.checker.count_unsure();
-    }
-
-    /// Asks a process to end.
-    pub(crate) fn stop(&self, pid: Pid) {
-        self.note(self.actor(pid), "is told to stop".to_owned(), String::new());
-        if let Some((_, shutdown)) = &self.lock().processes[pid].stop {
-            shutdown.trigger();
-        }
-    }
-
-    /// Holds what a process sends and is sent.
-    pub(crate) fn pause(&self, pid: Pid, time: Duration) {
-        self.note(
-            self.actor(pid),
-            format!("is paused for {time:?}"),
-            String::new(),
-        );
-        let mut inner = self.lock();
-        inner.processes[pid].paused_until = Instant::now() + time;
-        inner.checker.count_unsure();
+        inner.prunes = prunes;
     }
 
     /// From now on nothing goes wrong any more.
@@ -250,36 +175,13 @@ impl World {
         let mut inner = self.lock();
         inner.faults.on = false;
         inner.crash = None;
+        inner.prunes = false;
         for process in &mut inner.processes {
-            process.paused_until = self.began;
+            process.calm();
         }
     }
 
-    pub(crate) fn actor(&self, pid: Pid) -> Actor {
-        Actor::Operator(self.lock().processes[pid].slot, pid)
-    }
-
-    /// Waits while a process is paused; `false` when it is dead.
-    pub(crate) async fn awake(&self, pid: Pid) -> bool {
-        loop {
-            let until = {
-                let inner = self.lock();
-                if !inner.processes[pid].alive {
-                    return false;
-                }
-                inner.processes[pid].paused_until
-            };
-            if until <= Instant::now() {
-                return true;
-            }
-            // In small steps: calm may come before its time.
-            sleep_until(until.min(Instant::now() + Duration::from_secs(1))).await;
-        }
-    }
-
-    // ---- calls
-
-    async fn serve(
+    pub(crate) async fn serve(
         &self,
         pid: Pid,
         request: http::Request<kube::client::Body>,
@@ -312,24 +214,30 @@ impl World {
         }
     }
 
-    /// What must hold when a call leaves its process.
-    fn sent(&self, pid: Pid, request: &Request) {
-        let inner = self.lock();
-        let process = &inner.processes[pid];
-        if !process.alive || !is_write(request) || request.resource == "leases" {
-            return;
+    /// What awaits a call, and whether its sender dies of it; `None` when it is never sent.
+    fn departs(&self, pid: Pid, request: &Request) -> Option<(Journey, Option<Crash>)> {
+        let mut inner = self.lock();
+        if !inner.processes[pid].is_alive() {
+            return None;
         }
-        let lease = inner.state.list("leases").next();
-        let holder = lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str());
-        if let Some(holder) = holder.filter(|it| !it.is_empty() && *it != process.identity) {
-            let detail = format!(
-                "{} sends {} while {holder} holds the lease",
-                process.identity,
-                describe(request, true)
-            );
+        inner.calls += 1;
+        if inner.calls > MOST_CALLS {
+            let detail = format!("{} calls: {}", inner.calls, describe(request, true));
             drop(inner);
-            self.violate("only the holder of the lease writes", detail);
+            self.violate("work ends", detail);
+            return None;
         }
+        let mut crash = None;
+        if is_write(request) && is_counted(request) {
+            inner.writes += 1;
+            let due = inner.writes;
+            crash = inner.crash.take_if(|crash| crash.at_write <= due);
+        }
+        let mut journey = inner.faults.journey(request);
+        if request.resource == "leases" && inner.processes[pid].is_cut_off_from_lease() {
+            journey.fate = Fate::NeverArrives;
+        }
+        Some((journey, crash))
     }
 
     /// The way of a call to the server and back; `None` when the caller never hears of it.
@@ -338,36 +246,8 @@ impl World {
         pid: Pid,
         request: Request,
     ) -> Option<Result<Response<Body>, std::io::Error>> {
-        let (journey, crash) = {
-            let mut inner = self.lock();
-            if !inner.processes[pid].alive {
-                return None;
-            }
-            inner.calls += 1;
-            let calls = inner.calls;
-            let crash = (is_write(&request) && is_counted(&request))
-                .then(|| {
-                    inner.writes += 1;
-                    let due = inner.writes;
-                    inner.crash.take_if(|crash| crash.at_write <= due)
-                })
-                .flatten();
-            let journey = inner.faults.journey(&request);
-            if request.verb == "create" && journey.fate.is_unsure()
-                || journey.there > Duration::from_secs(1)
-            {
-                inner.checker.count_unsure();
-            }
-            drop(inner);
-            if calls > MOST_CALLS {
-                self.violate(
-                    "work ends",
-                    format!("{calls} calls: {}", describe(&request, true)),
-                );
-                return None;
-            }
-            (journey, crash)
-        };
+        let sent = Instant::now();
+        let (journey, crash) = self.departs(pid, &request)?;
         if crash.is_some_and(|crash| !crash.after) {
             self.kill(pid);
             return None;
@@ -375,7 +255,20 @@ impl World {
         sleep(journey.there).await;
         // A call of a process that was paused before it left its host leaves afterwards; one of a
         // process that is dead by now was under way.
-        self.awake(pid).await;
+        let alive = self.awake(pid).await;
+        // Whoever waits for this may not learn of it in time.
+        let in_time =
+            alive && sent.elapsed() + journey.back < MOMENTS && matches!(journey.fate, Fate::Serve);
+        if request.resource == "sandboxes"
+            && match request.verb {
+                // Of one that was made and nobody heard of, its maker asks.
+                "create" => !alive || sent.elapsed() > MOMENTS,
+                "get" => !in_time,
+                _ => false,
+            }
+        {
+            self.lock().checker.count_unsure();
+        }
         let actor = self.actor(pid);
         let what = describe(&request, self.in_detail);
         let outcome = match journey.fate {
@@ -441,6 +334,9 @@ impl World {
         let before = inner.state.revision();
         let answer = match request.verb {
             "list" => inner.list(request),
+            "patch" if inner.prunes && request.resource == "sandboxwarmpools" => {
+                inner.state.answer(&without_record(request))
+            }
             "create" if request.resource == "pods" => match misspelt(request) {
                 Some(error) => Err(error),
                 None => inner.state.answer(request),
@@ -545,7 +441,18 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
 }
 
-fn is_write(request: &Request) -> bool {
+/// What the server makes of a pool's status that its definition knows nothing of.
+fn without_record(request: &Request) -> Request {
+    let mut request = request.clone();
+    if let Some(status) = request.body["status"].as_object_mut() {
+        for member in ["allocations", "retiring", "settledResourceVersion"] {
+            status.remove(member);
+        }
+    }
+    request
+}
+
+pub(crate) fn is_write(request: &Request) -> bool {
     !matches!(request.verb, "get" | "list" | "watch")
 }
 

@@ -1,11 +1,13 @@
 //! What users do: reasonable things, mistakes, and things nobody should do, drawn from the seed.
 
+mod mischief;
+
 use std::time::Duration;
 
-use agent_sandbox_crds::{labels, names};
 use fastrand::Rng;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::cluster::{self, FAILS, SUCCEEDS};
 use crate::kube_model::is_deleting;
@@ -20,10 +22,21 @@ pub(crate) struct Workload {
     claims: u32,
     /// Names of objects that stand in the operators' way.
     foreign: Vec<(&'static str, String)>,
+    /// Until then users take their time: what was done to an operator takes as long.
+    slow_until: Instant,
 }
 
 const NODES: [&str; 3] = ["node-0", "node-1", "node-2"];
 const TEMPLATES: [&str; 2] = ["t0", "t1"];
+/// Kinds of which an operator may hear nothing for a while.
+const HEARD_OF: [&str; 6] = [
+    "sandboxes",
+    "sandboxclaims",
+    "sandboxwarmpools",
+    "sandboxtemplates",
+    "pods",
+    "networkpolicies",
+];
 const POOLS: [&str; 2] = ["p0", "p1"];
 
 impl Workload {
@@ -33,6 +46,7 @@ impl Workload {
             rng: Rng::with_seed(seed.wrapping_mul(16).wrapping_add(3)),
             claims: 0,
             foreign: Vec::new(),
+            slow_until: Instant::now(),
         }
     }
 
@@ -63,6 +77,7 @@ impl Workload {
     pub(crate) async fn run(&mut self, actions: usize) {
         for _ in 0..actions {
             let pause = match self.rng.u8(0..10) {
+                _ if self.slow_until > Instant::now() => self.rng.u64(200..2_500),
                 0..=3 => 0,
                 4..=7 => self.rng.u64(1..400),
                 _ => self.rng.u64(400..4_000),
@@ -343,101 +358,6 @@ impl Workload {
         self.create("sandboxes", sandbox);
     }
 
-    /// Somebody else's objects hold names that the operators want.
-    fn stand_in_the_way(&mut self) {
-        let next = format!("c{}", self.claims + 1);
-        let mine = json!({"foreign": "yes"});
-        let (resource, object) = match self.rng.u8(0..5) {
-            0 => (
-                "pods",
-                json!({"metadata": {"name": next, "labels": mine}, "spec": {}}),
-            ),
-            1 => (
-                "pods",
-                json!({"metadata": {"name": "s0", "labels": mine}, "spec": {}}),
-            ),
-            2 => (
-                "services",
-                json!({"metadata": {"name": "s1", "labels": mine}, "spec": {}}),
-            ),
-            3 => {
-                let name = names::network_policy("t1");
-                (
-                    "networkpolicies",
-                    json!({"metadata": {"name": name, "labels": mine}, "spec": {}}),
-                )
-            }
-            _ => {
-                let name = names::volume_claim("data", "s2");
-                let claim = json!({"metadata": {"name": name, "labels": mine}, "spec": {}});
-                ("persistentvolumeclaims", claim)
-            }
-        };
-        let foreign = name(&object).to_owned();
-        self.create(resource, object);
-        self.foreign.push((resource, foreign));
-    }
-
-    /// Somebody edits what is the operators'.
-    fn tamper(&mut self) {
-        let value = self.rng.u32(0..3).to_string();
-        match self.rng.u8(0..6) {
-            5 => self.second_sandbox(),
-            0 => {
-                if let Some(pod) = self.any("pods") {
-                    let labels = json!({"version": value, labels::CREATED_BY: value});
-                    self.patch("pods", &pod, json!({"metadata": {"labels": labels}}));
-                }
-            }
-            1 => {
-                if let Some(pod) = self.any("pods") {
-                    let labels = json!({labels::SANDBOX_TEMPLATE_REF_HASH: null});
-                    self.patch("pods", &pod, json!({"metadata": {"labels": labels}}));
-                }
-            }
-            2 => {
-                if let Some(sandbox) = self.any("sandboxes") {
-                    let patch = json!({"spec": {"podTemplate": {"metadata": {"labels": {"by-hand": value}}}}});
-                    self.patch("sandboxes", &sandbox, patch);
-                }
-            }
-            3 => {
-                if let Some(policy) = self.any("networkpolicies") {
-                    self.patch(
-                        "networkpolicies",
-                        &policy,
-                        json!({"spec": {"ingress": [{}]}}),
-                    );
-                }
-            }
-            _ => {
-                if let Some(sandbox) = self.any("sandboxes") {
-                    let patch = json!({"metadata": {"annotations": {"note": value}}});
-                    self.patch("sandboxes", &sandbox, patch);
-                }
-            }
-        }
-    }
-
-    /// A sandbox beside the one that a claim has, as a crash or a restored backup may leave it.
-    fn second_sandbox(&mut self) {
-        let Some(claim) = self.any("sandboxclaims") else {
-            return;
-        };
-        let owner = {
-            let inner = self.world.lock();
-            let claim = inner.get("sandboxclaims", &claim).expect("just found");
-            json!({
-                "apiVersion": "extensions.agents.x-k8s.io/v1beta1", "kind": "SandboxClaim",
-                "name": name(claim), "uid": claim["metadata"]["uid"],
-                "controller": true, "blockOwnerDeletion": true,
-            })
-        };
-        let mut second = sandbox(&format!("left-by-{claim}"));
-        second["metadata"]["ownerReferences"] = json!([owner]);
-        self.create("sandboxes", second);
-    }
-
     fn trouble_node(&mut self) {
         let node = *self.pick(&NODES);
         match self.rng.u8(0..4) {
@@ -473,17 +393,44 @@ impl Workload {
             return;
         }
         let pid = *self.pick(&running);
-        match self.rng.u8(0..6) {
-            0 => self.world.kill(pid),
-            1 => self.world.stop(pid),
-            2 | 3 => {
+        match self.rng.u8(0..12) {
+            0 | 1 => self.world.kill(pid),
+            2 => self.world.stop(pid),
+            3 | 4 => {
                 let time = Duration::from_millis(self.rng.u64(500..30_000));
                 self.world.pause(pid, time);
+            }
+            5 | 6 => self.trouble_leader(),
+            7 | 8 => {
+                let time = Duration::from_millis(self.rng.u64(2_000..20_000));
+                let of = self.rng.usize(0..=HEARD_OF.len());
+                let kinds = HEARD_OF.get(of..=of).unwrap_or(&HEARD_OF);
+                self.world.deafen(pid, kinds, time);
+                self.slow_until = Instant::now() + time / 2;
             }
             _ => self.world.crash_at(Crash {
                 at_write: self.world.writes() + self.rng.u64(1..12),
                 after: self.rng.bool(),
             }),
+        }
+    }
+
+    /// Whoever leads is held, or cut off from its lease, for as long as the others need to take over, while
+    /// there is work.
+    fn trouble_leader(&mut self) {
+        let Some(leader) = self.world.leader() else {
+            return;
+        };
+        let time = Duration::from_millis(self.rng.u64(15_000..25_000));
+        if self.rng.bool() {
+            self.world.pause(leader, time);
+        } else {
+            self.world.cut_off_from_lease(leader, time);
+        }
+        self.slow_until = Instant::now() + time;
+        for _ in 0..self.rng.u32(1..4) {
+            let claim = self.new_claim("p0");
+            self.create("sandboxclaims", claim);
         }
     }
 
