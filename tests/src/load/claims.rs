@@ -275,7 +275,7 @@ pub fn judge(served: &[Served], count: u32) -> Result<usize> {
 }
 
 /// How long a claim is used in the open-loop legs.
-const DWELL: Duration = Duration::from_secs(2);
+pub const DWELL: Duration = Duration::from_secs(2);
 /// How long a claim may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How many times a pool's size is the largest burst on it.

@@ -11,6 +11,8 @@ use kube::Client;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::objects::Version;
+
 /// A kind of object that the bench touches.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -132,6 +134,21 @@ impl Plain {
         self.write(Method::PATCH, &path, MERGE, body).await
     }
 
+    /// Creates an object, and says which version it is.
+    pub async fn made(&self, kind: Kind, body: Value) -> Result<Version> {
+        version(&self.create(kind, &body).await?)
+    }
+
+    /// Merges a patch into an object, and says which version it is then.
+    pub async fn patched(&self, kind: Kind, name: &str, patch: Value) -> Result<Version> {
+        version(&self.patch(kind, name, &patch).await?)
+    }
+
+    /// Merges a patch into an object's status, and says which version it is then.
+    pub async fn patched_status(&self, kind: Kind, name: &str, patch: Value) -> Result<Version> {
+        version(&self.patch_status(kind, name, &patch).await?)
+    }
+
     /// Deletes an object; one that is gone is as good.
     pub async fn delete(&self, kind: Kind, name: &str) -> Result<()> {
         self.delete_path(&self.object(kind, name)).await
@@ -192,6 +209,10 @@ impl Plain {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.writers.len().max(1);
         self.writers.get(turn).unwrap_or(&self.watcher)
     }
+}
+
+fn version(object: &Value) -> Result<Version> {
+    Version::of(object).context("the answer is no object")
 }
 
 const JSON: &str = "application/json";

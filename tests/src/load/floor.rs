@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -72,9 +71,11 @@ struct Round {
 
 /// A pool's member.
 #[derive(Clone, Debug)]
-struct Member {
-    sandbox: Version,
-    pod: Version,
+pub struct Member {
+    /// It.
+    pub sandbox: Version,
+    /// Its pod.
+    pub pod: Version,
 }
 
 impl Pattern {
@@ -242,19 +243,28 @@ impl Scene {
         let Member { sandbox, pod } = member;
         if pattern == Pattern::Record {
             let patch = objects::binding(claim, sandbox, true);
-            let owned = self.patched(Kind::Sandbox, &sandbox.name, patch).await?;
+            let owned = self
+                .plain
+                .patched(Kind::Sandbox, &sandbox.name, patch)
+                .await?;
             ledger.settle(owned);
         }
         let patch = objects::relabelling(claim, pod, true);
-        self.patched(Kind::Pod, &pod.name, patch).await.map(drop)
+        self.plain
+            .patched(Kind::Pod, &pod.name, patch)
+            .await
+            .map(drop)
     }
 
     /// The record of a pool of its own, of which the operator knows nothing.
-    async fn ledger(&self, replicas: u32) -> Result<Ledger> {
+    pub async fn ledger(&self, replicas: u32) -> Result<Ledger> {
         let body = objects::pool(&fresh(), replicas);
-        let pool = self.made(Kind::Pool, body).await?;
+        let pool = self.plain.made(Kind::Pool, body).await?;
         let status = objects::pool_status(&pool, replicas);
-        let pool = self.patched_status(Kind::Pool, &pool.name, status).await?;
+        let pool = self
+            .plain
+            .patched_status(Kind::Pool, &pool.name, status)
+            .await?;
         Ok(Ledger::new(pool, replicas))
     }
 
@@ -268,17 +278,21 @@ impl Scene {
             .await?;
         let members = self
             .timed("sandbox create", &mut costs, &names, |name| {
-                self.made(Kind::Sandbox, objects::member(name))
+                self.plain.made(Kind::Sandbox, objects::member(name))
             })
             .await?;
         let members = self
             .timed("sandbox status patch", &mut costs, &members, |member| {
-                self.patched_status(Kind::Sandbox, &member.name, objects::member_status(member))
+                self.plain.patched_status(
+                    Kind::Sandbox,
+                    &member.name,
+                    objects::member_status(member),
+                )
             })
             .await?;
         let pods = self
             .timed("pod create", &mut costs, &names, |name| {
-                self.made(Kind::Pod, objects::pod(name))
+                self.plain.made(Kind::Pod, objects::pod(name))
             })
             .await?;
         let halves = count / 2;
@@ -290,7 +304,7 @@ impl Scene {
         ] {
             self.timed(kind, &mut costs, pairs, |(claim, member)| {
                 let patch = objects::binding(claim, member, clear);
-                self.patched(Kind::Sandbox, &member.name, patch)
+                self.plain.patched(Kind::Sandbox, &member.name, patch)
             })
             .await?;
         }
@@ -300,7 +314,7 @@ impl Scene {
             &pairs,
             |(claim, member)| {
                 let status = objects::claim_status(claim, &member.name);
-                self.patched_status(Kind::Claim, &claim.name, status)
+                self.plain.patched_status(Kind::Claim, &claim.name, status)
             },
         )
         .await?;
@@ -311,7 +325,7 @@ impl Scene {
             ("pod relabel patch", untracked, true),
         ] {
             self.timed(kind, &mut costs, pairs, |(claim, pod)| {
-                self.patched(
+                self.plain.patched(
                     Kind::Pod,
                     &pod.name,
                     objects::relabelling(claim, pod, clear),
@@ -399,37 +413,31 @@ impl Scene {
     }
 
     async fn post(&self) -> Result<Version> {
-        self.made(Kind::Claim, objects::claim(&fresh())).await
-    }
-
-    async fn made(&self, kind: Kind, body: Value) -> Result<Version> {
-        version(&self.plain.create(kind, &body).await?)
-    }
-
-    async fn patched(&self, kind: Kind, name: &str, patch: Value) -> Result<Version> {
-        version(&self.plain.patch(kind, name, &patch).await?)
-    }
-
-    async fn patched_status(&self, kind: Kind, name: &str, patch: Value) -> Result<Version> {
-        version(&self.plain.patch_status(kind, name, &patch).await?)
+        self.plain.made(Kind::Claim, objects::claim(&fresh())).await
     }
 
     /// Members that are ready, as a pool would have them.
     async fn members(&self, count: u32) -> Result<Vec<Member>> {
         let names: Vec<String> = (0..count).map(|_| fresh()).collect();
         self.at_once(WRITERS, &names, |name| async move {
-            let made = self.made(Kind::Sandbox, objects::member(name)).await?;
+            let made = self
+                .plain
+                .made(Kind::Sandbox, objects::member(name))
+                .await?;
             let status = objects::member_status(&made);
             Ok(Member {
-                sandbox: self.patched_status(Kind::Sandbox, name, status).await?,
-                pod: self.made(Kind::Pod, objects::pod(name)).await?,
+                sandbox: self
+                    .plain
+                    .patched_status(Kind::Sandbox, name, status)
+                    .await?,
+                pod: self.plain.made(Kind::Pod, objects::pod(name)).await?,
             })
         })
         .await
     }
 
     /// Removes what a round made.
-    async fn clear(&self) -> Result<()> {
+    pub async fn clear(&self) -> Result<()> {
         let kinds = [Kind::Claim, Kind::Pool, Kind::Sandbox, Kind::Pod];
         for kind in kinds {
             self.plain.delete_all(kind).await?;
@@ -444,16 +452,12 @@ impl Scene {
     }
 }
 
-fn version(object: &Value) -> Result<Version> {
-    Version::of(object).context("the answer is no object")
-}
-
 /// As many claim workers as the operator has by default.
 const WORKERS: usize = 50;
 /// As many writes that nobody waits for as the operator has under way by default.
-const BACKGROUND: usize = 16;
+pub const BACKGROUND: usize = 16;
 /// Writers when one kind of write is measured.
-const WRITERS: usize = 16;
+pub const WRITERS: usize = 16;
 /// Writes of a record of one length.
 const RECORDS: usize = 100;
 /// Claims one after the other, per round.

@@ -71,6 +71,8 @@ impl Seen {
 
 /// Whoever wants to know.
 pub trait Audience: Send + Sync + 'static {
+    /// Whether it asks for more than names and versions.
+    fn needs_status(&self) -> bool;
     /// Something happened.
     fn hear(&self, event: WatchEvent<Seen>);
     /// Nothing will be heard any more.
@@ -106,7 +108,11 @@ impl Follower {
         let mut place = Place {
             client: plain.watcher().clone(),
             path: plain.path(kind),
-            accept: if kind == Kind::Pod { PARTIAL } else { JSON },
+            accept: if audience.needs_status() {
+                JSON
+            } else {
+                PARTIAL
+            },
             revision,
         };
         // The first one must be open before anything is created.

@@ -110,6 +110,10 @@ impl Shared {
 }
 
 impl Audience for Shared {
+    fn needs_status(&self) -> bool {
+        true
+    }
+
     fn hear(&self, event: WatchEvent<Seen>) {
         let at = Instant::now();
         let mut ready = self.ready.lock();

@@ -19,6 +19,7 @@ pub mod machine;
 pub mod members;
 pub mod objects;
 pub mod operator;
+pub mod pace;
 pub mod report;
 pub mod rows;
 pub mod scale;
@@ -94,6 +95,14 @@ async fn legs(scene: &Scene, report: &mut Report) -> Result<()> {
     if plan.legs.contains(&Leg::Floor) {
         scene.look_around(report).await?;
         report.floors = Some(scene.floor(say).await?);
+        for (rate, seed) in plan.rates.iter().zip(1..) {
+            scene.look_around(report).await?;
+            say(&format!(
+                "floor, {} claims at {}/s",
+                rate.claims, rate.per_second
+            ));
+            report.paced.push(scene.pace(*rate, seed).await?);
+        }
     }
     let has = |leg| plan.legs.contains(&leg);
     let bursts = if has(Leg::Burst) { plan.rounds } else { 0 };

@@ -132,6 +132,26 @@ pub fn pod(name: &str) -> Value {
     })
 }
 
+/// The pod of a member, as an operator makes it: placed on a node, and gone with its sandbox.
+pub fn started_pod(sandbox: &Version) -> Value {
+    let mut pod = pod(&sandbox.name);
+    if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.remove("schedulerName");
+    }
+    if let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
+        let owner = json!([{
+            "apiVersion": SANDBOXES,
+            "kind": "Sandbox",
+            "name": sandbox.name,
+            "uid": sandbox.uid,
+            "controller": true,
+            "blockOwnerDeletion": true,
+        }]);
+        metadata.insert("ownerReferences".to_owned(), owner);
+    }
+    pod
+}
+
 fn condition(kind: &str) -> Value {
     json!({
         "type": kind,

@@ -9,6 +9,7 @@ use super::claims::Outcome;
 use super::closed_loop::ClosedLoop;
 use super::fill::Fill;
 use super::floor::Floors;
+use super::pace::Paced;
 use super::rows::{self, Row, spread};
 use super::scale::Scale;
 use super::scene::Cost;
@@ -33,6 +34,8 @@ pub struct Report {
     pub depletion: Vec<Outcome>,
     /// What a plain client reaches.
     pub floors: Option<Floors>,
+    /// What it reaches at the rates of the open-loop legs.
+    pub paced: Vec<Paced>,
     /// Large pools.
     pub scale: Option<Scale>,
     /// The table.
@@ -106,6 +109,20 @@ impl Report {
             for (kind, cost) in &floors.writes {
                 writeln!(out, "  {kind:36} {} ms", spread(cost))?;
             }
+        }
+        for paced in &self.paced {
+            let latencies = &paced.latencies;
+            let time = paced.api_server_ms;
+            writeln!(
+                out,
+                "\nfloor at {}/s: p50 {:.1}, p90 {:.1}, p99 {:.1} ms; {:.1}/s; API server {} a claim until the last had its status",
+                paced.asked_per_second,
+                latencies.p50,
+                latencies.p90,
+                latencies.p99,
+                paced.reached_per_second,
+                time.map_or_else(|| "not measured".to_owned(), |time| format!("{time:.1} ms")),
+            )?;
         }
         self.write_claims(out)?;
         self.write_others(out)?;

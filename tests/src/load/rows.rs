@@ -9,6 +9,7 @@ use super::claims::Outcome;
 use super::closed_loop::ClosedLoop;
 use super::fill::Fill;
 use super::floor::Floor;
+use super::pace::Paced;
 use super::report::Report;
 use super::scale::Scale;
 use super::scene::Cost;
@@ -96,12 +97,30 @@ fn latency_row(report: &Report, leg: &Outcome) -> Row {
             leg.cold,
             latencies.count
         ),
-        floor: floor(report, "record").map_or_else(String::new, |floor| {
-            format!("p50 {:.1} ms one by one", floor.serial_ms.median)
-        }),
+        floor: latency_floor(report, leg),
         met: Some(keeps_up && latencies.p50 <= p50 && latencies.p99 <= p99),
         limit: processors(&leg.shares),
     }
+}
+
+/// What a plain client reached at the same rate, or else with one claim after the other.
+fn latency_floor(report: &Report, leg: &Outcome) -> String {
+    let mut paced = report.paced.iter();
+    let paced = paced.find(|it| Some(it.asked_per_second) == leg.asked_per_second);
+    if let Some(Paced {
+        latencies,
+        reached_per_second,
+        ..
+    }) = paced
+    {
+        return format!(
+            "p50 {:.1}, p99 {:.1} ms, {reached_per_second:.1}/s",
+            latencies.p50, latencies.p99
+        );
+    }
+    floor(report, "record").map_or_else(String::new, |floor| {
+        format!("p50 {:.1} ms one by one", floor.serial_ms.median)
+    })
 }
 
 /// Writes and processor time per claim. Writes hardly depend on the machine.

@@ -52,6 +52,11 @@ impl Watcher {
         Self::start(plain, Kind::Pod, Until::Gone).await
     }
 
+    /// Watches for pods to be ready.
+    pub async fn of_started_pods(plain: &Plain) -> Result<Self> {
+        Self::start(plain, Kind::Pod, Until::Ready).await
+    }
+
     async fn start(plain: &Plain, kind: Kind, until: Until) -> Result<Self> {
         let shared = Arc::new(Shared::new(until));
         Ok(Self {
@@ -84,6 +89,10 @@ impl Shared {
 }
 
 impl Audience for Shared {
+    fn needs_status(&self) -> bool {
+        self.until == Until::Ready
+    }
+
     fn hear(&self, event: WatchEvent<Seen>) {
         let at = Instant::now();
         let seen = match (self.until, event) {
