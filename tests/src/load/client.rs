@@ -8,6 +8,7 @@ use agent_sandbox_controller::kubeconfig::Connection;
 use anyhow::{Context, Result, bail};
 use http::{Method, Request};
 use kube::Client;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -193,6 +194,22 @@ impl Plain {
         Ok(here.len() + usize::try_from(more.unwrap_or_default())?)
     }
 
+    /// Reads all objects of a kind by pages, as a watch begins, and drops them.
+    pub async fn read_all(&self, kind: Kind) -> Result<()> {
+        let first = format!("{}?limit={PAGE}", self.path(kind));
+        let mut path = first.clone();
+        loop {
+            let request = Request::get(&path).body(Vec::new())?;
+            let text = self.watcher.request_text(request).await?;
+            let page: Page = serde_json::from_str(&text)?;
+            let next = page.metadata.next;
+            if next.is_empty() {
+                return Ok(());
+            }
+            path = format!("{first}&continue={}", next.replace('+', "%2B").replace('=', "%3D"));
+        }
+    }
+
     async fn write(&self, method: Method, path: &str, kind: &str, body: &Value) -> Result<Value> {
         let request = Request::builder()
             .method(&method)
@@ -215,5 +232,19 @@ fn version(object: &Value) -> Result<Version> {
     Version::of(object).context("the answer is no object")
 }
 
+/// What follows a page of a list.
+#[derive(Deserialize)]
+struct Page {
+    metadata: Continuation,
+}
+
+#[derive(Deserialize)]
+struct Continuation {
+    #[serde(rename = "continue", default)]
+    next: String,
+}
+
+/// Objects per page of a list, as the operator asks for them.
+const PAGE: usize = 500;
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";

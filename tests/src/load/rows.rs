@@ -286,7 +286,7 @@ fn scale_rows(scale: &Scale) -> Vec<Row> {
             scale.restart_writes,
             mebibytes(scale.memory_after_restart.bytes)
         ),
-        floor: String::new(),
+        floor: format!("{:.0} ms for the lists alone", scale.plain_lists_ms),
         met: Some(scale.restart_to_served_ms <= 1200.0 && scale.restart_writes == 0.0),
         limit: "lists: the API server encodes every object".to_owned(),
     });
@@ -438,6 +438,7 @@ mod tests {
                 },
                 restart_to_ready_ms: 900.0,
                 restart_to_served_ms: 1000.0,
+                plain_lists_ms: 400.0,
                 restart_writes: 1.0,
             }),
             ..Report::default()
@@ -474,6 +475,7 @@ mod tests {
             "60.0 (60.0-60.0)/s, 3.5 writes a sandbox, API server 25.0 ms",
             "310 (290-320) ms after its last claim",
             "50 % warm",
+            "400 ms for the lists alone",
         ] {
             assert!(text.contains(found), "{found} is not in {text}");
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::client::Kind;
 use super::fill::Fill;
@@ -36,6 +37,9 @@ pub struct Scale {
     /// From the start of the process to the first claim that was seen ready, in milliseconds; the
     /// claim was there before.
     pub restart_to_served_ms: f64,
+    /// How long a plain client needs to read the sandboxes and the pods, side by side, and nothing else, in
+    /// milliseconds.
+    pub plain_lists_ms: f64,
     /// Writes of the restarted operator before anybody asked for something.
     pub restart_writes: f64,
 }
@@ -76,6 +80,13 @@ impl Scene {
         };
         operator.stop().await?;
 
+        let began = Instant::now();
+        tokio::try_join!(
+            self.plain.read_all(Kind::Sandbox),
+            self.plain.read_all(Kind::Pod)
+        )?;
+        let lists = began.elapsed();
+
         let watcher = Watcher::of_claims(&self.plain).await?;
         let name = "first";
         let served = watcher.expect(name);
@@ -101,6 +112,7 @@ impl Scene {
             memory_after_restart,
             restart_to_ready_ms: milliseconds(ready),
             restart_to_served_ms: milliseconds(served),
+            plain_lists_ms: milliseconds(lists),
             restart_writes: writes.total(),
         })
     }
