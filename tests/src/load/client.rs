@@ -206,7 +206,8 @@ impl Plain {
             if next.is_empty() {
                 return Ok(());
             }
-            path = format!("{first}&continue={}", next.replace('+', "%2B").replace('=', "%3D"));
+            // The token is made for URLs.
+            path = format!("{first}&continue={next}");
         }
     }
 
