@@ -184,36 +184,34 @@ async fn valve(to: SocketAddr, stop: Shutdown) -> SocketAddr {
 async fn silence_is_noticed_by_the_client_itself() {
     let site = Site::open(&["h2"]);
     let silence = Shutdown::new();
-    let patience = Patience {
-        silence: Duration::from_millis(20),
-        answer: Duration::from_millis(20),
-        ..Patience::default()
-    };
-    let transport = site.transport_to(valve(site.address, silence.clone()).await, patience);
+    let address = valve(site.address, silence.clone()).await;
+    let transport = site.transport_to(address, Patience::default());
     let first = site.ask(&transport).await;
     let waiting = transport.clone().call(site.request("/never"));
     silence.trigger();
-    assert!(waiting.await.is_err(), "its connection is dead");
+    // Nothing arrives any more, so that paused time jumps to what the client waits for.
+    tokio::time::pause();
+    let waiting = tokio::time::timeout(Duration::from_mins(1), waiting).await;
+    assert!(waiting.unwrap().is_err(), "its connection is dead");
+    tokio::time::resume();
     assert_ne!(site.ask(&transport).await, first);
 }
 
 #[tokio::test]
 async fn a_call_given_up_after_long_makes_way_for_a_new_connection() {
     let site = Site::open(&["h2"]);
-    let patience = Patience {
-        doubt: Duration::from_millis(10),
-        ..Patience::default()
-    };
-    let transport = site.transport_to(site.address, patience);
+    let transport = site.transport();
     let first = site.ask(&transport).await;
+    // Paused time moves only when everybody waits for a later moment.
+    tokio::time::pause();
     let early = transport.clone().call(site.request("/never"));
     assert!(futures::poll!(Box::pin(early)).is_pending());
+    tokio::time::resume();
     assert_eq!(site.ask(&transport).await, first, "given up at once");
+    tokio::time::pause();
     let late = transport.clone().call(site.request("/never"));
-    assert!(
-        tokio::time::timeout(Duration::from_millis(20), late)
-            .await
-            .is_err()
-    );
+    let doubt = Patience::default().doubt;
+    assert!(tokio::time::timeout(doubt, late).await.is_err());
+    tokio::time::resume();
     assert_ne!(site.ask(&transport).await, first, "given up after long");
 }
