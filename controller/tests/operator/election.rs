@@ -106,6 +106,23 @@ async fn a_restart_writes_nothing_when_nothing_has_changed() {
     assert_eq!(holder(&harness), "second");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_asks_what_the_last_one_did_before_it_acts() {
+    let mut harness = Harness::new();
+    harness.run(replica("first"));
+    harness.run(replica("second"));
+    harness.settle().await;
+    // Whoever makes sandboxes knows them without being told.
+    harness.model.hold_watches_of("sandboxes");
+    harness.pool("p", 3).await;
+    harness.stop().await;
+    harness
+        .eventually("the second one leads", |_| holder(&harness) == "second")
+        .await;
+    harness.settle().await;
+    assert_eq!(harness.most_sandboxes(|_| true), 3, "nothing is made twice");
+}
+
 /// Lease time, two pauses of a standby before and after, and a moment for the call.
 const TAKE_OVER: Duration = Duration::from_secs(20);
 

@@ -121,22 +121,20 @@ async fn a_binding_whose_answer_is_lost_is_not_made_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn a_binding_that_may_still_land_is_tried_again_although_another_pool_is_better_by_now() {
-    let mut harness = Harness::new();
-    harness.run(Config {
-        api_timeout: Duration::from_secs(1),
-        ..Config::default()
-    });
+    let harness = Harness::start();
     harness.pool("p", 2).await;
     harness
         .model
         .create("sandboxwarmpools", warm_pool("q", "t", 1));
     harness.settle().await;
     // Nobody waits that long, and nobody can know that it never arrives.
-    let lost = Mischief::Delay(Duration::from_secs(20));
-    harness.model.disturb(every(usize::MAX, is_commit, lost));
+    let lost = Mischief::Delay(Duration::from_mins(10));
+    let binds = |call: &Call| is_commit(call) && call.name == "p";
+    harness.model.disturb(every(usize::MAX, binds, lost));
     let mut wanted = claim("c", "p");
     wanted["spec"] = json!({"sandboxTemplateRef": {"name": "t"}});
     harness.model.create("sandboxclaims", wanted);
+    // It makes way for the claim, and has grown all the same before the call is given up.
     harness
         .model
         .patch("sandboxwarmpools", "q", json!({"spec": {"replicas": 5}}));

@@ -76,6 +76,29 @@ async fn an_expired_claim_says_so_and_then_goes_within_a_second_of_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_whose_time_is_extended_just_before_it_goes_stays() {
+    let harness = Harness::start();
+    harness.pool("p", 1).await;
+    let (soon, late) = (later(&harness, 60), later(&harness, 3600));
+    let extended = json!({"spec": {"lifecycle": {"shutdownTime": late}}});
+    let mut done = false;
+    harness.model.disturb(move |call| {
+        let goes = call.verb == "delete" && call.resource == "sandboxclaims";
+        let extend = || Mischief::Precede("sandboxclaims", "c".to_owned(), extended.clone());
+        (goes && !std::mem::replace(&mut done, true)).then(extend)
+    });
+    let created = expiring("c", soon, "Delete");
+    harness.model.create("sandboxclaims", created);
+    harness.pass(Duration::from_secs(65)).await;
+    harness.model.release_watches();
+    harness.settle().await;
+    let kept = harness.model.get("sandboxclaims", "c").unwrap();
+    assert_eq!(kept["spec"]["lifecycle"]["shutdownTime"], late);
+    harness.until_ready("sandboxclaims", "c").await;
+    harness.assert_at_rest().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_retained_claim_stays_and_its_sandbox_goes() {
     let harness = Harness::start();
     harness.pool("p", 0).await;

@@ -356,6 +356,38 @@ fn a_pod_that_ends_takes_its_member_off_the_shelf_at_once() {
 }
 
 #[test]
+fn a_member_that_a_record_gives_to_a_claim_is_the_pools_no_more() {
+    let mut fixture = Fixture::new();
+    let pool = PoolId::new(&Key::new("n", "p"), Uid::parse(&uid(9)));
+    let (given, other) = (Uid::parse(&uid(1)), Uid::parse(&uid(2)));
+    let counts = |fixture: &Fixture, whom| {
+        fixture.store.read(|state| {
+            let roll = state.roll(&pool);
+            roll.is_some_and(|roll| roll.member(whom).is_some())
+        })
+    };
+    member(&mut fixture, 1);
+    member(&mut fixture, 2);
+    assert!(counts(&fixture, given) && counts(&fixture, other));
+    fixture.see::<PoolRow>(json!({
+        "metadata": {"name": "p", "uid": uid(9)},
+        "spec": {"sandboxTemplateRef": {"name": "t"}},
+        "status": {"allocations": [format!("c/{}=m1/{}", uid(7), uid(1))]},
+    }));
+    let check = |fixture: &Fixture, when| {
+        assert!(!counts(fixture, given) && counts(fixture, other), "{when}");
+        // The older one would go first.
+        let claim = Uid::parse(&uid(77));
+        let picked = fixture.store.pick(&pool, claim, |_| true).unwrap();
+        assert_eq!(picked.head.uid, other, "{when}");
+        fixture.store.release(claim);
+    };
+    check(&fixture, "at once");
+    member(&mut fixture, 1);
+    check(&fixture, "whatever is heard of it");
+}
+
+#[test]
 fn a_member_that_turns_up_wakes_the_claim_that_waited_longest_and_no_other() {
     let mut fixture = Fixture::new();
     let pool = PoolId::new(&Key::new("n", "p"), Uid::parse(&uid(9)));
