@@ -62,9 +62,16 @@ async fn scale_of_a_workload() -> Result<()> {
 
     let mut replacement = scaled.clone();
     replacement["spec"]["replicas"] = 0.into();
-    let current = target.get(&path).await?.ok()?;
-    replacement["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
-    target.put(&path, &replacement).await?.ok()?;
+    let replaced = loop {
+        let current = target.get(&path).await?.ok()?;
+        replacement["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"].clone();
+        let answer = target.put(&path, &replacement).await?;
+        // A cluster with controllers writes the status of the set meanwhile.
+        if answer.status != StatusCode::CONFLICT {
+            break answer;
+        }
+    };
+    replaced.ok()?;
     let negative = json!({"spec": {"replicas": -1}});
     target
         .patch(Patch::Merge, &path, &negative)

@@ -12,8 +12,8 @@
 //! first thousand seeds, 21 of them within the first 210: an open fence, a record that is written over,
 //! deadlines that are not kept, members that are made twice. 20 did not fall within a thousand, because what they
 //! need seldom meets: a view that is behind in the one moment that counts. Such moments are arranged one by one
-//! in `controller/tests/operator` and in the unit tests of the store and the plans, which fail with 19 of these at
-//! least: a surplus that goes without asking, a deletion of what has changed since, a policy that goes before a pod
+//! in `controller/tests/operator` and in the unit tests of the store and the plans, which fail with all
+//! of these: a surplus that goes without asking, a deletion of what has changed since, a policy that goes before a pod
 //! that is not watched, a new leader that acts on what it heard as a standby.
 //!
 //! A run is determined by its seed, see [`run`]; what must hold is in [`invariants`]. A seed that fails

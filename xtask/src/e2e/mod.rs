@@ -3,6 +3,7 @@
 //! what was created in the cluster is deleted; a cluster that has our kinds already is left alone.
 
 mod cluster;
+mod image;
 mod platform;
 mod rust;
 
@@ -141,6 +142,9 @@ impl Run<'_> {
         })?;
         std::fs::create_dir_all(&self.logs)
             .with_context(|| format!("cannot create {}", self.logs.display()))?;
+        if suites.iter().any(|suite| *suite != Suite::Conformance) {
+            self.try_image()?;
+        }
         let mut total = Count::default();
         let mut broken = Vec::new();
         for suite in suites {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Run;
 use super::cluster::{NAMESPACE, OURS, image_trouble};
+use super::image::missing;
 use crate::children::Child;
 use crate::suites::{Count, PythonSuite};
 use crate::{python, suites};
@@ -81,11 +82,7 @@ impl Run<'_> {
             .cluster
             .json(&["pods", "--selector", OURS, "--namespace", NAMESPACE])?;
         if let Some(trouble) = image_trouble(&pods) {
-            bail!(
-                "{trouble}: the nodes do not have the image that {objects} names; load it into \
-                 their image store first, such as with `ctr --namespace k8s.io images import`, \
-                 `kind load` or `minikube image load`"
-            );
+            bail!(missing(&trouble, &format!("the objects of {objects}")));
         }
         let pool = self
             .cluster
