@@ -81,7 +81,8 @@ impl Writes {
 
     /// All kinds together.
     pub fn total(&self) -> f64 {
-        self.0.values().sum()
+        // The sum of no numbers is -0, which people do not write.
+        self.0.values().sum::<f64>() + 0.0
     }
 
     /// Per one of `count`.
@@ -135,6 +136,11 @@ mod tests {
             .iter()
             .map(|(kind, count)| ((*kind).to_owned(), *count));
         Writes(owned.collect())
+    }
+
+    #[test]
+    fn no_writes_are_zero() {
+        assert_eq!(writes(&[]).total().to_string(), "0");
     }
 
     #[test]
