@@ -14,13 +14,11 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::api::{Api, ApiError, Resource, WatchEvent};
+use crate::api::{Api, ApiError, PAGE, Resource, WatchEvent};
 use crate::ident::Revision;
 use crate::metrics::Metrics;
 use crate::store::{Seen, Store, Stored};
 
-/// Objects per page of a list: enough to be quick, few enough not to hold a whole cluster in memory.
-const PAGE: usize = 500;
 /// How long the server is asked to keep a watch open; spread, so that watches do not end together.
 const WATCH_SECONDS: std::ops::Range<u64> = 240..300;
 /// Silence beyond the server's own timeout that means a dead connection.

@@ -38,6 +38,9 @@ pub use limit::RateLimit;
 use request::{object_path, push_query, request};
 pub use resource::*;
 
+/// Objects per page of a list: enough to be quick, few enough for one answer.
+pub const PAGE: usize = 500;
+
 /// The result of an API call.
 pub type Result<T> = std::result::Result<T, ApiError>;
 
@@ -263,6 +266,30 @@ impl Api {
             .answer("list", resource, &self.inner.watcher, request)
             .await?;
         serde_json::from_slice(&body).or_else(|error| Page::salvage(&body, &error))
+    }
+
+    /// Reads a whole list by pages of [`PAGE`], from the server's newest state. Of objects that are watched a watch
+    /// does so itself.
+    ///
+    /// # Errors
+    /// See [`ApiError`]; [`ApiError::Expired`] when the server has forgotten the list between two pages.
+    pub async fn list_all<T: DeserializeOwned>(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        selector: &str,
+    ) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = self.list(resource, namespace, Some(selector), PAGE, token.as_deref());
+            let page: Page<T> = page.await?;
+            token = page.next().map(ToOwned::to_owned);
+            items.extend(page.items);
+            if token.is_none() {
+                return Ok(items);
+            }
+        }
     }
 
     /// Opens a watch after `revision`. The stream ends when the server closes it.

@@ -11,8 +11,6 @@ use crate::api::{ApiError, POLICIES};
 use crate::context::Context;
 use crate::objects::{OwnerKind, PolicyRow, Row};
 
-/// Policies per page of the list.
-const PAGE: usize = 500;
 /// Delay after the first failure; it doubles up to the longest one.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
@@ -30,31 +28,18 @@ pub async fn find_policies(cx: Arc<Context>) {
 async fn look(cx: &Context) -> Result<(), ApiError> {
     let unlabelled = format!("!{}", labels::SANDBOX_TEMPLATE_REF_HASH);
     let namespace = cx.config.namespace.as_deref();
-    let mut token: Option<String> = None;
-    loop {
-        let page = cx
-            .api
-            .list::<<PolicyRow as Row>::Wire>(
-                &POLICIES,
-                namespace,
-                Some(&unlabelled),
-                PAGE,
-                token.as_deref(),
-            )
-            .await?;
-        let next = page.next().map(ToOwned::to_owned);
-        for wire in page.items {
-            match PolicyRow::from_wire(wire, cx.store.interner()) {
-                Ok(row) if is_of_a_claim(&row) => cx.store.note_legacy_policy(row),
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "an object was skipped"),
-            }
+    let policies = cx
+        .api
+        .list_all::<<PolicyRow as Row>::Wire>(&POLICIES, namespace, &unlabelled)
+        .await?;
+    for wire in policies {
+        match PolicyRow::from_wire(wire, cx.store.interner()) {
+            Ok(row) if is_of_a_claim(&row) => cx.store.note_legacy_policy(row),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "an object was skipped"),
         }
-        if next.is_none() {
-            return Ok(());
-        }
-        token = next;
     }
+    Ok(())
 }
 
 /// Whether a policy is named after the claim that controls it. Whether that claim exists, its own pass sees.

@@ -12,9 +12,6 @@ use crate::ident::{Key, Revision, Uid};
 use crate::objects::{PodRow, PolicyRow, Row, TemplateRow};
 use crate::store::Work;
 
-/// Pods per page of a list.
-const PAGE: usize = 500;
-
 /// Labels a template.
 pub async fn label(cx: &Context, by: &Work, key: &Key, patch: &Value) -> Result<(), Fault> {
     match cx
@@ -105,32 +102,22 @@ pub async fn unwatched_pods(cx: &Context, template: &Key) -> Result<Vec<Arc<PodR
         hash::name_hash(&template.name),
         labels::SANDBOX_NAME_HASH,
     );
-    let doing = || format!("looking for pods of SandboxTemplate {:?}", &*template.name);
-    let mut pods = Vec::new();
-    let mut token: Option<String> = None;
-    loop {
-        let page = cx.api.list::<<PodRow as Row>::Wire>(
-            &PODS,
-            Some(&template.namespace),
-            Some(&selector),
-            PAGE,
-            token.as_deref(),
-        );
-        let page = page.await.map_err(|error| Fault::of(&doing(), &error))?;
-        token = page.next().map(ToOwned::to_owned);
-        for wire in page.items {
-            let row = PodRow::from_wire(wire, cx.store.interner());
-            // One that cannot be read is a pod all the same.
-            let row = row.map_err(|error| Fault::Transient {
-                message: format!("{}: {error}", doing()),
-                retry_after: None,
-            })?;
-            pods.push(Arc::new(row));
-        }
-        if token.is_none() {
-            return Ok(pods);
-        }
-    }
+    let doing = format!("looking for pods of SandboxTemplate {:?}", &*template.name);
+    let namespace = Some(&*template.namespace);
+    let found = cx
+        .api
+        .list_all::<<PodRow as Row>::Wire>(&PODS, namespace, &selector)
+        .await
+        .map_err(|error| Fault::of(&doing, &error))?;
+    let rows = found.into_iter().map(|wire| {
+        let row = PodRow::from_wire(wire, cx.store.interner());
+        // One that cannot be read is a pod all the same.
+        row.map(Arc::new).map_err(|error| Fault::Transient {
+            message: format!("{doing}: {error}"),
+            retry_after: None,
+        })
+    });
+    rows.collect()
 }
 
 /// Brings a policy in line.
