@@ -10,6 +10,7 @@ pub mod desired;
 mod memory;
 mod observe;
 pub mod plan;
+pub mod policy;
 mod report;
 pub mod status;
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use agent_sandbox_crds::{labels, names};
 
-use super::plan::{Holder, Observed, Policy, Rejected};
+use super::plan::{Holder, Observed, Rejected};
+use super::policy::Policy;
 use super::{Sandboxes, desired, plan};
 use crate::ident::Key;
 use crate::objects::{PodRow, SandboxRow, ServiceRow, VolumeClaimRow};

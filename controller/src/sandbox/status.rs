@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::desired;
-use super::plan::{Holder, Observed, Policy};
+use super::plan::{Holder, Observed};
+use super::policy::Policy;
 use crate::error::Fault;
 use crate::ident::Text;
 use crate::objects::{

@@ -25,7 +25,7 @@ use crate::ident::{Key, Text};
 use crate::names as own;
 use crate::objects::{PodRow, PolicyRow, SandboxRow, TemplateRow, TemplateStatus};
 use crate::queue::Next;
-use crate::sandbox::plan::Policy;
+use crate::sandbox::policy::Policy;
 use crate::store::{State, Work};
 
 /// Reconciles templates.

@@ -29,7 +29,7 @@ use crate::events::{Event, Importance, Regarding};
 use crate::ident::{Key, Revision, Uid};
 use crate::objects::{ClaimRow, Make, PoolRow, PoolStatus, TemplateRow};
 use crate::queue::Next;
-use crate::sandbox::plan::Policy;
+use crate::sandbox::policy::Policy;
 use crate::store::{Hold, PoolId, Purpose, Roll, State, Work};
 use crate::template::policy_of;
 

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::PoolSettings;
 use crate::ident::{Key, Revision, Uid};
 use crate::objects::{Make, PoolRow, TemplateRow, UpdateStrategy};
-use crate::sandbox::plan::Policy;
+use crate::sandbox::policy::Policy;
 use crate::store::{Line, Roll};
 
 /// Everything a plan may depend on.

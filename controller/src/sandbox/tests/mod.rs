@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::plan::{Holder, Observed, Policy, Rejected};
+use super::plan::{Holder, Observed, Rejected};
+use super::policy::Policy;
 use crate::fixtures::{condition, owner, row, uid};
 use crate::objects::{PodRow, SandboxRow};
 

@@ -11,9 +11,9 @@ use crate::fixtures::{at, condition, owner, row, uid};
 use crate::objects::{PodRow, SandboxRow, ServiceRow, VolumeClaimRow};
 use crate::sandbox::desired;
 use crate::sandbox::plan::{
-    Converge, Holder, Observed, Plan, PodStep, Policy, Rejected, ServiceStep, VolumeStep, plan,
-    tracked_pod,
+    Converge, Holder, Observed, Plan, PodStep, Rejected, ServiceStep, VolumeStep, plan, tracked_pod,
 };
+use crate::sandbox::policy::Policy;
 
 const NOW: &str = "2026-01-01T12:00:00Z";
 

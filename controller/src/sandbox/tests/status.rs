@@ -8,7 +8,8 @@ use super::{SANDBOX, observed, own_pod, running, sandbox, with_status};
 use crate::error::Fault;
 use crate::fixtures::{at, condition, owner, row, uid};
 use crate::objects::{SandboxRow, SandboxStatus};
-use crate::sandbox::plan::{Holder, Observed, Policy};
+use crate::sandbox::plan::{Holder, Observed};
+use crate::sandbox::policy::Policy;
 use crate::sandbox::status::{Outcome, converged, marked_expired, patch, torn_down};
 
 const NOW: &str = "2026-01-01T12:00:00Z";

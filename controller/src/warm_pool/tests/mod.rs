@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::fixtures::{owner, row, uid};
 use crate::ident::{Key, Uid};
 use crate::objects::{Labels, Make, NodeHealth, PodRow, PoolRow, SandboxRow, TemplateRow};
-use crate::sandbox::plan::Policy;
+use crate::sandbox::policy::Policy;
 use crate::store::{Around, PoolId, Roll, Rolls};
 use crate::warm_pool::plan::Observed;
 

@@ -7,7 +7,7 @@ use crate::config::PoolSettings;
 use crate::error::Fault;
 use crate::fixtures::{at, condition, row, uid};
 use crate::objects::{PoolRow, PoolStatus};
-use crate::sandbox::plan::Policy;
+use crate::sandbox::policy::Policy;
 use crate::warm_pool::status::{is_urgent, patch, status};
 
 const NOW: &str = "2026-01-01T13:00:00Z";
