@@ -281,6 +281,15 @@ async fn a_replica_that_is_behind_makes_no_sandbox_for_a_claim_that_has_one() {
     }
 }
 
+/// A claim `c` that was served from a pool of one, which is full again; the claim and the name of its sandbox.
+async fn serve_one(harness: &Harness) -> (Value, String) {
+    harness.pool("p", 1).await;
+    let claimed = harness.model.create("sandboxclaims", claim("c", "p"));
+    harness.until_ready("sandboxclaims", "c").await;
+    harness.full("p", 1).await;
+    (claimed, harness.sandbox_of("c"))
+}
+
 /// A sandbox that the claim controls.
 fn controlled_by(claim: &Value, name: &str) -> Value {
     let mut sandbox = sandbox(name, json!({}));
@@ -334,11 +343,7 @@ async fn a_claim_that_was_given_two_keeps_the_one_it_was_told_of() {
 async fn a_claim_that_was_told_of_another_sandbox_keeps_that_one() {
     let harness = Harness::start();
     let model = &harness.model;
-    harness.pool("p", 1).await;
-    let claimed = model.create("sandboxclaims", claim("c", "p"));
-    harness.until_ready("sandboxclaims", "c").await;
-    harness.full("p", 1).await;
-    let first = harness.sandbox_of("c");
+    let (claimed, first) = serve_one(&harness).await;
     // Somebody else gives it another one and tells it, which is not heard of here for a while.
     model.hold_watches_of("sandboxclaims");
     model.patch_status("sandboxclaims", "c", json!({"sandbox": {"name": "other"}}));
@@ -359,11 +364,7 @@ async fn a_claim_that_was_told_of_another_sandbox_keeps_that_one() {
 async fn a_claim_whose_sandbox_went_unheard_of_keeps_the_other_one() {
     let harness = Harness::start();
     let model = &harness.model;
-    harness.pool("p", 1).await;
-    let claimed = model.create("sandboxclaims", claim("c", "p"));
-    harness.until_ready("sandboxclaims", "c").await;
-    harness.full("p", 1).await;
-    let first = harness.sandbox_of("c");
+    let (claimed, first) = serve_one(&harness).await;
     // Somebody else gives it another one and tells it; before the first one may go, the claim is asked for.
     model.disturb(|call| {
         let asks = call.verb == "get" && call.resource == "sandboxclaims";

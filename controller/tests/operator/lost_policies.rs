@@ -121,6 +121,19 @@ fn hide(harness: &Harness, pod: &str) {
     harness.model.patch("pods", pod, without);
 }
 
+/// Starts the operator again after template and policy have gone unseen, and waits until the pod of `a` is shut
+/// in and its sandbox says so.
+async fn lose_rules_unseen(harness: &mut Harness) {
+    harness.model.delete("sandboxtemplates", "t");
+    harness.model.remove("networkpolicies", POLICY);
+    harness.run(Config::default());
+    harness
+        .eventually("the pod is shut in, and its sandbox says so", |model| {
+            shuts_in(model) && lost(model, "a")
+        })
+        .await;
+}
+
 /// A ready claim `a` of a template with rules of its own.
 async fn under_own_rules(harness: &Harness) {
     let rules = json!({"networkPolicy": {"egress": [{"ports": [{"port": 53}]}]}});
@@ -139,14 +152,7 @@ async fn pods_whose_policy_went_unseen_after_its_template_are_shut_in() {
     let pod = harness.model.get("pods", "a").unwrap();
     assert_eq!(pod["metadata"]["annotations"][REQUIRED], POLICY);
     harness.stop().await;
-    harness.model.delete("sandboxtemplates", "t");
-    harness.model.remove("networkpolicies", POLICY);
-    harness.run(Config::default());
-    harness
-        .eventually("the pod is shut in, and its sandbox says so", |model| {
-            shuts_in(model) && lost(model, "a")
-        })
-        .await;
+    lose_rules_unseen(&mut harness).await;
     assert!(ready(&harness.model, "sandboxclaims", "a"));
     assert_eq!(told(&harness, "NetworkPolicyLost"), 1);
     harness.assert_at_rest().await;
@@ -185,14 +191,7 @@ async fn a_template_made_again_gives_the_pods_that_were_shut_in_its_rules() {
     let mut harness = Harness::start();
     under_own_rules(&harness).await;
     harness.stop().await;
-    harness.model.delete("sandboxtemplates", "t");
-    harness.model.remove("networkpolicies", POLICY);
-    harness.run(Config::default());
-    harness
-        .eventually("the pod is shut in", |model| {
-            shuts_in(model) && lost(model, "a")
-        })
-        .await;
+    lose_rules_unseen(&mut harness).await;
     let pod = harness.model.get("pods", "a").unwrap()["metadata"]["uid"].clone();
     harness
         .model
@@ -342,14 +341,7 @@ async fn a_pod_that_has_left_the_watch_is_shut_in_when_its_policy_is_lost() {
     under_own_rules(&harness).await;
     harness.stop().await;
     hide(&harness, "a");
-    harness.model.delete("sandboxtemplates", "t");
-    harness.model.remove("networkpolicies", POLICY);
-    harness.run(Config::default());
-    harness
-        .eventually("the pod is shut in, and its sandbox says so", |model| {
-            shuts_in(model) && lost(model, "a")
-        })
-        .await;
+    lose_rules_unseen(&mut harness).await;
     let pod = harness.model.get("pods", "a").unwrap();
     assert!(pod["metadata"]["labels"][WATCHED_BY].is_string(), "{pod}");
     let sandbox = harness.model.get("sandboxes", "a").unwrap();
