@@ -20,10 +20,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &[CRDS, SERVICE, RUNTIME, CONTROLLER, ROUTER, APISERVER, NODE],
         &[],
     ),
+    (LOAD, &[SERVICE, ROUTER], &[]),
     (
         "agent-sandbox-tests",
         &[
-            CRDS, SERVICE, RUNTIME, CONTROLLER, ROUTER, APISERVER, NODE, LOCAL,
+            CRDS, SERVICE, RUNTIME, CONTROLLER, ROUTER, APISERVER, NODE, LOCAL, LOAD,
         ],
         &[],
     ),
@@ -37,6 +38,7 @@ const ROUTER: &str = "agent-sandbox-router";
 const APISERVER: &str = "agent-sandbox-apiserver";
 const NODE: &str = "agent-sandbox-node";
 const LOCAL: &str = "agent-sandbox-local";
+const LOAD: &str = "agent-sandbox-load";
 
 /// Fails with one line per forbidden arrow.
 pub(crate) fn run() -> Result<()> {

@@ -19,8 +19,8 @@ use super::members::Members;
 use super::objects;
 use super::operator::Operator;
 use super::scene::{Cost, Scene};
-use super::statistics::{Latencies, arrivals};
 use super::watcher::{Sighting, Watcher};
+use agent_sandbox_load::statistics::{Latencies, arrivals};
 
 /// What one leg found.
 #[derive(Clone, Debug, Serialize)]

@@ -15,8 +15,8 @@ use super::client::Kind;
 use super::objects;
 use super::operator::Operator;
 use super::scene::{Cost, Scene};
-use super::statistics::Latencies;
 use super::watcher::Watcher;
+use agent_sandbox_load::statistics::Latencies;
 
 /// What so many workers reached.
 #[derive(Clone, Debug, Serialize)]

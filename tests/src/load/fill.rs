@@ -7,10 +7,10 @@ use anyhow::Result;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::machine::API_SERVER;
 use super::members::Members;
 use super::operator::Operator;
 use super::scene::{Cost, Scene};
+use agent_sandbox_load::machine::API_SERVER;
 
 /// What one filling found.
 #[derive(Clone, Debug, Serialize)]

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use super::client::Kind;
 use super::ledger::Ledger;
-use super::machine::{API_SERVER, Times};
 use super::objects::{self, Entry, Version, fresh};
 use super::scene::{Scene, until};
-use super::statistics::Spread;
+use agent_sandbox_load::machine::{API_SERVER, Times};
+use agent_sandbox_load::statistics::Spread;
 
 /// The writes of an operator, in patterns.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]

@@ -15,7 +15,6 @@ pub mod fill;
 pub mod floor;
 pub mod follow;
 pub mod ledger;
-pub mod machine;
 pub mod members;
 pub mod objects;
 pub mod operator;
@@ -24,9 +23,9 @@ pub mod report;
 pub mod rows;
 pub mod scale;
 pub mod scene;
-pub mod statistics;
 pub mod watcher;
 
+use agent_sandbox_load::machine;
 use agent_sandbox_service::shutdown::{self, Shutdown};
 use anyhow::{Context, Result, bail};
 

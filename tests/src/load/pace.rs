@@ -18,11 +18,11 @@ use super::claims::DWELL;
 use super::client::{Kind, Plain};
 use super::floor::{BACKGROUND, Member, WRITERS};
 use super::ledger::Ledger;
-use super::machine::API_SERVER;
 use super::objects::{self, Entry, Version, fresh};
 use super::scene::Scene;
-use super::statistics::{Latencies, arrivals};
 use super::watcher::Watcher;
+use agent_sandbox_load::machine::API_SERVER;
+use agent_sandbox_load::statistics::{Latencies, arrivals};
 
 /// What the plain client reached at a rate.
 #[derive(Clone, Debug, Serialize)]

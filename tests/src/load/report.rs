@@ -13,7 +13,7 @@ use super::pace::Paced;
 use super::rows::{self, Row, spread};
 use super::scale::Scale;
 use super::scene::Cost;
-use super::statistics::Spread;
+use agent_sandbox_load::statistics::Spread;
 
 /// Everything found.
 #[derive(Debug, Default, Serialize)]

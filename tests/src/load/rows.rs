@@ -13,7 +13,7 @@ use super::pace::Paced;
 use super::report::Report;
 use super::scale::Scale;
 use super::scene::Cost;
-use super::statistics::Spread;
+use agent_sandbox_load::statistics::Spread;
 
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -335,8 +335,8 @@ fn processors(shares: &BTreeMap<String, f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::scale::Memory;
-    use super::super::statistics::Latencies;
     use super::*;
+    use agent_sandbox_load::statistics::Latencies;
 
     fn outcome(asked: Option<f64>, reached: f64, p50: f64, writes: f64) -> Outcome {
         let record = if asked.is_some() { 1.0 } else { 0.0 };

@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use super::client::Kind;
 use super::fill::Fill;
-use super::machine::memory;
 use super::objects;
 use super::operator::Operator;
 use super::scene::Scene;
 use super::watcher::Watcher;
+use agent_sandbox_load::machine::memory;
 
 /// The operator's memory at one size.
 #[derive(Clone, Copy, Debug, Serialize)]

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use super::args::Plan;
 use super::client::{Kind, Plain};
 use super::counters::Writes;
-use super::machine::{self, Processes, Times};
 use super::objects;
 use super::operator::Operator;
 use super::report::Report;
+use agent_sandbox_load::machine::{self, Processes, Times};
 
 /// Everything the legs need.
 #[derive(Debug)]
