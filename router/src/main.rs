@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use agent_sandbox_router::args::{Args, ArgsError, BindAddress, Plan};
+use agent_sandbox_router::args::{Args, ArgsError, BindAddress, Plan, Source};
 use agent_sandbox_router::tls::Certificates;
 use agent_sandbox_router::{Listener, Router};
 use agent_sandbox_service::metrics::Metrics;
@@ -64,7 +64,7 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
     let Plan {
         listeners,
         tls,
-        watch,
+        source,
         kubeconfig,
         authz,
         settings,
@@ -72,7 +72,7 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
     } = plan;
     log::init(&log)?;
     let certificates = tls.map(Certificates::load).transpose()?;
-    let client = if watch || authz.needs_cluster() {
+    let client = if matches!(source, Source::Watch) || authz.needs_cluster() {
         Some(connect(kubeconfig.as_deref()).await?)
     } else {
         None
@@ -89,8 +89,14 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
     let mut builder = Router::builder(settings.with(authorizer))
         .metrics(&metrics)
         .readiness(&readiness);
-    if let Some(client) = client.filter(|_| watch) {
-        builder = builder.client(client);
+    match source {
+        Source::Watch => {
+            if let Some(client) = client {
+                builder = builder.client(client);
+            }
+        }
+        Source::Fixed(sandboxes) => builder = builder.resolver(sandboxes),
+        Source::Dns => {}
     }
     let router = builder.build()?;
 

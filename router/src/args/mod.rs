@@ -18,6 +18,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 mod authz;
 mod file;
+mod fixed;
 mod limits;
 mod listen;
 mod plan;
@@ -32,7 +33,7 @@ pub use self::file::FileError;
 use self::limits::LimitArgs;
 use self::listen::ListenArgs;
 pub use self::listen::Listeners;
-pub use self::plan::{Plan, Settings};
+pub use self::plan::{Plan, Settings, Source};
 use self::python::PythonEnvironment;
 use self::resolution::ResolutionArgs;
 use self::time::TimeArgs;
@@ -150,16 +151,15 @@ impl Args {
         } = self;
         let (listeners, drain) = listen.decide()?;
         let tls = tls.decide(listeners.https.is_some())?;
-        let watch = resolution.cache_enabled;
         let kubeconfig =
             (!resolution.kubeconfig.is_empty()).then(|| PathBuf::from(&resolution.kubeconfig));
-        let resolution = resolution.decide()?;
+        let (resolution, source) = resolution.decide()?;
         let (time, retry) = time.decide(&python)?;
         let (limits, pool, trusted_proxies) = limits.decide(&python)?;
         Ok(Plan {
             listeners,
             tls,
-            watch,
+            source,
             kubeconfig,
             authz: authz.decide()?,
             settings: Settings {

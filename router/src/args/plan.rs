@@ -12,6 +12,7 @@ use agent_sandbox_service::otlp::OtlpSettings;
 use super::{AuthzPlan, Listeners};
 use crate::authz::Authorizer;
 use crate::config::{Config, Drain, Limits, Network, PoolLimits, Resolution, Retry, Time};
+use crate::resolve::table::Table;
 use crate::tls;
 
 /// Everything the program does, decided and checked.
@@ -21,8 +22,8 @@ pub struct Plan {
     pub listeners: Listeners,
     /// Certificates for the HTTPS listener.
     pub tls: Option<tls::Files>,
-    /// Whether sandboxes are watched.
-    pub watch: bool,
+    /// Where the router learns of sandboxes.
+    pub source: Source,
     /// Kubeconfig file, when not the default.
     pub kubeconfig: Option<PathBuf>,
     /// How callers are judged.
@@ -31,6 +32,17 @@ pub struct Plan {
     pub settings: Settings,
     /// What is logged, and how.
     pub log: LogArgs,
+}
+
+/// Where the router learns of sandboxes.
+#[derive(Debug)]
+pub enum Source {
+    /// From watches.
+    Watch,
+    /// From the command line: these, and no others.
+    Fixed(Arc<Table>),
+    /// Nowhere: their names are resolved.
+    Dns,
 }
 
 /// A [`Config`] without its authorizer, which may need a cluster to be made.

@@ -5,7 +5,8 @@
 
 use clap::{ArgAction, Args as ClapArgs, ValueEnum};
 
-use super::{ArgsError, GoDuration};
+use super::plan::Source;
+use super::{ArgsError, GoDuration, fixed};
 use crate::config::{PodIpPolicy, Resolution};
 
 #[derive(ClapArgs, Debug)]
@@ -13,7 +14,7 @@ use crate::config::{PodIpPolicy, Resolution};
 pub(super) struct ResolutionArgs {
     /// Watch sandboxes and their pods, and route to the addresses they have
     #[arg(long, default_value = "true", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(super) cache_enabled: bool,
+    cache_enabled: bool,
     /// Watch this namespace only; empty for all
     #[arg(long, default_value = "", value_name = "NAMESPACE")]
     cache_namespace: String,
@@ -31,6 +32,9 @@ pub(super) struct ResolutionArgs {
         value_name = "DOMAIN"
     )]
     pub(super) cluster_domain: String,
+    /// Route to these sandboxes and watch nothing: NAMESPACE/NAME=IP, separated by commas
+    #[arg(long, default_value = "", value_name = "LIST")]
+    static_sandboxes: String,
     #[command(flatten)]
     pod_ip: PodIpArgs,
     /// Hold requests for sandboxes that are unknown or not ready for this long
@@ -67,13 +71,14 @@ enum PodIpMode {
 }
 
 impl ResolutionArgs {
-    pub(super) fn decide(self) -> Result<Resolution, ArgsError> {
+    pub(super) fn decide(self) -> Result<(Resolution, Source), ArgsError> {
         let Self {
             cache_enabled,
             cache_namespace,
             cache_sandboxes,
             dns_fallback,
             cluster_domain,
+            static_sandboxes,
             pod_ip,
             resolve_wait,
             resolve_max_waiting,
@@ -102,15 +107,27 @@ impl ResolutionArgs {
             }
             PodIpMode::Verify => PodIpPolicy::Verify,
         };
-        Ok(Resolution {
+        let source = match fixed::parse(&static_sandboxes)? {
+            Some(_) if !cache_namespace.is_empty() => {
+                return Err(ArgsError::value(
+                    "static-sandboxes",
+                    "leaves nothing to watch, so --cache-namespace has no meaning beside it",
+                ));
+            }
+            Some(fixed) => Source::Fixed(fixed.into_table()),
+            None if cache_enabled => Source::Watch,
+            None => Source::Dns,
+        };
+        let resolution = Resolution {
             namespace: (!cache_namespace.is_empty()).then_some(cache_namespace),
             sandboxes: cache_sandboxes,
-            dns: (dns_fallback || !cache_enabled)
+            dns: (dns_fallback || matches!(source, Source::Dns))
                 .then(|| cluster_domain.trim_end_matches('.').into()),
             pod_ip,
             wait: resolve_wait.0,
             max_waiting: resolve_max_waiting,
             quarantine: unreachable_quarantine.0,
-        })
+        };
+        Ok((resolution, source))
     }
 }

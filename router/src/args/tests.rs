@@ -49,13 +49,14 @@ fn the_defaults_are_those_of_the_config() {
     let Plan {
         listeners,
         settings,
-        watch,
+        source,
         ..
     } = open(&[]);
     assert_eq!(listeners.http, Some(BindAddress::Any(8080)));
     assert_eq!(listeners.metrics, Some(BindAddress::Any(9090)));
     assert_eq!(listeners.probes, Some(BindAddress::Any(8081)));
-    assert!(watch && listeners.https.is_none() && settings.access_log);
+    assert!(matches!(source, Source::Watch));
+    assert!(listeners.https.is_none() && settings.access_log);
     let default = Config::new(crate::authz::Authorizer::AllowAll);
     assert_eq!(
         format!("{:?}", settings.time),
@@ -281,11 +282,26 @@ fn impossible_values_name_their_flag() {
 #[test]
 fn without_a_watch_names_are_resolved_by_dns() {
     let plan = open(&["--cache-enabled=false", "--cluster-domain=example.org."]);
-    assert!(!plan.watch);
+    assert!(matches!(plan.source, Source::Dns));
     assert_eq!(plan.settings.resolution.dns.as_deref(), Some("example.org"));
 }
 
 #[test]
 fn the_command_is_consistent() {
     Args::command().debug_assert();
+}
+
+#[test]
+fn given_sandboxes_leave_nothing_to_watch() {
+    let plan = open(&["--static-sandboxes=default/box=10.0.0.7"]);
+    assert!(matches!(plan.source, Source::Fixed(_)));
+    assert_eq!(plan.settings.resolution.dns, None);
+    let error = refusal(&[
+        "--static-sandboxes=default/box=10.0.0.7",
+        "--cache-namespace=default",
+    ]);
+    assert!(
+        error.contains("--cache-namespace has no meaning"),
+        "{error}"
+    );
 }
