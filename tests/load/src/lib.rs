@@ -5,6 +5,12 @@
 //!
 //! * [`machine`] reads what processes and the machine spend.
 //! * [`statistics`] makes figures of samples.
+//! * [`sandbox`] is a scripted sandbox that says who it is, [`client`] who talks to it; [`pattern`] and
+//!   [`websocket`] are what both ends of its bodies and tunnels agree on.
 
+pub mod client;
 pub mod machine;
+pub mod pattern;
+pub mod sandbox;
 pub mod statistics;
+pub mod websocket;
