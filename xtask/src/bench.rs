@@ -1,14 +1,16 @@
 //! `cargo xtask bench`: builds the programs with optimisation and measures them. What is measured, and
-//! how, lives with the suites (`tests/src/load`), because this crate does not link the platform.
+//! how, lives with the suites (`tests/src/load` and `tests/load`), because this crate does not link the
+//! platform.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use crate::{cargo, report};
+use crate::{cargo, python, report};
 
 /// What to measure.
 #[derive(clap::Args, Debug)]
@@ -26,6 +28,11 @@ enum Bench {
     /// Memory of the API server and processor time of the cluster are measured when it runs on this
     /// machine too.
     Claims(Claims),
+    /// The router beside nginx, HAProxy and the upstream routers, on this machine alone
+    ///
+    /// What is installed is measured (apt-get install nginx-light haproxy wrk), what is not is named.
+    /// The Python stack of an upstream router is installed into a virtual environment.
+    Router(Router),
 }
 
 /// How claims are measured.
@@ -45,47 +52,80 @@ struct Claims {
     more: Vec<OsString>,
 }
 
+/// How the router is measured.
+#[derive(clap::Args, Debug)]
+struct Router {
+    /// Fewer and shorter rounds: minutes instead of half an hour, for orientation only
+    #[arg(long)]
+    quick: bool,
+    /// Where the results go as JSON [default: xtask/bench-router.json in the target directory]
+    #[arg(long, value_name = "FILE")]
+    json: Option<OsString>,
+    /// Measure the upstream Go router too: its program, built
+    #[arg(long = "go-router", value_name = "FILE")]
+    go: Option<OsString>,
+    /// Leave the Python stack out; nothing is installed for it then
+    #[arg(long)]
+    no_python: bool,
+    /// More arguments for the bench, such as `--legs throughput,idle`; `-- --help` tells all
+    #[arg(last = true)]
+    more: Vec<OsString>,
+}
+
+/// What the Python stack needs.
+const REQUIREMENTS: &str = "tests/load/python/requirements.txt";
+
 /// Builds and runs the bench.
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.bench {
         Bench::Claims(claims) => claims.run(),
+        Bench::Router(router) => router.run(),
     }
 }
 
+/// Builds the named programs of the named packages and returns the directory they are in.
+fn build(what: &str, packages: &[&str], programs: &[&str]) -> Result<PathBuf> {
+    report::step(&format!("building {what} (the first time takes minutes)"));
+    let mut arguments = vec!["build", "--profile", cargo::QUICK];
+    arguments.extend(packages.iter().flat_map(|package| ["--package", package]));
+    arguments.extend(programs.iter().flat_map(|program| ["--bin", program]));
+    cargo::run(&arguments)?;
+    Ok(cargo::target_directory()?.join(cargo::QUICK))
+}
+
+/// Where the results go: where the user wants them, or beside the build.
+fn results(json: Option<&OsString>, name: &str) -> Result<OsString> {
+    let path = if let Some(path) = json {
+        path.clone()
+    } else {
+        let directory = cargo::target_directory()?.join("xtask");
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        directory.join(name).into()
+    };
+    report::step(&format!("results go to {}", Path::new(&path).display()));
+    Ok(path)
+}
+
+/// Replaces this process, so that an interrupt reaches the bench alone, which removes what it made.
+fn become_bench(command: &mut Command) -> Result<()> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("{} does not start", command.get_program().display()))
+}
+
 impl Claims {
-    /// The last step replaces this process, so that an interrupt reaches the bench alone, which
-    /// removes what it made.
     fn run(&self) -> Result<()> {
         let kubeconfig = self
             .kubeconfig
             .as_ref()
             .filter(|value| !value.is_empty())
             .context("no cluster is named: set KUBECONFIG, or give --kubeconfig FILE")?;
-        report::step("building the operator and the bench (the first time takes minutes)");
-        cargo::run(&[
-            "build",
-            "--profile",
-            cargo::QUICK,
-            "--package",
-            "agent-sandbox-controller",
-            "--package",
-            "agent-sandbox-tests",
-            "--bin",
-            "agent-sandbox-controller",
-            "--bin",
-            "bench-claims",
-        ])?;
-        let target = cargo::target_directory()?;
-        let programs = target.join(cargo::QUICK);
-        let json = if let Some(path) = &self.json {
-            path.clone()
-        } else {
-            let directory = target.join("xtask");
-            std::fs::create_dir_all(&directory)
-                .with_context(|| format!("cannot create {}", directory.display()))?;
-            directory.join("bench-claims.json").into()
-        };
-        report::step(&format!("results go to {}", json.display()));
+        let programs = build(
+            "the operator and the bench",
+            &["agent-sandbox-controller", "agent-sandbox-tests"],
+            &["agent-sandbox-controller", "bench-claims"],
+        )?;
+        let json = results(self.json.as_ref(), "bench-claims.json")?;
         let mut command = Command::new(programs.join("bench-claims"));
         command
             .arg("--controller")
@@ -97,8 +137,41 @@ impl Claims {
         if self.quick {
             command.arg("--quick");
         }
-        let error = command.args(&self.more).exec();
-        Err(error).context("bench-claims does not start")
+        become_bench(command.args(&self.more))
+    }
+}
+
+impl Router {
+    fn run(&self) -> Result<()> {
+        let programs = build(
+            "the router and the bench",
+            &["agent-sandbox-router", "agent-sandbox-load"],
+            &["agent-sandbox-router", "bench-router"],
+        )?;
+        let json = results(self.json.as_ref(), "bench-router.json")?;
+        let mut command = Command::new(programs.join("bench-router"));
+        command
+            .arg("--router")
+            .arg(programs.join("agent-sandbox-router"))
+            .arg("--json")
+            .arg(json);
+        if !self.no_python {
+            match python::environment("bench-router", REQUIREMENTS) {
+                Ok(python) => {
+                    command.arg("--python").arg(python);
+                }
+                Err(error) => report::step(&format!(
+                    "the Python stack is left out, for it cannot be installed: {error:#}"
+                )),
+            }
+        }
+        if let Some(program) = &self.go {
+            command.arg("--go-router").arg(program);
+        }
+        if self.quick {
+            command.arg("--quick");
+        }
+        become_bench(command.args(&self.more))
     }
 }
 

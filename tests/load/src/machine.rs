@@ -96,9 +96,9 @@ impl Processes {
             let path = format!("/proc/{pid}/stat");
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("{name} is gone: cannot read {path}"))?;
-            let time =
-                process_time(&text).with_context(|| format!("{path} has an unknown form"))?;
-            by_name.insert(*name, time);
+            let (user, system) =
+                process_times(&text).with_context(|| format!("{path} has an unknown form"))?;
+            by_name.insert(*name, user + system);
         }
         Ok(Times {
             by_name,
@@ -186,14 +186,14 @@ fn ticks(count: u64) -> Duration {
     Duration::from_millis(count.saturating_mul(1000) / per_second)
 }
 
-/// User and system time of a process; its name, which may contain anything, ends with the last
-/// parenthesis.
-fn process_time(stat: &str) -> Option<Duration> {
+/// User and system time in the text of a process's `stat`; its name, which may contain anything, ends
+/// with the last parenthesis. `None` if the text has another form.
+pub fn process_times(stat: &str) -> Option<(Duration, Duration)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
-    Some(ticks(user + system))
+    Some((ticks(user), ticks(system)))
 }
 
 /// Busy and idle time of all processors together. Waiting for a disk is idle, and so is nothing a
@@ -239,8 +239,8 @@ mod tests {
     #[test]
     fn a_process_may_have_any_name() {
         let stat = "12 (a) b) S 1 1 1 0 -1 0 0 0 0 0 150 50 0 0 20 0 1 0 1 1 1";
-        assert_eq!(process_time(stat), Some(ticks(200)));
-        assert_eq!(process_time("12 (a"), None);
+        assert_eq!(process_times(stat), Some((ticks(150), ticks(50))));
+        assert_eq!(process_times("12 (a"), None);
     }
 
     #[test]

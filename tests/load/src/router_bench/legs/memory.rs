@@ -1,0 +1,67 @@
+//! Memory of many that are alike: the slope over their number. What the program needs anyhow, and what
+//! the first of them cost once, do not count.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::time::sleep;
+
+use crate::router_bench::figures::number;
+use crate::router_bench::tree::Tree;
+
+/// Memory is read at so many numbers besides none.
+pub const POINTS: u32 = 4;
+/// How long is waited between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often is looked at most.
+const LOOKS: u32 = 20;
+/// How much less memory still counts as the same.
+const STILL: f64 = 0.995;
+
+/// Memory once it has stopped falling: buffers may be given back a while after the last byte.
+pub async fn at_rest(tree: Tree) -> Result<f64> {
+    let mut last = f64::INFINITY;
+    let mut still = 0;
+    for _ in 0..LOOKS {
+        sleep(PAUSE).await;
+        let now = number(tree.memory()?);
+        still = if now >= last * STILL { still + 1 } else { 0 };
+        last = now;
+        if still == 2 {
+            break;
+        }
+    }
+    Ok(last)
+}
+
+/// The slope of the line that fits best, in KiB for each of them.
+pub fn slope(points: &[(u32, f64)]) -> Result<f64> {
+    let count = f64::from(u32::try_from(points.len())?);
+    let middle = points.iter().map(|(at, _)| f64::from(*at)).sum::<f64>() / count;
+    let (mut above, mut below) = (0.0, 0.0);
+    for (at, bytes) in points {
+        let distance = f64::from(*at) - middle;
+        above += distance * bytes;
+        below += distance * distance;
+    }
+    let slope = (below > 0.0).then(|| above / below / 1024.0);
+    slope.context("a slope needs two points")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_its_slope() {
+        let line: Vec<(u32, f64)> = [0, 1000, 2000, 3000, 4000]
+            .map(|at| (at, 5e6 + f64::from(at) * 1536.0))
+            .to_vec();
+        assert!((slope(&line).unwrap() - 1.5).abs() < 1e-9);
+        // One reading that is off by 100 KiB moves it by less than 3 %.
+        let mut noisy = line;
+        noisy[4].1 += 102_400.0;
+        assert!((slope(&noisy).unwrap() - 1.5).abs() < 0.045);
+        assert!(slope(&[(7, 1.0)]).is_err());
+    }
+}

@@ -1,0 +1,107 @@
+//! Requests a second of processor time: what a proxy can carry, whoever else is busy.
+
+use anyhow::Result;
+
+use super::unless_void;
+use crate::router_bench::args::Leg;
+use crate::router_bench::figures::{Measure, number};
+use crate::router_bench::generator::Order;
+use crate::router_bench::peers::Sandbox;
+use crate::router_bench::report::Report;
+use crate::router_bench::rounds::{self, Gate};
+use crate::router_bench::say;
+use crate::router_bench::stage::Stage;
+use crate::router_bench::tree::{Cpu, Tree};
+
+/// Requests by the clock.
+pub const PER_SECOND: &str = "requests/s";
+/// Requests by the proxy's processor time.
+pub const PER_CPU_SECOND: &str = "requests/CPU-s";
+/// What the program itself spends.
+pub const USER: &str = "user us/request";
+/// What the kernel spends on its behalf.
+pub const SYSTEM: &str = "kernel us/request";
+/// The setting that targets are about.
+pub const USUAL: &str = "2 B, c=50";
+
+struct Setting {
+    name: &'static str,
+    path: &'static str,
+    length: u64,
+    connections: u32,
+}
+
+const SETTINGS: [Setting; 5] = [
+    setting(USUAL, "/2", 2, 50),
+    setting("2 B, c=1", "/2", 2, 1),
+    setting("2 B, c=200", "/2", 2, 200),
+    setting("4 KiB, c=50", "/4096", 4096, 50),
+    setting("1 MiB, c=50", "/1048576", 1 << 20, 50),
+];
+
+const fn setting(name: &'static str, path: &'static str, length: u64, connections: u32) -> Setting {
+    Setting {
+        name,
+        path,
+        length,
+        connections,
+    }
+}
+
+/// Measures.
+pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<()> {
+    let cast = stage.cast().await?;
+    for setting in &SETTINGS {
+        for round in 0..stage.plan.rounds {
+            say(&format!(
+                "throughput, {}, round {} of {}",
+                setting.name,
+                round + 1,
+                stage.plan.rounds
+            ));
+            report.idle(gate.pass().await?);
+            for peer in rounds::order(cast.len(), round).filter_map(|index| cast.get(index)) {
+                let order = Order {
+                    request: peer.request(&stage.site, Sandbox::Fixed, setting.path),
+                    length: setting.length,
+                    connections: setting.connections,
+                    seconds: stage.plan.seconds,
+                };
+                if round == 0 {
+                    let short = Order {
+                        seconds: 1,
+                        ..order.clone()
+                    };
+                    let warm = stage.generator.run(&short).await;
+                    unless_void(warm, Leg::Throughput, setting.name, peer.kind, report)?;
+                }
+                let tree = peer.tree()?;
+                let before = tree.map(Tree::cpu).transpose()?;
+                let load = stage.generator.run(&order).await;
+                let Some(load) =
+                    unless_void(load, Leg::Throughput, setting.name, peer.kind, report)?
+                else {
+                    continue;
+                };
+                peer.forget_output()?;
+                let mut note = |quantity, value| {
+                    let measure = Measure {
+                        leg: Leg::Throughput,
+                        setting: setting.name,
+                        quantity,
+                    };
+                    report.figures.note(measure, peer.kind, round, value);
+                };
+                let requests = number(load.requests);
+                note(PER_SECOND, requests / load.elapsed.as_secs_f64());
+                if let (Some(tree), Some(before)) = (tree, before) {
+                    let Cpu { user, system } = tree.cpu()?.since(before);
+                    note(PER_CPU_SECOND, requests / (user + system).as_secs_f64());
+                    note(USER, user.as_secs_f64() * 1e6 / requests);
+                    note(SYSTEM, system.as_secs_f64() * 1e6 / requests);
+                }
+            }
+        }
+    }
+    Ok(())
+}
