@@ -13,8 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agent_sandbox_service::shutdown::Shutdown;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
+
+use crate::resolve::Address;
 
 /// Bytes that may wait to be written.
 const CAPACITY: usize = 1024 * 1024;
@@ -51,7 +53,7 @@ pub(crate) struct Line<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) traceparent: &'a str,
     pub(crate) source: Option<&'static str>,
-    pub(crate) upstream: Option<&'a str>,
+    pub(crate) upstream: Option<&'a Address>,
     pub(crate) retries: u32,
     pub(crate) outcome: &'static str,
 }
@@ -76,8 +78,8 @@ struct Wire<'a> {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    upstream: Option<&'a Address>,
     #[serde(skip_serializing_if = "is_zero")]
     retries: u32,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -94,6 +96,14 @@ struct Wire<'a> {
 )]
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// An address as text, written without a string in between.
+fn shown<S: Serializer>(address: &Option<&Address>, serializer: S) -> Result<S::Ok, S::Error> {
+    match address {
+        Some(address) => serializer.collect_str(address),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl AccessLog {
@@ -219,9 +229,16 @@ fn trace(traceparent: &str) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
     use serde_json::Value;
 
     use super::*;
+
+    static UPSTREAM: Address = Address::Ip(SocketAddr::V4(SocketAddrV4::new(
+        Ipv4Addr::new(10, 0, 0, 1),
+        8888,
+    )));
 
     fn line() -> Line<'static> {
         Line {
@@ -238,7 +255,7 @@ mod tests {
             request_id: "",
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             source: Some("cache-name"),
-            upstream: Some("10.0.0.1:8888"),
+            upstream: Some(&UPSTREAM),
             retries: 0,
             outcome: "complete",
         }
@@ -255,6 +272,7 @@ mod tests {
         assert_eq!(value["sandbox_id"], "box\"\n");
         assert_eq!(value["duration_ms"], 12);
         assert_eq!(value["client_ip"], "192.0.2.1");
+        assert_eq!(value["upstream"], "10.0.0.1:8888");
         assert_eq!(value["trace_id"], "0af7651916cd43dd8448eb211c80319c");
         assert!(value.get("request_id").is_none() && value.get("retries").is_none());
     }

@@ -23,7 +23,7 @@ use crate::pool::Pool;
 use crate::resolve::table::{Table, Trust};
 use crate::resolve::{Resolve, Resolver, kube as watches};
 use crate::server::{Server, Settings};
-use crate::stack::stack;
+use crate::stack::App;
 use crate::tls::Certificates;
 
 /// How long after the deadline of a drain upgraded connections may take to say goodbye.
@@ -275,7 +275,7 @@ impl Router {
                 background.spawn("certificates", certificates.clone().follow(metrics.clone()));
             }
             let server = Server::new(
-                stack(Proxy::new(shared.clone(), pool)),
+                App::new(Proxy::new(shared.clone(), pool)),
                 settings,
                 listener.certificates,
                 metrics.clone(),

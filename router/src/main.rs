@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use agent_sandbox_router::args::{Args, ArgsError, BindAddress, Plan, Source};
 use agent_sandbox_router::tls::Certificates;
 use agent_sandbox_router::{Listener, Router};
+use agent_sandbox_service::allocator::Allocator;
 use agent_sandbox_service::metrics::Metrics;
 use agent_sandbox_service::readiness::Readiness;
 use agent_sandbox_service::shutdown::{self, Shutdown};
@@ -21,6 +22,9 @@ use tokio::net::TcpListener;
 const ADMIN_DRAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// Exit status for a command line or configuration that cannot be used.
 const USAGE: u8 = 2;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     let plan = match Args::read(std::env::args_os()).and_then(Args::plan) {

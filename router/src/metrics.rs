@@ -5,10 +5,11 @@
 //! series. Series are looked up once and kept.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agent_sandbox_service::metrics::Metrics;
+use foldhash::fast::RandomState;
 use http::Method;
 use parking_lot::RwLock;
 use prometheus::core::{Collector, Desc};
@@ -48,12 +49,17 @@ struct Inner {
     pooled: IntGauge,
     hints: IntCounterVec,
     access_log_dropped: IntCounter,
-    namespaces: RwLock<HashMap<Box<str>, Arc<PerNamespace>>>,
+    namespaces: RwLock<HashMap<Box<str>, Arc<PerNamespace>, RandomState>>,
 }
 
-/// The series of one namespace, by method and status.
+/// The series of one namespace that every request counts in.
 #[derive(Debug, Default)]
-struct PerNamespace(RwLock<HashMap<(u8, u16), Arc<Series>>>);
+struct PerNamespace {
+    /// By method and status.
+    answers: RwLock<HashMap<(u8, u16), Arc<Series>, RandomState>>,
+    allowed: OnceLock<IntCounter>,
+    denied: OnceLock<IntCounter>,
+}
 
 #[derive(Debug)]
 struct Series {
@@ -215,15 +221,21 @@ impl RouterMetrics {
 
     /// Counts a decision under its namespace if a sandbox was ever found there.
     pub(crate) fn authorized(&self, namespace: &str, allowed: bool) {
-        let namespace = if self.0.namespaces.read().contains_key(namespace) {
-            namespace
-        } else {
-            NO_NAMESPACE
+        let known = self.0.namespaces.read().get(namespace).cloned();
+        let (per_namespace, namespace) = match known {
+            Some(known) => (known, namespace),
+            None => (self.namespace(NO_NAMESPACE), NO_NAMESPACE),
         };
-        let decision = if allowed { "allow" } else { "deny" };
-        self.0
-            .authz_decisions
-            .with_label_values(&[namespace, decision])
+        let (counter, decision) = if allowed {
+            (&per_namespace.allowed, "allow")
+        } else {
+            (&per_namespace.denied, "deny")
+        };
+        counter
+            .get_or_init(|| {
+                let decisions = &self.0.authz_decisions;
+                decisions.with_label_values(&[namespace, decision])
+            })
             .inc();
     }
 
@@ -289,19 +301,19 @@ impl RouterMetrics {
         Ok(())
     }
 
+    fn namespace(&self, namespace: &str) -> Arc<PerNamespace> {
+        let known = self.0.namespaces.read().get(namespace).cloned();
+        known.unwrap_or_else(|| {
+            let mut namespaces = self.0.namespaces.write();
+            namespaces.entry(namespace.into()).or_default().clone()
+        })
+    }
+
     fn series(&self, namespace: &str, method: &Method, status: u16) -> Arc<Series> {
         let (method_key, method_label) = label(method);
         let key = (method_key, status);
-        let known = self.0.namespaces.read().get(namespace).cloned();
-        let per_namespace = known.unwrap_or_else(|| {
-            self.0
-                .namespaces
-                .write()
-                .entry(namespace.into())
-                .or_default()
-                .clone()
-        });
-        if let Some(series) = per_namespace.0.read().get(&key) {
+        let answers = &self.namespace(namespace).answers;
+        if let Some(series) = answers.read().get(&key) {
             return series.clone();
         }
         let status_label = status.to_string();
@@ -310,7 +322,7 @@ impl RouterMetrics {
             requests: self.0.requests.with_label_values(&labels),
             duration: self.0.duration.with_label_values(&labels),
         });
-        per_namespace.0.write().insert(key, series.clone());
+        answers.write().insert(key, series.clone());
         series
     }
 }

@@ -17,6 +17,9 @@ use std::time::Duration;
 
 use agent_sandbox_service::tasks::Tasks;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
+use http::HeaderValue;
+use http::header::InvalidHeaderValue;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -42,7 +45,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(crate) struct Pool {
     limits: PoolLimits,
     idle: Mutex<Idle>,
-    shared: Mutex<HashMap<Key, http2::SendRequest<RequestBody>>>,
+    shared: Mutex<HashMap<Key, http2::SendRequest<RequestBody>, RandomState>>,
     tasks: Tasks,
     metrics: RouterMetrics,
 }
@@ -56,7 +59,7 @@ pub(crate) struct Key {
 
 #[derive(Debug, Default)]
 struct Idle {
-    by_key: HashMap<Key, Vec<Parked>>,
+    by_key: HashMap<Key, Vec<Parked>, RandomState>,
     count: usize,
 }
 
@@ -70,6 +73,7 @@ struct Parked {
 #[derive(Debug)]
 pub(crate) struct Http1 {
     key: Key,
+    host: HeaderValue,
     sender: http1::SendRequest<RequestBody>,
     driver: http1::Connection<TokioIo<TcpStream>, RequestBody>,
     ended: bool,
@@ -110,6 +114,14 @@ pub(crate) enum DialError {
         /// What the resolver said.
         source: io::Error,
     },
+    /// The name cannot be sent as `Host`.
+    #[error("{address} is no host")]
+    Host {
+        /// Which name.
+        address: String,
+        /// Why.
+        source: InvalidHeaderValue,
+    },
     /// The HTTP/2 handshake failed.
     #[error("{address} does not speak HTTP/2")]
     Handshake {
@@ -141,6 +153,12 @@ impl Key {
             address: route.address.clone(),
             incarnation: route.incarnation(),
         }
+    }
+
+    /// The value of `Host`.
+    pub(crate) fn host(&self) -> Result<HeaderValue, DialError> {
+        let address = self.address.to_string();
+        HeaderValue::try_from(&address).map_err(|source| DialError::Host { address, source })
     }
 }
 
@@ -181,10 +199,13 @@ impl Pool {
         if idle.count >= self.limits.idle {
             return;
         }
-        let parked = idle
-            .by_key
-            .entry(connection.key.clone())
-            .or_insert_with(|| Vec::with_capacity(1));
+        if !idle.by_key.contains_key(&connection.key) {
+            let key = connection.key.clone();
+            idle.by_key.insert(key, Vec::with_capacity(1));
+        }
+        let Some(parked) = idle.by_key.get_mut(&connection.key) else {
+            return;
+        };
         if parked.len() < self.limits.idle_per_target {
             parked.push(Parked {
                 connection,
@@ -228,6 +249,7 @@ impl Pool {
 
     /// Opens an HTTP/1.1 connection.
     pub(crate) async fn dial(&self, key: &Key, timeout: Duration) -> Result<Box<Http1>, DialError> {
+        let host = key.host()?;
         let stream = self.connect(&key.address, timeout).await?;
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(MAX_READ_BUFFER)
@@ -239,6 +261,7 @@ impl Pool {
             })?;
         Ok(Box::new(Http1 {
             key: key.clone(),
+            host,
             sender,
             driver,
             ended: false,
@@ -353,6 +376,11 @@ async fn connect_ip(address: SocketAddr) -> Result<TcpStream, DialError> {
 }
 
 impl Http1 {
+    /// The value of `Host` for requests over this connection.
+    pub(crate) fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
     /// The sending half.
     pub(crate) fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {
         &mut self.sender

@@ -1,51 +1,82 @@
 //! Every route and layer of a proxy listener, on one screen.
+//!
+//! A request that names a sandbox is the proxy's, whatever its path or method, and passes no route on
+//! its way there. The routes serve the few others.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
+use axum::http::Request;
 use axum::response::Response;
+use axum::routing::any;
+use axum::{Extension, Router};
+use http::Method;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, Request};
-use tower::Service;
+use tower::ServiceExt;
 
 use crate::forward::Proxy;
+use crate::forward::body::{Answer, ClientBody};
+use crate::server::Peer;
 use crate::target::SANDBOX_ID;
 
 /// The application of a listener.
-pub(crate) fn stack(proxy: Proxy) -> Router {
-    Router::new()
-        // Gateways probe the proxy port. A request that names a sandbox is meant for its own
-        // `/healthz`.
-        .route_service("/healthz", Health(proxy.clone()))
-        // Everything else goes to the sandbox named in the headers, whatever its path or method.
-        .fallback_service(proxy)
+#[derive(Clone, Debug)]
+pub(crate) struct App {
+    proxy: Proxy,
+    routes: Router,
 }
 
-/// Answers for the router when no sandbox is named.
-#[derive(Clone, Debug)]
-struct Health(Proxy);
-
-impl Service<Request<Body>> for Health {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+impl App {
+    pub(crate) fn new(proxy: Proxy) -> Self {
+        let routes = Router::new()
+            // Gateways probe the proxy port.
+            .route("/healthz", any(health))
+            // Everything else should have named a sandbox; the proxy says so, and counts it.
+            .fallback(unnamed)
+            .with_state(proxy.clone());
+        Self { proxy, routes }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.headers().contains_key(&SANDBOX_ID) || request.method() == Method::CONNECT {
-            return self.0.call(request);
+    /// Answers one request of `peer`.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<ClientBody>,
+        peer: &Arc<Peer>,
+    ) -> http::Response<Answer> {
+        let is_named = request.headers().contains_key(&SANDBOX_ID);
+        if is_named || request.method() == Method::CONNECT {
+            self.proxy.handle(request, peer).await
+        } else {
+            Box::pin(self.route(request, peer)).await
         }
-        let mut response = Response::new(Body::from(r#"{"status":"ok"}"#));
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Box::pin(std::future::ready(Ok(response)))
     }
+
+    async fn route(
+        &self,
+        request: Request<ClientBody>,
+        peer: &Arc<Peer>,
+    ) -> http::Response<Answer> {
+        // No route reads a body; this one is dropped when the request has been answered.
+        let (parts, _unread) = request.into_parts();
+        let mut request = Request::from_parts(parts, Body::empty());
+        request.extensions_mut().insert(peer.clone());
+        match self.routes.clone().oneshot(request).await {
+            Ok(response) => response.map(Answer::Router),
+        }
+    }
+}
+
+async fn health() -> ([(http::HeaderName, HeaderValue); 1], &'static str) {
+    let json = HeaderValue::from_static("application/json");
+    ([(CONTENT_TYPE, json)], r#"{"status":"ok"}"#)
+}
+
+async fn unnamed(
+    State(proxy): State<Proxy>,
+    Extension(peer): Extension<Arc<Peer>>,
+    request: Request<Body>,
+) -> Response {
+    let response = proxy.handle(request.map(|_| ClientBody::empty()), &peer);
+    response.await.map(Body::new)
 }

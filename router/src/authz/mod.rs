@@ -60,7 +60,7 @@ impl Authorizer {
         match self {
             Self::AllowAll | Self::Static(_) => Ok(()),
             Self::Scoped(tokens) => tokens.authorize(headers, subject),
-            Self::Review(reviews) => reviews.authorize(headers, subject).await,
+            Self::Review(reviews) => Box::pin(reviews.authorize(headers, subject)).await,
         }
     }
 

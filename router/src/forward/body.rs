@@ -1,6 +1,7 @@
 //! Bodies on their way through: counted, limited and watched, never collected.
 //!
-//! [`RequestBody`] goes to the sandbox, [`ResponseBody`] to the client. Frames pass as they are,
+//! A [`ClientBody`] goes to the sandbox as a [`RequestBody`]; a [`ResponseBody`] goes to the client as
+//! an [`Answer`], as do bodies that the router makes itself. Frames pass as they are,
 //! trailers included; back-pressure passes because a body is only polled when the other side can
 //! take more.
 
@@ -10,16 +11,84 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body as ClientBody;
+use axum::BoxError;
+use axum::body::Body as RouterBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::expect::Gate;
-use super::flow::{Flow, Upload};
+use super::flow::{Flow, Looks, Timer, Upload};
 use super::record::{Outcome, Record};
 use crate::pool::{Http1, Pool};
+use crate::server::State;
+
+/// A request body as it comes from the client.
+pub(crate) struct ClientBody {
+    incoming: Option<Incoming>,
+    /// The connection that wants to know when the body has been read.
+    reader: Option<Arc<State>>,
+}
+
+impl ClientBody {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self {
+            incoming: None,
+            reader: None,
+        }
+    }
+
+    /// The body of a stream.
+    pub(crate) fn new(incoming: Incoming) -> Self {
+        Self {
+            incoming: (!incoming.is_end_stream()).then_some(incoming),
+            reader: None,
+        }
+    }
+
+    /// The body of a request on a connection that is told when it has been read.
+    pub(crate) fn noted(incoming: Incoming, reader: &Arc<State>) -> Self {
+        let body = Self::new(incoming);
+        Self {
+            reader: body.incoming.is_some().then(|| reader.clone()),
+            ..body
+        }
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        if (frame.is_none() || incoming.is_end_stream())
+            && let Some(reader) = this.reader.take()
+        {
+            reader.body_read();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
 
 /// The client's body on its way to the sandbox.
 pub(crate) struct RequestBody {
@@ -37,7 +106,7 @@ pub(crate) enum RequestBodyError {
     TooLarge(u64),
     /// The client broke off.
     #[error("the client broke off its request body")]
-    Client(#[source] axum::Error),
+    Client(#[source] hyper::Error),
 }
 
 impl RequestBody {
@@ -139,8 +208,7 @@ pub(crate) struct ResponseBody {
     record: Option<Box<Record>>,
     flow: Arc<Flow>,
     limits: Limits,
-    /// Made when the body first has to be waited for.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     /// Whether an empty body says anything about the length of the response.
     sized: bool,
     /// Why the response ends early, to be told once what came before has been sent.
@@ -154,6 +222,8 @@ pub(crate) struct Limits {
     pub idle: Duration,
     /// As a whole.
     pub deadline: Option<Instant>,
+    /// How often the body is polled anyway.
+    pub looks: Looks,
 }
 
 /// Why a response ends early. The client sees its connection or stream broken.
@@ -186,7 +256,7 @@ impl ResponseBody {
             record: Some(record),
             flow,
             limits,
-            timer: None,
+            timer: Timer::new(limits.looks),
             sized,
             failure: None,
         };
@@ -201,7 +271,7 @@ impl ResponseBody {
         if let Some(Carrier::Http1(connection, pool)) = self.carrier.take() {
             pool.put(connection);
         }
-        self.timer = None;
+        self.timer.clear();
         if let Some(record) = self.record.take() {
             record.finish(Outcome::Complete);
         }
@@ -211,7 +281,7 @@ impl ResponseBody {
     /// given one turn to send that first.
     fn fail(&mut self, cx: &mut Context<'_>, outcome: Outcome, error: ResponseBodyError) {
         self.carrier = None;
-        self.timer = None;
+        self.timer.clear();
         if let Some(record) = self.record.take() {
             record.finish(outcome);
         }
@@ -237,27 +307,13 @@ impl ResponseBody {
 
     /// Nothing to send: has it been so for too long?
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<ResponseBodyError> {
-        loop {
-            let quiet = self.flow.quiet_at(self.limits.idle);
-            let at = self
-                .limits
-                .deadline
-                .map_or(quiet, |deadline| deadline.min(quiet));
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let now = Instant::now();
-            if self.limits.deadline.is_some_and(|deadline| deadline <= now) {
-                return Poll::Ready(ResponseBodyError::Deadline);
-            }
-            if quiet <= now {
-                return Poll::Ready(ResponseBodyError::Idle(self.limits.idle));
-            }
-            timer.as_mut().reset(at);
-        }
+        let quiet = self.flow.quiet_at(self.limits.idle);
+        let deadline = self.limits.deadline;
+        let at = deadline.map_or(quiet, |deadline| deadline.min(quiet));
+        self.timer.poll(cx, at).map(|()| match deadline {
+            Some(deadline) if deadline <= quiet => ResponseBodyError::Deadline,
+            _ => ResponseBodyError::Idle(self.limits.idle),
+        })
     }
 }
 
@@ -323,5 +379,42 @@ impl Body for ResponseBody {
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody").finish_non_exhaustive()
+    }
+}
+
+/// A response body as it goes to the client.
+pub(crate) enum Answer {
+    /// The sandbox's.
+    Sandbox(ResponseBody),
+    /// The router's own.
+    Router(RouterBody),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Sandbox(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Router(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Sandbox(body) => body.is_end_stream(),
+            Self::Router(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Sandbox(body) => body.size_hint(),
+            Self::Router(body) => body.size_hint(),
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! client's task. Whether anything was sent is known exactly: the request comes back when not.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,10 +12,9 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use tokio::time::{Instant, Sleep};
 
 use super::body::RequestBody;
-use super::flow::{Flow, Upload};
+use super::flow::{Flow, Looks, Timer, Upload};
 use crate::pool::Http1;
 
 /// Why there is no response.
@@ -39,11 +38,12 @@ pub(crate) enum ExchangeError {
 pub(crate) struct Patience {
     flow: Arc<Flow>,
     limit: Duration,
+    looks: Looks,
 }
 
 impl Patience {
-    pub(crate) fn new(flow: Arc<Flow>, limit: Duration) -> Self {
-        Self { flow, limit }
+    pub(crate) fn new(flow: Arc<Flow>, limit: Duration, looks: Looks) -> Self {
+        Self { flow, limit, looks }
     }
 
     pub(crate) fn flow(&self) -> &Flow {
@@ -51,23 +51,8 @@ impl Patience {
     }
 
     /// Ready when nothing has moved for too long.
-    fn poll(&self, timer: &mut Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let at = self.flow.quiet_at(self.limit);
-            if timer.is_none() {
-                timer.set(Some(tokio::time::sleep_until(at)));
-            }
-            let Some(mut sleep) = timer.as_mut().as_pin_mut() else {
-                return Poll::Pending;
-            };
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if at <= Instant::now() {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(at);
-        }
+    fn poll(&self, timer: &mut Timer, cx: &mut Context<'_>) -> Poll<()> {
+        timer.poll(cx, self.flow.quiet_at(self.limit))
     }
 
     fn verdict(&self) -> ExchangeError {
@@ -86,7 +71,7 @@ pub(crate) async fn over_http1(
     patience: &Patience,
 ) -> Result<(Response<Incoming>, Box<Http1>), ExchangeError> {
     let mut response = pin!(connection.sender().try_send_request(request));
-    let mut timer = pin!(None);
+    let mut timer = Timer::new(patience.looks);
     let mut connection = Some(connection);
     let outcome = std::future::poll_fn(|cx| {
         if let Some(active) = &mut connection
@@ -122,7 +107,7 @@ pub(crate) async fn over_http2(
     patience: &Patience,
 ) -> Result<Response<Incoming>, ExchangeError> {
     let mut response = pin!(sender.try_send_request(request));
-    let mut timer = pin!(None);
+    let mut timer = Timer::new(patience.looks);
     let outcome = std::future::poll_fn(|cx| match response.as_mut().poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
         Poll::Pending => patience.poll(&mut timer, cx).map(|()| None),

@@ -2,12 +2,19 @@
 //! watch them.
 //!
 //! Timers are lazy: bytes only note the time, and a timer that fires looks at the notes and rearms
-//! itself. So a transfer costs no timer operation per chunk.
+//! itself. So a transfer costs no timer operation per chunk; and where something else looks at it often
+//! enough ([`Looks`]), a wait that ends in time costs none at all.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use http::Version;
+use tokio::time::{Instant, Sleep};
+
+use crate::server::TICK;
 
 /// The progress of one exchange.
 #[derive(Debug)]
@@ -34,6 +41,69 @@ pub(crate) enum Upload {
     TooLarge = 3,
     /// The client broke off.
     Broken = 4,
+}
+
+/// How often an exchange is looked at without a timer of its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Looks {
+    /// At every tick of the client's connection.
+    EveryTick,
+    /// Never.
+    Never,
+}
+
+impl Looks {
+    /// A request over HTTP/1 is part of its connection's task; a stream of HTTP/2 has its own.
+    pub(crate) fn of(version: Version) -> Self {
+        if version == Version::HTTP_2 {
+            Self::Never
+        } else {
+            Self::EveryTick
+        }
+    }
+
+    /// Whether a wait until `at` needs no timer yet.
+    fn can_wait(self, at: Instant) -> bool {
+        // Twice, because a tick may be late.
+        self == Self::EveryTick && Instant::now() + 2 * TICK < at
+    }
+}
+
+/// A timer that is made when it is needed.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    looks: Looks,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    pub(crate) fn new(looks: Looks) -> Self {
+        Self { looks, sleep: None }
+    }
+
+    /// Ready at `at`, which may be later than it was in the call before.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        if self.sleep.is_none() && self.looks.can_wait(at) {
+            return Poll::Pending;
+        }
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        loop {
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if at <= Instant::now() {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
+        }
+    }
+
+    /// Lets go of the timer.
+    pub(crate) fn clear(&mut self) {
+        self.sleep = None;
+    }
 }
 
 impl Flow {

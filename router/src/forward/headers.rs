@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 
-use axum::body::Body;
 use http::header::{
     AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
     ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
@@ -15,6 +14,7 @@ use http::{Method, Request, Version};
 
 use crate::config::Network;
 use crate::error::Error;
+use crate::server::Peer;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -22,9 +22,10 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+const HOPS: usize = 7;
 /// Fields that belong to one connection. `Trailer` is not among them: it announces fields that do
 /// pass.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; HOPS] = [
     CONNECTION,
     PROXY_CONNECTION,
     KEEP_ALIVE,
@@ -34,16 +35,29 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
 ];
 
-/// Who sent a request, and over what.
+/// Who sent a request, over what, and whose word counts about others.
 #[derive(Clone, Debug)]
 pub(crate) struct Sender<'a> {
-    pub(crate) address: IpAddr,
-    pub(crate) tls: bool,
-    pub(crate) trusted_proxies: &'a [Network],
+    peer: &'a Peer,
+    trusted_proxies: &'a [Network],
+}
+
+impl<'a> Sender<'a> {
+    pub(crate) fn new(peer: &'a Peer, trusted_proxies: &'a [Network]) -> Self {
+        Self {
+            peer,
+            trusted_proxies,
+        }
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        let mut trusted = self.trusted_proxies.iter();
+        trusted.any(|network| network.contains(address))
+    }
 }
 
 /// Refuses what must not be forwarded whatever it asks for.
-pub(crate) fn check(request: &Request<Body>) -> Result<(), Error> {
+pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Error> {
     if request.method() == Method::CONNECT {
         return Err(Error::Connect);
     }
@@ -118,14 +132,8 @@ pub(crate) fn to_client(headers: &mut HeaderMap) {
 /// The address a request really comes from: the peer's, or the right-most one that no trusted proxy
 /// vouches for.
 pub(crate) fn client_address(headers: &HeaderMap, sender: &Sender<'_>) -> IpAddr {
-    let trusted = |address: IpAddr| {
-        sender
-            .trusted_proxies
-            .iter()
-            .any(|network| network.contains(address))
-    };
-    let mut client = sender.address;
-    if !trusted(client) {
+    let mut client = sender.peer.address;
+    if !sender.trusts(client) {
         return client;
     }
     let mut hops: Vec<&[u8]> = tokens(headers, &FORWARDED_FOR).collect();
@@ -138,7 +146,7 @@ pub(crate) fn client_address(headers: &HeaderMap, sender: &Sender<'_>) -> IpAddr
             break;
         };
         client = address;
-        if !trusted(address) {
+        if !sender.trusts(address) {
             break;
         }
     }
@@ -146,38 +154,37 @@ pub(crate) fn client_address(headers: &HeaderMap, sender: &Sender<'_>) -> IpAddr
 }
 
 fn forwarded(headers: &mut HeaderMap, sender: &Sender<'_>, host: Option<HeaderValue>) {
-    let trusted = sender
-        .trusted_proxies
-        .iter()
-        .any(|network| network.contains(sender.address));
-    let mut chain = sender.address.to_string();
-    if trusted {
-        let known: Vec<String> = tokens(headers, &FORWARDED_FOR)
-            .map(|hop| String::from_utf8_lossy(hop).into_owned())
-            .collect();
-        if !known.is_empty() {
-            chain = format!("{}, {chain}", known.join(", "));
+    let peer = sender.peer;
+    let mut chain = peer.text.clone();
+    if sender.trusts(peer.address) {
+        let mut known: Vec<&[u8]> = tokens(headers, &FORWARDED_FOR).collect();
+        known.push(peer.text.as_bytes());
+        if let Ok(joined) = HeaderValue::from_bytes(&known.join(&b", "[..])) {
+            chain = joined;
         }
     } else {
         headers.remove(FORWARDED);
         headers.remove(&FORWARDED_HOST);
         headers.remove(&FORWARDED_PROTO);
     }
-    if let Ok(chain) = HeaderValue::try_from(chain) {
-        headers.insert(FORWARDED_FOR, chain);
+    headers.insert(FORWARDED_FOR, chain);
+    if let Some(host) = host {
+        headers.entry(FORWARDED_HOST).or_insert(host);
     }
-    if let Some(host) = host
-        && !headers.contains_key(&FORWARDED_HOST)
-    {
-        headers.insert(FORWARDED_HOST, host);
-    }
-    if !headers.contains_key(&FORWARDED_PROTO) {
-        let scheme = if sender.tls { "https" } else { "http" };
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    }
+    let scheme = if peer.tls { "https" } else { "http" };
+    headers
+        .entry(FORWARDED_PROTO)
+        .or_insert(HeaderValue::from_static(scheme));
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // One look at the fields that are there costs less than a search for each that might be.
+    let mut found = [false; HOPS];
+    for name in headers.keys() {
+        for (found, field) in found.iter_mut().zip(&HOP_BY_HOP) {
+            *found |= name == field;
+        }
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token).ok())
@@ -186,7 +193,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    for (_, name) in found.iter().zip(&HOP_BY_HOP).filter(|(found, _)| **found) {
         headers.remove(name);
     }
 }
@@ -217,6 +224,8 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn parts(pairs: &[(&str, &str)]) -> Parts {
@@ -228,11 +237,9 @@ mod tests {
     }
 
     fn sender(trusted: &[Network]) -> Sender<'_> {
-        Sender {
-            address: "192.0.2.1".parse().unwrap(),
-            tls: false,
-            trusted_proxies: trusted,
-        }
+        static PEER: LazyLock<Peer> =
+            LazyLock::new(|| Peer::new("192.0.2.1".parse().unwrap(), false));
+        Sender::new(&PEER, trusted)
     }
 
     #[test]
@@ -376,7 +383,7 @@ mod tests {
 
     #[test]
     fn ambiguous_requests_are_refused() {
-        let request = |build: http::request::Builder| check(&build.body(Body::empty()).unwrap());
+        let request = |build: http::request::Builder| check(&build.body(()).unwrap());
         assert_eq!(
             request(Request::connect("example.com:80")),
             Err(Error::Connect)

@@ -15,21 +15,16 @@
 //!
 //! Nothing is buffered and nothing rewritten beyond the headers named in [`headers`].
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::Poll;
 
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use axum::body::Body;
-use axum::response::Response;
-use http::Request;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::request::Parts;
 use http::uri::PathAndQuery;
+use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -45,8 +40,9 @@ use crate::resolve::{Hint, Resolver, Route};
 use crate::server::Peer;
 use crate::target::Target;
 
-use self::body::{Carrier, RequestBody, ResponseBody};
+use self::body::{Answer, Carrier, ClientBody, RequestBody, ResponseBody};
 use self::exchange::Patience;
+use self::flow::Looks;
 use self::headers::Sender;
 use self::record::{Outcome, Record, Reporters};
 use self::send::Outgoing;
@@ -74,7 +70,7 @@ pub(crate) struct Shared {
     pub(crate) closing: Shutdown,
 }
 
-/// The proxy as a service.
+/// The proxy of one listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     shared: Arc<Shared>,
@@ -82,32 +78,17 @@ pub(crate) struct Proxy {
 }
 
 /// What a sandbox answered.
-enum Answer {
-    Response(http::Response<Incoming>, Carrier),
+enum Reply {
+    Response(Response<Incoming>, Carrier),
     Upgrade(Box<Upgrade>),
 }
 
 /// Both halves of a connection that switches protocols.
 struct Upgrade {
-    response: http::Response<Incoming>,
+    response: Response<Incoming>,
     client: OnUpgrade,
     sandbox: Box<crate::pool::Http1>,
     protocol: Protocol,
-}
-
-impl tower::Service<Request<Body>> for Proxy {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let proxy = self.clone();
-        Box::pin(async move { Ok(proxy.handle(request).await) })
-    }
 }
 
 impl Proxy {
@@ -115,30 +96,29 @@ impl Proxy {
         Self { shared, pool }
     }
 
-    async fn handle(&self, request: Request<Body>) -> Response {
-        let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        let sender = Sender {
-            address: peer
-                .as_ref()
-                .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip()),
-            tls: peer.as_ref().is_some_and(|peer| peer.tls),
-            trusted_proxies: &self.shared.config.trusted_proxies,
-        };
+    /// Answers a request of `peer`, whatever it takes.
+    pub(crate) async fn handle(
+        &self,
+        request: Request<ClientBody>,
+        peer: &Peer,
+    ) -> Response<Answer> {
+        let sender = Sender::new(peer, &self.shared.config.trusted_proxies);
+        let looks = Looks::of(request.version());
         let dialect = Dialect::of(request.version(), request.headers());
         let mut record = Box::new(Record::open(
-            self.shared.reporters.clone(),
+            &self.shared,
             request.method(),
             request.uri(),
             request.headers(),
-            sender.address,
+            peer.address,
         ));
         match self.exchange(&mut record, request, &sender, dialect).await {
-            Ok(Answer::Response(response, carrier)) => self.answer(record, response, carrier),
-            Ok(Answer::Upgrade(upgrade)) => self.switch(record, *upgrade),
+            Ok(Reply::Response(response, carrier)) => self.answer(record, response, carrier, looks),
+            Ok(Reply::Upgrade(upgrade)) => self.switch(record, *upgrade),
             Err(error) => {
                 record.set_status(error.status());
                 record.finish(Outcome::Refused(error.reason()));
-                error.response(dialect)
+                error.response(dialect).map(Answer::Router)
             }
         }
     }
@@ -147,10 +127,10 @@ impl Proxy {
     async fn exchange(
         &self,
         record: &mut Record,
-        mut request: Request<Body>,
+        mut request: Request<ClientBody>,
         sender: &Sender<'_>,
         dialect: Dialect,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Reply, Error> {
         let Shared { config, limits, .. } = &*self.shared;
         headers::check(&request)?;
         config.authorizer.admit(request.headers())?;
@@ -180,6 +160,7 @@ impl Proxy {
 
         let patience = config.time.head(target.timeout);
         let deadline = record.flow().start() + patience;
+        let looks = Looks::of(parts.version);
         let route = self.route(&parts, &target, deadline).await?;
         record.set_route(&route);
         record.hold(limits.enter_sandbox(r#use, &target, &route)?);
@@ -216,7 +197,7 @@ impl Proxy {
             request,
             path,
             upgrade,
-            patience: Patience::new(flow, patience),
+            patience: Patience::new(flow, patience, looks),
             deadline,
             dialect,
         };
@@ -277,9 +258,10 @@ impl Proxy {
     fn answer(
         &self,
         mut record: Box<Record>,
-        response: http::Response<Incoming>,
+        response: Response<Incoming>,
         carrier: Carrier,
-    ) -> Response {
+        looks: Looks,
+    ) -> Response<Answer> {
         let time = &self.shared.config.time;
         let (mut parts, body) = response.into_parts();
         record.set_status(parts.status);
@@ -288,13 +270,14 @@ impl Proxy {
         let limits = body::Limits {
             idle: time.idle,
             deadline: time.stream.map(|stream| Instant::now() + stream),
+            looks,
         };
         let body = ResponseBody::new(body, carrier, record, limits, sized);
-        Response::from_parts(parts, Body::new(body))
+        Response::from_parts(parts, Answer::Sandbox(body))
     }
 
     /// Lets a tunnel take over the connection.
-    fn switch(&self, mut record: Box<Record>, upgrade: Upgrade) -> Response {
+    fn switch(&self, mut record: Box<Record>, upgrade: Upgrade) -> Response<Answer> {
         let Upgrade {
             response,
             client,
@@ -344,7 +327,7 @@ impl Proxy {
                 }
             }
         });
-        Response::from_parts(parts, Body::empty())
+        Response::from_parts(parts, Answer::Router(Body::empty()))
     }
 }
 

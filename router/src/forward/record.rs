@@ -13,12 +13,13 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
+use super::Shared;
 use super::flow::Flow;
 use crate::access_log::{AccessLog, Line};
 use crate::limits::Permit;
 use crate::metrics::RouterMetrics;
-use crate::resolve::Route;
 use crate::resolve::table::Row;
+use crate::resolve::{Address, Route};
 use crate::target::{SANDBOX_ID, SANDBOX_NAMESPACE};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -66,7 +67,7 @@ pub(crate) struct Reporters {
 /// The account of one request.
 #[derive(Debug)]
 pub(crate) struct Record {
-    reporters: Reporters,
+    shared: Arc<Shared>,
     flow: Arc<Flow>,
     method: Method,
     status: Option<StatusCode>,
@@ -74,7 +75,7 @@ pub(crate) struct Record {
     row: Option<Arc<Row>>,
     logged: Option<Box<Logged>>,
     traced: Option<Box<Traced>>,
-    permits: Vec<Permit>,
+    permits: [Option<Permit>; 3],
 }
 
 /// The request's place in a trace; there only when traces are exported.
@@ -98,18 +99,19 @@ struct Logged {
     request_id: Option<HeaderValue>,
     trace: Option<HeaderValue>,
     source: Option<&'static str>,
-    upstream: Option<String>,
+    upstream: Option<Address>,
     retries: u32,
 }
 
 impl Record {
     pub(crate) fn open(
-        reporters: Reporters,
+        shared: &Arc<Shared>,
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
         client: IpAddr,
     ) -> Self {
+        let reporters = &shared.reporters;
         reporters.metrics.request_started();
         let logged = reporters.access_log.is_on().then(|| {
             Box::new(Logged {
@@ -141,7 +143,7 @@ impl Record {
             })
         });
         Self {
-            reporters,
+            shared: shared.clone(),
             traced,
             flow: Arc::new(Flow::new(Instant::now())),
             method: method.clone(),
@@ -149,7 +151,7 @@ impl Record {
             outcome: Outcome::ClientGone,
             row: None,
             logged,
-            permits: Vec::new(),
+            permits: [const { None }; 3],
         }
     }
 
@@ -161,7 +163,7 @@ impl Record {
         self.row.clone_from(&route.row);
         if let Some(logged) = &mut self.logged {
             logged.source = Some(route.source.as_str());
-            logged.upstream = Some(route.address.to_string());
+            logged.upstream = Some(route.address.clone());
         }
     }
 
@@ -184,9 +186,13 @@ impl Record {
         }
     }
 
-    /// Keeps a permit, if there is one, until the request is over.
+    /// Keeps a permit, if there is one, until the request is over: one of the router, one of the
+    /// sandbox, one of the client.
     pub(crate) fn hold(&mut self, permit: Option<Permit>) {
-        self.permits.extend(permit);
+        let free = self.permits.iter_mut().find(|held| held.is_none());
+        if let Some(free) = free {
+            *free = permit;
+        }
     }
 
     /// Closes the account.
@@ -196,7 +202,8 @@ impl Record {
 
     /// Hands the finished span over.
     fn export(&mut self, status: u16) {
-        let (Some(traced), Some(exporter)) = (self.traced.take(), &self.reporters.traces) else {
+        let (Some(traced), Some(exporter)) = (self.traced.take(), &self.shared.reporters.traces)
+        else {
             return;
         };
         let [id, namespace] = &traced.sandbox;
@@ -235,7 +242,7 @@ impl Drop for Record {
             .map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16());
         let namespace = self.row.as_ref().map(|row| &*row.namespace);
         let (bytes_in, bytes_out) = (self.flow.bytes_in(), self.flow.bytes_out());
-        let metrics = &self.reporters.metrics;
+        let metrics = &self.shared.reporters.metrics;
         metrics.request_finished(namespace, &self.method, status, elapsed);
         metrics.bytes(bytes_in, bytes_out);
         let context = self
@@ -246,7 +253,7 @@ impl Drop for Record {
         let Some(logged) = &self.logged else {
             return;
         };
-        self.reporters.access_log.write(&Line {
+        self.shared.reporters.access_log.write(&Line {
             method: self.method.as_str(),
             path: logged.uri.path(),
             status,
@@ -262,7 +269,7 @@ impl Drop for Record {
                 .as_deref()
                 .unwrap_or_else(|| text(logged.trace.as_ref())),
             source: logged.source,
-            upstream: logged.upstream.as_deref(),
+            upstream: logged.upstream.as_ref(),
             retries: logged.retries,
             outcome: self.outcome.as_str(),
         });

@@ -4,7 +4,7 @@
 //! been sent, within the deadline of its answer, and only to the same sandbox: the caller was
 //! allowed to reach no other.
 
-use http::header::{HOST, HeaderValue};
+use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{Request, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
@@ -15,7 +15,7 @@ use super::exchange::{self, ExchangeError, Patience};
 use super::flow::Upload;
 use super::record::Record;
 use super::tunnel::Protocol;
-use super::{Answer, Proxy, Shared, Upgrade};
+use super::{Proxy, Reply, Shared, Upgrade};
 use crate::error::{Dialect, Error};
 use crate::pool::{DialError, Key};
 use crate::resolve::Route;
@@ -49,7 +49,7 @@ impl Proxy {
         target: &Target,
         mut route: Route,
         mut outgoing: Outgoing,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Reply, Error> {
         let retry = &self.shared.config.retry;
         let mut repetition = 0;
         loop {
@@ -96,27 +96,24 @@ impl Proxy {
         target: &Target,
         route: &Route,
         mut outgoing: Outgoing,
-    ) -> Result<Answer, Attempt> {
+    ) -> Result<Reply, Attempt> {
         let id = || target.id.as_str().to_owned();
-        let Some(host) = route.address.host() else {
-            return Err(Attempt::Final(Error::Dial { id: id() }));
-        };
         let key = Key::of(route);
+        // What is not done for every request has a future of its own, so that this one stays small.
         if outgoing.dialect == Dialect::Grpc {
-            return self.attempt_http2(target, &key, &host, outgoing).await;
+            return Box::pin(self.attempt_http2(target, &key, outgoing)).await;
         }
-        let (connection, reused) = match self.pool.take(&key) {
-            Some(connection) => (connection, true),
-            None => match self
-                .pool
-                .dial(&key, self.dial_timeout(outgoing.deadline))
-                .await
-            {
+        let (connection, reused) = if let Some(connection) = self.pool.take(&key) {
+            (connection, true)
+        } else {
+            let timeout = self.dial_timeout(outgoing.deadline);
+            match Box::pin(self.pool.dial(&key, timeout)).await {
                 Ok(connection) => (connection, false),
                 Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
-            },
+            }
         };
-        outgoing.request.headers_mut().insert(HOST, host);
+        let headers = outgoing.request.headers_mut();
+        headers.insert(HOST, connection.host().clone());
         *outgoing.request.version_mut() = Version::HTTP_11;
         *outgoing.request.uri_mut() = Uri::from(outgoing.path.clone());
         let Outgoing {
@@ -131,7 +128,7 @@ impl Proxy {
         match exchange::over_http1(connection, request, &patience).await {
             Ok((response, sandbox)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 match (upgrade, protocol) {
-                    (Some(client), Some(protocol)) => Ok(Answer::Upgrade(Box::new(Upgrade {
+                    (Some(client), Some(protocol)) => Ok(Reply::Upgrade(Box::new(Upgrade {
                         response,
                         client,
                         sandbox,
@@ -140,7 +137,7 @@ impl Proxy {
                     _ => Err(Attempt::Final(Error::UnexpectedUpgrade { id: id() })),
                 }
             }
-            Ok((response, sandbox)) => Ok(Answer::Response(
+            Ok((response, sandbox)) => Ok(Reply::Response(
                 response,
                 Carrier::Http1(sandbox, self.pool.clone()),
             )),
@@ -162,10 +159,13 @@ impl Proxy {
         &self,
         target: &Target,
         key: &Key,
-        host: &HeaderValue,
         mut outgoing: Outgoing,
-    ) -> Result<Answer, Attempt> {
+    ) -> Result<Reply, Attempt> {
         let id = || target.id.as_str().to_owned();
+        let host = match key.host() {
+            Ok(host) => host,
+            Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
+        };
         let timeout = self.dial_timeout(outgoing.deadline);
         let (mut sender, reused) = match self.pool.shared(key) {
             Some(sender) => (sender, true),
@@ -187,7 +187,7 @@ impl Proxy {
             request, patience, ..
         } = outgoing;
         match exchange::over_http2(&mut sender, request, &patience).await {
-            Ok(response) => Ok(Answer::Response(response, Carrier::Http2)),
+            Ok(response) => Ok(Reply::Response(response, Carrier::Http2)),
             Err(ExchangeError::NotSent(request)) if reused => {
                 // The shared connection ended in between; the next attempt opens another.
                 self.pool.unshare(key);

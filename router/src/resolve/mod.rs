@@ -13,7 +13,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::config::{PodIpPolicy, Resolution};
@@ -103,13 +102,6 @@ pub enum Address {
     Ip(SocketAddr),
     /// A name to resolve at every dial, and a port.
     Name(Arc<str>, u16),
-}
-
-impl Address {
-    /// The value of `Host`.
-    pub fn host(&self) -> Option<HeaderValue> {
-        HeaderValue::try_from(self.to_string()).ok()
-    }
 }
 
 impl fmt::Display for Address {
@@ -227,7 +219,8 @@ impl Resolver {
         match self.lookup(target) {
             Ok(found) => Ok(found),
             Err(absence) if !absence.may_pass() => Err(absence.into_error(target)),
-            Err(absence) => self.wait(target, absence, deadline).await,
+            // Boxed, because hardly any request waits.
+            Err(absence) => Box::pin(self.wait(target, absence, deadline)).await,
         }
     }
 

@@ -11,38 +11,35 @@
 //! ```
 //!
 //! Deadlines are watched by one timer that ticks while a connection is active, so a request costs no
-//! timer operation here.
+//! timer operation here. A connection keeps its HTTP state until a tick finds it idle.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::response::Response;
-use axum::routing::future::RouteFuture;
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tower::Service;
 
 use super::io_state::{State, Stream, Watched};
-use super::{Peer, Settings, Shared};
+use super::{Peer, Settings, Shared, TICK};
+use crate::forward::body::{Answer, ClientBody};
 
 /// What an HTTP/2 client sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Protocol name of HTTP/2 in TLS.
 const ALPN_H2: &[u8] = b"h2";
-/// How long a connection keeps its HTTP state after its last request.
-const LINGER: Duration = Duration::from_secs(1);
 /// Largest HTTP/1.1 read buffer, unless the head of a request may be larger.
 const MAX_READ_BUFFER: usize = 256 * 1024;
 /// Flow-control windows of HTTP/2 clients: how much of an upload may be under way to a slow sandbox.
@@ -63,7 +60,7 @@ enum Activity {
     Over,
 }
 
-pub(super) async fn serve(shared: &Shared, mut stream: Stream, peer: Peer) -> io::Result<()> {
+pub(super) async fn serve(shared: &Arc<Shared>, mut stream: Stream, peer: Peer) -> io::Result<()> {
     let peer = Arc::new(peer);
     let mut first = Bytes::new();
     let mut patience = shared.settings.header_timeout;
@@ -150,9 +147,21 @@ async fn tell(stream: &mut Stream) -> io::Result<(Protocol, Bytes)> {
     }
 }
 
-async fn http2(shared: &Shared, stream: Stream, first: Bytes, peer: Arc<Peer>) -> io::Result<()> {
+async fn http2(
+    shared: &Arc<Shared>,
+    stream: Stream,
+    first: Bytes,
+    peer: Arc<Peer>,
+) -> io::Result<()> {
     let state = Arc::new(State::default());
     let io = TokioIo::new(Watched::new(stream, first, state));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (shared, peer) = (shared.clone(), peer.clone());
+        async move {
+            let request = request.map(ClientBody::new);
+            Ok::<_, Infallible>(shared.app.answer(request, &peer).await)
+        }
+    });
     let mut connection = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -161,7 +170,7 @@ async fn http2(shared: &Shared, stream: Stream, first: Bytes, peer: Arc<Peer>) -
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(shared.settings.head).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(Duration::from_secs(30)))
-            .serve_connection(io, Streams(Requests::new(shared, peer)))
+            .serve_connection(io, service)
     );
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
@@ -174,17 +183,24 @@ async fn http2(shared: &Shared, stream: Stream, first: Bytes, peer: Arc<Peer>) -
 }
 
 async fn http1(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     stream: Stream,
     first: Bytes,
     peer: Arc<Peer>,
 ) -> io::Result<Activity> {
     let state = Arc::new(State::default());
     let io = TokioIo::new(Watched::new(stream, first, state.clone()));
-    let service = Exchanges {
-        requests: Requests::new(shared, peer),
-        state: state.clone(),
-    };
+    // One exchange at a time, noted in the connection's state.
+    let service = service_fn(|request: Request<Incoming>| {
+        state.request(!request.body().is_end_stream());
+        let busy = Busy(state.clone());
+        let (shared, peer) = (shared.clone(), peer.clone());
+        async move {
+            let request = request.map(|body| ClientBody::noted(body, &busy.0));
+            let response = shared.app.answer(request, &peer).await;
+            Ok::<_, Infallible>(response.map(|body| Held { body, _busy: busy }))
+        }
+    });
     let settings = &shared.settings;
     let mut connection = http1::Builder::new()
         // Deadlines are watched here instead, without a timer per request.
@@ -194,10 +210,10 @@ async fn http1(
         .serve_connection(io, service)
         .with_upgrades();
     let mut watch = Watch::new(settings, state.clone());
-    let mut stopping = pin!(shared.stopping.triggered());
     let mut stopped = false;
     let idle = std::future::poll_fn(|cx| {
-        if !stopped && stopping.as_mut().poll(cx).is_ready() {
+        // Found out at the next tick at the latest, which saves every request from waiting for it too.
+        if !stopped && shared.stopped.load(Ordering::Relaxed) {
             stopped = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
@@ -232,7 +248,7 @@ struct Watch {
 
 impl Watch {
     fn new(settings: &Settings, state: Arc<State>) -> Self {
-        let period = LINGER
+        let period = TICK
             .min(settings.header_timeout)
             .min(settings.write_stall)
             .max(Duration::from_millis(1));
@@ -281,89 +297,6 @@ impl Watch {
     }
 }
 
-/// Hands requests of one connection to the routes.
-#[derive(Clone)]
-struct Requests {
-    router: axum::Router,
-    peer: Arc<Peer>,
-}
-
-impl Requests {
-    fn new(shared: &Shared, peer: Arc<Peer>) -> Self {
-        Self {
-            router: shared.router.clone(),
-            peer,
-        }
-    }
-
-    fn call<B>(&self, request: Request<B>) -> RouteFuture<Infallible>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<axum::BoxError>,
-    {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(self.peer.clone());
-        self.router.clone().call(request)
-    }
-}
-
-/// The service of an HTTP/2 connection.
-struct Streams(Requests);
-
-impl hyper::service::Service<Request<Incoming>> for Streams {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.0.call(request)
-    }
-}
-
-/// The service of an HTTP/1.1 connection: one exchange at a time, noted in the connection's state.
-struct Exchanges {
-    requests: Requests,
-    state: Arc<State>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Exchanges {
-    type Response = http::Response<Answer>;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.state.request(!request.body().is_end_stream());
-        let request = request.map(|body| Upload {
-            body,
-            state: self.state.clone(),
-        });
-        Answering {
-            route: self.requests.call(request),
-            busy: Some(Busy(self.state.clone())),
-        }
-    }
-}
-
-/// A request being answered.
-struct Answering {
-    route: RouteFuture<Infallible>,
-    busy: Option<Busy>,
-}
-
-impl Future for Answering {
-    type Output = Result<http::Response<Answer>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        Pin::new(&mut this.route).poll(cx).map_ok(|response| {
-            response.map(|body| Answer {
-                body,
-                _busy: this.busy.take(),
-            })
-        })
-    }
-}
-
 /// Marks a connection as busy until dropped.
 struct Busy(Arc<State>);
 
@@ -373,50 +306,20 @@ impl Drop for Busy {
     }
 }
 
-/// A request body that tells when it has been read.
-struct Upload {
-    body: Incoming,
-    state: Arc<State>,
-}
-
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.state.body_read();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// A response body during which the connection is busy.
-struct Answer {
-    body: Body,
-    _busy: Option<Busy>,
+struct Held {
+    body: Answer,
+    _busy: Busy,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for Held {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = axum::BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

@@ -43,7 +43,7 @@ pub(super) struct Watched {
 
 /// What happens on a connection.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     /// A request is being answered.
     busy: AtomicBool,
     /// The body of the current request has not been read to its end.
@@ -70,7 +70,7 @@ impl State {
     }
 
     /// The body of the request has been read to its end.
-    pub(super) fn body_read(&self) {
+    pub(crate) fn body_read(&self) {
         self.body_open.store(false, Ordering::Relaxed);
     }
 

@@ -2,25 +2,28 @@
 //!
 //! A keep-alive connection with nothing to do is *parked*: its HTTP state and buffers are dropped and
 //! only the socket and a deadline remain, until the next byte comes. That is what lets one router
-//! hold very many idle clients. The loop never looks inside a request; routes and errors belong to
-//! the `axum::Router` it serves.
+//! hold very many idle clients. The loop never looks inside a request; what is answered is the
+//! business of the [`App`] it serves.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
-use axum::Router;
+use http::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Limits, Time};
 use crate::metrics::RouterMetrics;
+use crate::stack::App;
 use crate::tls::Certificates;
 
+pub(crate) use self::io_state::State;
 use self::io_state::Stream;
 
 mod connection;
@@ -28,19 +31,35 @@ mod io_state;
 
 /// How long to pause after `accept` failed for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a connection with a request is looked at, at least, whatever happens on it.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who is at the other end of a connection; in the extensions of each of its requests.
-#[derive(Clone, Copy, Debug)]
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
 pub(crate) struct Peer {
     /// Its address.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: IpAddr,
+    /// The same as text, which every request of the connection carries on.
+    pub(crate) text: HeaderValue,
     /// Whether it came over TLS.
     pub(crate) tls: bool,
 }
 
-/// Serves one [`Router`] on any number of listeners. Clones share the connection limit.
+impl Peer {
+    pub(crate) fn new(address: IpAddr, tls: bool) -> Self {
+        // An address consists of digits, letters, dots and colons.
+        let text = HeaderValue::try_from(address.to_string());
+        Self {
+            address,
+            text: text.unwrap_or(HeaderValue::from_static("unknown")),
+            tls,
+        }
+    }
+}
+
+/// Serves one [`App`] on any number of listeners. Clones share the connection limit.
 #[derive(Clone)]
 pub(crate) struct Server {
     shared: Arc<Shared>,
@@ -49,12 +68,14 @@ pub(crate) struct Server {
 }
 
 struct Shared {
-    router: Router,
+    app: App,
     settings: Settings,
     tls: Option<Certificates>,
     metrics: RouterMetrics,
     /// Given when connections must finish what they are doing and close.
     stopping: Shutdown,
+    /// Whether that was given; cheaper to ask.
+    stopped: AtomicBool,
 }
 
 /// What a connection may do.
@@ -86,7 +107,7 @@ impl Settings {
 
 impl Server {
     pub(crate) fn new(
-        router: Router,
+        app: App,
         settings: Settings,
         tls: Option<Certificates>,
         metrics: RouterMetrics,
@@ -95,11 +116,12 @@ impl Server {
         Self {
             permits: Arc::new(Semaphore::new(settings.connections)),
             shared: Arc::new(Shared {
-                router,
+                app,
                 settings,
                 tls,
                 metrics,
                 stopping,
+                stopped: AtomicBool::new(false),
             }),
             connections: Tasks::new("client connections"),
         }
@@ -108,6 +130,11 @@ impl Server {
     /// Accepts until the server is told to stop. Connections go on afterwards; see
     /// [`Self::finish`].
     pub(crate) async fn accept(&self, listener: TcpListener) {
+        self.accept_until_stopped(listener).await;
+        self.shared.stopped.store(true, Ordering::Relaxed);
+    }
+
+    async fn accept_until_stopped(&self, listener: TcpListener) {
         let stopping = &self.shared.stopping;
         loop {
             let accepted = tokio::select! {
@@ -151,10 +178,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr) -> i
     // Small responses must not wait for an acknowledgement of the one before.
     stream.set_nodelay(true)?;
     let Some(tls) = &shared.tls else {
-        let peer = Peer {
-            address,
-            tls: false,
-        };
+        let peer = Peer::new(address.ip(), false);
         return connection::serve(&shared, Stream::Plain(stream), peer).await;
     };
     // Asked for each connection, so that a reloaded certificate serves the next one.
@@ -162,7 +186,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr) -> i
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timed out"))??;
-    let peer = Peer { address, tls: true };
+    let peer = Peer::new(address.ip(), true);
     connection::serve(&shared, Stream::Tls(Box::new(stream)), peer).await
 }
 

@@ -4,15 +4,19 @@
 //! copies one shard, so its cost grows with the number of sandboxes divided by [`SHARDS`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use indexmap::{Equivalent, IndexSet};
+use foldhash::fast::RandomState;
+use indexmap::Equivalent;
 use parking_lot::RwLock;
 
 use super::index::{Change, NameKey};
 use super::row::{Row, Uid};
+
+/// Keys come from the cluster, so nobody can choose many that collide.
+type IndexSet<T> = indexmap::IndexSet<T, RandomState>;
 
 const SHARDS: usize = 64;
 /// How many deleted names are remembered, to say "gone" instead of "unknown".
@@ -51,7 +55,7 @@ struct Deleted {
 impl Default for Shards {
     fn default() -> Self {
         Self {
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             uids: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
             names: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
             pod_names: ArcSwap::default(),
