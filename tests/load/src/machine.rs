@@ -151,6 +151,16 @@ impl Times {
         shares
     }
 
+    /// Time in which some processor worked, for anybody.
+    pub fn busy(&self) -> Duration {
+        self.busy
+    }
+
+    /// Time in which some processor had nothing to do.
+    pub fn idle(&self) -> Duration {
+        self.idle
+    }
+
     /// The share of the machine that was idle.
     pub fn idle_share(&self) -> f64 {
         let whole = (self.busy + self.idle).as_secs_f64();
@@ -194,6 +204,19 @@ pub fn process_times(stat: &str) -> Option<(Duration, Duration)> {
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some((ticks(user), ticks(system)))
+}
+
+/// User and system time in the text of a process's `stat`, with that of the children it has waited
+/// for. `None` if the text has another form.
+pub fn whole_time(stat: &str) -> Option<Duration> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<u64> = rest
+        .split_whitespace()
+        .skip(11)
+        .take(4)
+        .map_while(|field| field.parse().ok())
+        .collect();
+    (fields.len() == 4).then(|| ticks(fields.iter().sum()))
 }
 
 /// Busy and idle time of all processors together. Waiting for a disk is idle, and so is nothing a
@@ -241,6 +264,9 @@ mod tests {
         let stat = "12 (a) b) S 1 1 1 0 -1 0 0 0 0 0 150 50 0 0 20 0 1 0 1 1 1";
         assert_eq!(process_times(stat), Some((ticks(150), ticks(50))));
         assert_eq!(process_times("12 (a"), None);
+        let stat = "12 (a) b) S 1 1 1 0 -1 0 0 0 0 0 150 50 7 3 20 0 1 0 1 1 1";
+        assert_eq!(whole_time(stat), Some(ticks(210)));
+        assert_eq!(whole_time("12 (a) S 1 1 1 0 -1 0 0 0 0 0 150 50 7"), None);
     }
 
     #[test]

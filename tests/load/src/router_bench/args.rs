@@ -88,8 +88,10 @@ pub struct Plan {
     pub peers: Vec<Kind>,
     /// Rounds.
     pub rounds: usize,
-    /// Seconds of load in one round of one peer.
-    pub seconds: u32,
+    /// How long load lasts in one round of one peer.
+    pub time: Duration,
+    /// How long it lasts once before, to warm up.
+    pub warm_up: Duration,
     /// Idle connections and tunnels.
     pub connections: u32,
     /// Bytes of a stream.
@@ -98,6 +100,8 @@ pub struct Plan {
     pub messages: usize,
     /// How long to wait for quiet, in all.
     pub patience: Duration,
+    /// How long to look whether it is quiet.
+    pub look: Duration,
 }
 
 impl Args {
@@ -133,7 +137,7 @@ impl Args {
                 );
             }
         }
-        let seconds_or =
+        let or =
             |given: Option<u32>, full, short| given.unwrap_or(if quick { short } else { full });
         Ok(Plan {
             router,
@@ -142,12 +146,14 @@ impl Args {
             json,
             legs: all_unless_named(legs),
             peers: all_unless_named(peers),
-            rounds: usize::try_from(seconds_or(rounds, 5, 2))?,
-            seconds: seconds_or(seconds, 4, 2),
+            rounds: usize::try_from(or(rounds, 5, 2))?,
+            time: Duration::from_secs(or(seconds, 4, 2).into()),
+            warm_up: Duration::from_secs(1),
             connections,
             stream: 256 << 20,
             messages: if quick { 1000 } else { 5000 },
-            patience: Duration::from_secs(seconds_or(patience, 180, 20).into()),
+            patience: Duration::from_secs(or(patience, 180, 20).into()),
+            look: Duration::from_secs(1),
         })
     }
 }
@@ -180,7 +186,10 @@ mod tests {
         let all = plan(&[]).unwrap();
         assert_eq!(all.legs, Leg::value_variants());
         assert_eq!(all.peers, Kind::value_variants());
-        assert_eq!((all.rounds, all.seconds, all.connections), (5, 4, 4000));
+        assert_eq!(
+            (all.rounds, all.time.as_secs(), all.connections),
+            (5, 4, 4000)
+        );
         let some = plan(&["--legs", "idle,latency,idle", "--peers", "nginx,router"]).unwrap();
         assert_eq!(some.legs, [Leg::Latency, Leg::Idle]);
         assert_eq!(some.peers, [Kind::Router, Kind::Nginx]);
@@ -189,7 +198,7 @@ mod tests {
     #[test]
     fn quick_is_shorter_and_yields_to_what_is_named() {
         let quick = plan(&["--quick"]).unwrap();
-        assert_eq!((quick.rounds, quick.seconds), (2, 2));
+        assert_eq!((quick.rounds, quick.time.as_secs()), (2, 2));
         let rounds = plan(&["--quick", "--rounds", "9", "--patience", "0"]).unwrap();
         assert_eq!((rounds.rounds, rounds.patience), (9, Duration::ZERO));
     }

@@ -1,9 +1,10 @@
 //! The bench's own sandbox: answers of any size, a sink for uploads, a WebSocket echo, and what became
-//! of a request's headers. It runs on a thread of this process, beside the generator.
+//! of a request's headers. It runs on a thread of this process, beside the generator, and unlike the
+//! [scripted sandbox](crate::sandbox) it makes and checks nothing, so that proxies are what is measured.
 //!
 //! * `GET /N` answers N bytes.
 //! * `POST /upload` answers how many bytes came.
-//! * `GET /tunnel` echoes WebSocket messages; only clients with the key of [`frame::KEY`] are right.
+//! * `GET /tunnel` echoes WebSocket messages of clients with [the one key](websocket::KEY).
 //! * `GET /seen` answers what a proxy changed: see [`Seen`].
 
 use std::convert::Infallible;
@@ -24,13 +25,15 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::BufStream;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::frame;
+use crate::websocket::{self, End};
 
 /// How much of a large answer is written at once.
 const CHUNK: usize = 256 * 1024;
+/// Room for a message of a tunnel, each way.
+const BUFFER: usize = 512;
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -175,7 +178,14 @@ async fn answer(request: Request<Incoming>, tasks: Tasks) -> Result<Answer, hype
             tasks.spawn("tunnel", async move {
                 if let Ok(upgraded) = hyper::upgrade::on(request).await {
                     // It ends when the client leaves, however that looks here.
-                    drop(echo(TokioIo::new(upgraded)).await);
+                    drop(
+                        echo(BufStream::with_capacity(
+                            BUFFER,
+                            BUFFER,
+                            TokioIo::new(upgraded),
+                        ))
+                        .await,
+                    );
                 }
             });
             let mut switch = text(StatusCode::SWITCHING_PROTOCOLS, String::new());
@@ -184,7 +194,7 @@ async fn answer(request: Request<Incoming>, tasks: Tasks) -> Result<Answer, hype
             headers.insert(UPGRADE, http::HeaderValue::from_static("websocket"));
             headers.insert(
                 "sec-websocket-accept",
-                http::HeaderValue::from_static(frame::ACCEPT),
+                http::HeaderValue::from_static(websocket::ACCEPT),
             );
             Ok(switch)
         }
@@ -202,13 +212,9 @@ fn plain(status: StatusCode, body: BoxBody<Bytes, Infallible>) -> Answer {
     answer
 }
 
-async fn echo(mut stream: TokioIo<Upgraded>) -> std::io::Result<()> {
-    let mut buffer = Vec::new();
-    while stream.read_buf(&mut buffer).await? > 0 {
-        while let Some((payload, length)) = frame::unmask(&buffer) {
-            buffer.drain(..length);
-            stream.write_all(&frame::plain(&payload)).await?;
-        }
+async fn echo(mut stream: BufStream<TokioIo<Upgraded>>) -> std::io::Result<()> {
+    while let Some(message) = websocket::read(&mut stream, End::Client).await? {
+        websocket::write(&mut stream, message.kind, &message.payload, End::Server).await?;
     }
     Ok(())
 }

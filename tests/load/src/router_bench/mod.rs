@@ -10,7 +10,6 @@ pub mod args;
 pub mod backend;
 pub mod client;
 pub mod figures;
-pub mod frame;
 pub mod generator;
 pub mod legs;
 pub mod peers;
@@ -20,7 +19,10 @@ pub mod report;
 pub mod rounds;
 pub mod rows;
 pub mod stage;
+#[cfg(test)]
+mod tests;
 pub mod tree;
+pub mod watch;
 
 use agent_sandbox_service::shutdown::{self, Shutdown};
 use anyhow::{Context, Result};

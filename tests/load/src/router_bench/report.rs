@@ -8,9 +8,11 @@ use serde::{Serialize, Serializer};
 
 use super::args::Leg;
 use super::figures::{Entry, Figures};
+use super::legs::{idle, latency, streaming, throughput, tunnels};
 use super::peers::Kind;
 use super::rounds::QUIET;
 use super::rows::{self, Row};
+use super::watch::TOLERATED;
 use crate::statistics::Spread;
 
 /// Everything found.
@@ -26,6 +28,10 @@ pub struct Report {
     void: Vec<Void>,
     /// How idle the machine was before each round.
     idle: Vec<f64>,
+    /// What others used of the machine while something was measured.
+    foreign: Vec<f64>,
+    /// How often something was measured again, because others worked.
+    discarded: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +61,16 @@ impl Report {
     /// Notes how idle the machine was before a round.
     pub fn idle(&mut self, share: f64) {
         self.idle.push(share);
+    }
+
+    /// Notes what others used of the machine while something was measured.
+    pub fn foreign(&mut self, share: f64) {
+        self.foreign.push(share);
+    }
+
+    /// Notes that something is measured again, because others worked.
+    pub fn discarded(&mut self) {
+        self.discarded += 1;
     }
 
     /// The tables.
@@ -88,22 +104,28 @@ impl Report {
         for (peer, why) in &self.absent {
             writeln!(out, "absent: {}: {why}", peer.name())?;
         }
-        let busy = self.idle.iter().filter(|share| **share < QUIET).count();
         if let Some(idle) = Spread::of(self.idle.iter().copied()) {
-            let quiet = if busy == 0 {
-                String::new()
-            } else {
-                format!(
-                    "; {busy} of {} rounds began while others worked: times by the clock are too long, processor time holds",
-                    self.idle.len()
-                )
-            };
+            let busy = self.idle.iter().filter(|share| **share < QUIET).count();
             writeln!(
                 out,
-                "quiet: before the rounds the machine was {:.0} % idle ({:.0}-{:.0}){quiet}",
-                idle.median * 100.0,
-                idle.min * 100.0,
-                idle.max * 100.0,
+                "before: the machine was {} % idle; {busy} of {} rounds began although others worked",
+                percent(idle),
+                self.idle.len()
+            )?;
+        }
+        if let Some(foreign) = Spread::of(self.foreign.iter().copied()) {
+            let disturbed = self.foreign.iter().filter(|it| **it > TOLERATED).count();
+            writeln!(
+                out,
+                "meanwhile: others used {} % of the machine; {disturbed} of {} measurements were disturbed, {} more were discarded{}",
+                percent(foreign),
+                self.foreign.len(),
+                self.discarded,
+                if disturbed == 0 {
+                    ""
+                } else {
+                    ": times by the clock are too long, processor time and memory hold"
+                }
             )?;
         }
         Ok(())
@@ -113,16 +135,30 @@ impl Report {
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let about: BTreeMap<_, _> = self.about.iter().map(|(what, text)| (what, text)).collect();
-        let mut all = serializer.serialize_struct("Report", 6)?;
+        let mut all = serializer.serialize_struct("Report", 8)?;
         all.serialize_field("about", &about)?;
         all.serialize_field("absent", &self.absent)?;
         all.serialize_field("idle", &self.idle)?;
+        all.serialize_field("foreign", &self.foreign)?;
+        all.serialize_field("discarded", &self.discarded)?;
         all.serialize_field("figures", &self.figures.entries())?;
         all.serialize_field("void", &self.void)?;
         all.serialize_field("targets", &self.rows())?;
         all.end()
     }
 }
+
+/// Quantities whose ratios say something.
+const RATIOS: [&str; 8] = [
+    throughput::PER_SECOND,
+    throughput::PER_CPU_SECOND,
+    latency::QUANTITIES[0].1,
+    idle::MEMORY,
+    tunnels::MEMORY,
+    tunnels::ECHO,
+    streaming::SPEED,
+    streaming::COST,
+];
 
 /// Quantities of one setting as lines, peers as columns.
 fn write_table(out: &mut String, entries: &[Entry]) -> std::fmt::Result {
@@ -152,7 +188,7 @@ fn write_table(out: &mut String, entries: &[Entry]) -> std::fmt::Result {
                 .chain(cells)
                 .collect(),
         );
-        if !entry.router_to.is_empty() && entry.peers.contains_key(&Kind::Router) {
+        if RATIOS.contains(&entry.measure.quantity) && !entry.router_to.is_empty() {
             let ratios = peers.iter().map(|peer| {
                 entry
                     .router_to
@@ -199,6 +235,12 @@ pub fn spread(spread: &Spread) -> String {
     format!("{median} ({min}-{max})")
 }
 
+/// Shares in percent.
+fn percent(shares: Spread) -> String {
+    let [median, min, max] = [shares.median, shares.min, shares.max].map(|share| share * 100.0);
+    format!("{median:.0} ({min:.0}-{max:.0})")
+}
+
 /// Three digits or so.
 pub fn short(value: f64) -> String {
     match value.abs() {
@@ -239,8 +281,9 @@ mod tests {
         }
         report.absent(Kind::Haproxy, "apt-get install haproxy");
         report.void(Kind::Go, Leg::Idle, "answered 502");
-        report.idle(0.99);
-        assert!(!report.text().unwrap().contains("others worked"));
+        report.foreign(0.02);
+        assert!(!report.text().unwrap().contains("too long"));
+        report.foreign(0.5);
         report.idle(0.5);
         let text = report.text().unwrap();
         for part in [
@@ -249,7 +292,8 @@ mod tests {
             "x 0.94 (0.91-0.97)",
             "absent: haproxy: apt-get install haproxy",
             "void: go in Idle: answered 502",
-            "1 of 2 rounds began while others worked",
+            "1 of 1 rounds began although others worked",
+            "1 of 2 measurements were disturbed, 0 more were discarded: times",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

@@ -9,8 +9,6 @@ use crate::machine::Processes;
 
 /// Idle at least this much, the machine is quiet.
 pub const QUIET: f64 = 0.93;
-/// How long is looked at a time.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The order of a round: every peer once, each round beginning with another one.
 pub fn order(peers: usize, round: usize) -> impl Iterator<Item = usize> {
@@ -21,12 +19,20 @@ pub fn order(peers: usize, round: usize) -> impl Iterator<Item = usize> {
 #[derive(Debug)]
 pub struct Gate {
     patience: Duration,
+    look: Duration,
 }
 
 impl Gate {
-    /// With this much time to spend.
-    pub fn new(patience: Duration) -> Self {
-        Self { patience }
+    /// With this much time to spend, each look taking so long.
+    pub fn new(patience: Duration, look: Duration) -> Self {
+        Self { patience, look }
+    }
+
+    /// Whether something that took this long and was disturbed may be done again.
+    pub fn again(&mut self, took: Duration) -> bool {
+        let may = !self.patience.is_zero();
+        self.patience = self.patience.saturating_sub(took);
+        may
     }
 
     /// Waits, and returns how idle the machine was in the end. Looking costs nothing of the patience,
@@ -34,7 +40,7 @@ impl Gate {
     pub async fn pass(&mut self) -> Result<f64> {
         loop {
             let start = Instant::now();
-            let idle = idle_share(LOOK).await?;
+            let idle = idle_share(self.look).await?;
             if idle >= QUIET || self.patience.is_zero() {
                 return Ok(idle);
             }
@@ -66,8 +72,13 @@ mod tests {
 
     #[tokio::test]
     async fn patience_ends() {
-        let mut gate = Gate::new(Duration::ZERO);
+        const LOOK: Duration = Duration::from_millis(1);
+        let mut gate = Gate::new(Duration::ZERO, LOOK);
         let idle = gate.pass().await.unwrap();
         assert!((0.0..=1.0).contains(&idle), "{idle}");
+        assert!(!gate.again(LOOK));
+        let mut gate = Gate::new(LOOK, LOOK);
+        assert!(gate.again(2 * LOOK));
+        assert!(!gate.again(LOOK));
     }
 }

@@ -20,8 +20,8 @@ pub struct Row {
     pub target: String,
     /// What was found.
     pub found: String,
-    /// Whether the median meets the target.
-    pub met: bool,
+    /// Whether the median meets the target; `None` when it cannot be, because noise is all there is.
+    pub met: Option<bool>,
     /// What the best peers have.
     pub peers: String,
     /// What holds the figure where it is.
@@ -36,11 +36,13 @@ enum Target {
 }
 
 impl Target {
-    fn is_met(self, found: f64) -> bool {
-        match self {
+    /// Nothing takes less than no time.
+    fn is_met(self, found: f64) -> Option<bool> {
+        let met = match self {
             Self::AtLeast(least) => found >= least,
             Self::AtMost(most) => found <= most,
-        }
+        };
+        (found >= 0.0).then_some(met)
     }
 
     fn text(self) -> String {
@@ -124,7 +126,11 @@ pub fn write(out: &mut String, rows: &[Row]) -> std::fmt::Result {
     let titles = ["", "measure", "target", "found", "peers", "limit"];
     let mut lines = vec![titles.map(str::to_owned).to_vec()];
     for row in rows {
-        let mark = if row.met { "met" } else { "MISS" };
+        let mark = match row.met {
+            Some(true) => "met",
+            Some(false) => "MISS",
+            None => "noise",
+        };
         lines.push(vec![
             mark.to_owned(),
             row.what.clone(),
@@ -246,21 +252,25 @@ mod tests {
         figures.note(memory, Kind::Router, 0, 1.3);
         figures.note(memory, Kind::Haproxy, 0, 1.2);
         let rows = of(&figures);
-        let seen: Vec<(&str, bool)> = rows
+        let seen: Vec<(&str, Option<bool>)> = rows
             .iter()
             .map(|row| (row.what.as_str(), row.met))
             .collect();
         assert_eq!(
             seen,
             [
-                ("router, requests/CPU-s, 2 B, c=50", true),
-                ("router to nginx, requests/CPU-s, 2 B, c=50", false),
-                ("router, KiB/connection, after one exchange each", false),
+                ("router, requests/CPU-s, 2 B, c=50", Some(true)),
+                ("router to nginx, requests/CPU-s, 2 B, c=50", Some(false)),
+                (
+                    "router, KiB/connection, after one exchange each",
+                    Some(false)
+                ),
             ]
         );
         assert_eq!(rows[0].target, ">= 60.0k");
         assert_eq!(rows[0].found, "61.0k (50.0k-70.0k)");
         assert_eq!(rows[2].peers, "haproxy 1.20");
+        assert_eq!(Target::AtMost(100.0).is_met(-5.0), None);
         let mut text = String::new();
         write(&mut text, &rows).unwrap();
         assert!(text.contains("MISS") && text.contains("met"), "{text}");

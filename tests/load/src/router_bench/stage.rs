@@ -17,6 +17,7 @@ use super::placement::Placement;
 use super::program::Program;
 use super::report::Report;
 use super::rounds::Gate;
+use super::tree::Tree;
 
 /// Files a proxy or the bench opens for a connection that passes through: two sockets.
 const FILES: u64 = 2;
@@ -38,14 +39,26 @@ pub struct Stage {
     pub generator: Generator,
     /// Who is measured.
     pub peers: Vec<Kind>,
-    /// The directory goes last: programs still write to it.
-    _programs: (Option<Program>, Backend),
+    /// nginx as the sandbox, and the bench's own server.
+    programs: (Option<Program>, Backend),
+    /// It goes last: programs still write to it.
     _directory: TempDir,
 }
 
 impl Stage {
-    /// Sets it, and notes in the report what it is made of.
+    /// Sets it with what is installed, and notes in the report what it is made of.
     pub async fn set(plan: Plan, report: &mut Report) -> Result<Self> {
+        let generator = Generator::choose();
+        Self::with(plan, generator, is_installed("nginx"), report).await
+    }
+
+    /// Sets it with this generator, and with nginx as the sandbox or not.
+    pub async fn with(
+        plan: Plan,
+        generator: Generator,
+        has_nginx: bool,
+        report: &mut Report,
+    ) -> Result<Self> {
         let placement = Placement::choose()?;
         placement.settle()?;
         report.about("placement", placement.text());
@@ -65,7 +78,7 @@ impl Stage {
             go: plan.go.clone(),
         };
         let mut programs = (None, backend);
-        if is_installed("nginx") {
+        if has_nginx {
             site.fixed = free_address()?;
             let home = site.subdirectory("sandbox")?;
             let command = nginx::sandbox(&home, site.fixed, site.connections)?;
@@ -81,7 +94,6 @@ impl Stage {
                 "the bench's own server, for nginx is not installed".to_owned(),
             );
         }
-        let generator = Generator::choose();
         report.about("generator", generator.text());
         let mut peers = Vec::new();
         for kind in plan.peers.iter().copied() {
@@ -99,7 +111,7 @@ impl Stage {
             site,
             generator,
             peers,
-            _programs: programs,
+            programs,
             _directory: directory,
         })
     }
@@ -120,9 +132,14 @@ impl Stage {
             .with_context(|| format!("{} cannot be measured", kind.name()))
     }
 
+    /// The processes of the sandbox, if it has any besides this one.
+    pub fn sandbox(&self) -> Result<Option<Tree>> {
+        self.programs.0.as_ref().map(Program::tree).transpose()
+    }
+
     /// A gate for all rounds of the run.
     pub fn gate(&self) -> Gate {
-        Gate::new(self.plan.patience)
+        Gate::new(self.plan.patience, self.plan.look)
     }
 }
 

@@ -30,8 +30,8 @@ pub struct Order {
     pub length: u64,
     /// Connections.
     pub connections: u32,
-    /// How long; whole seconds, for wrk knows no others.
-    pub seconds: u32,
+    /// How long; wrk knows whole seconds only, and at least one.
+    pub time: Duration,
 }
 
 /// What was found. Latencies are in microseconds, over all requests.
@@ -67,8 +67,8 @@ impl Generator {
         };
         ensure!(
             load.requests > 0,
-            "no request was answered within {} s",
-            order.seconds
+            "no request was answered within {:?}",
+            order.time
         );
         Ok(load)
     }

@@ -15,8 +15,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// Makes the load.
 pub(super) async fn run(order: &Order) -> Result<Load> {
-    let time = Duration::from_secs(u64::from(order.seconds));
-    drive(order, |since, _| since.elapsed() < time).await
+    drive(order, |since, _| since.elapsed() < order.time).await
 }
 
 /// The same for a number of requests instead of a time.
@@ -24,7 +23,8 @@ pub async fn count(order: &Order, requests_a_connection: usize) -> Result<Load> 
     drive(order, |_, done| done < requests_a_connection).await
 }
 
-/// Each connection goes on while `more` says so, given the start and how many requests it has made.
+/// Each connection makes one request, and goes on while `more` says so, given the start and how many it
+/// has made.
 async fn drive(order: &Order, more: impl Fn(Instant, usize) -> bool) -> Result<Load> {
     let request = order.request.head("GET", "").into_bytes();
     let address = order.request.address;
@@ -35,7 +35,7 @@ async fn drive(order: &Order, more: impl Fn(Instant, usize) -> bool) -> Result<L
         let (request, more) = (&request, &more);
         async move {
             let mut samples = Vec::new();
-            while more(start, samples.len()) {
+            loop {
                 let sent = Instant::now();
                 let answer = timeout(ANSWER, connection.exchange(request))
                     .await
@@ -48,6 +48,9 @@ async fn drive(order: &Order, more: impl Fn(Instant, usize) -> bool) -> Result<L
                     order.length
                 );
                 samples.push(sent.elapsed());
+                if !more(start, samples.len()) {
+                    break;
+                }
             }
             anyhow::Ok(samples)
         }
@@ -79,7 +82,7 @@ mod tests {
             },
             length,
             connections: 4,
-            seconds: 1,
+            time: Duration::ZERO,
         }
     }
 

@@ -32,12 +32,13 @@ struct Report {
 
 /// Runs wrk with one thread. It is killed when this is dropped.
 pub(super) async fn run(order: &Order) -> Result<Load> {
+    let seconds = order.time.as_secs().max(1);
     let program = peers::located(PROGRAM).context("wrk is not installed")?;
     let mut command = Command::new(program);
     command
         .args(["--threads", "1", "--latency"])
         .args(["--connections", &order.connections.to_string()])
-        .args(["--duration", &format!("{}s", order.seconds)])
+        .args(["--duration", &format!("{seconds}s")])
         .args(["--timeout", &format!("{ANSWER}s")]);
     for (name, value) in &order.request.headers {
         command.args(["--header", &format!("{name}: {value}")]);
@@ -49,7 +50,7 @@ pub(super) async fn run(order: &Order) -> Result<Load> {
         ))
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let limit = Duration::from_secs(u64::from(order.seconds) + SLACK);
+    let limit = Duration::from_secs(seconds + SLACK);
     let output = timeout(limit, command.output())
         .await
         .with_context(|| format!("wrk did not end within {} s", limit.as_secs()))?

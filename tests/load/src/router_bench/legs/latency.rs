@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::unless_void;
+use super::{undisturbed, unless_void};
 use crate::router_bench::args::Leg;
 use crate::router_bench::figures::Measure;
 use crate::router_bench::generator::{Load, Order};
@@ -28,9 +28,19 @@ pub const ACROSS: &str = "across processors, c=1";
 /// Fifty at a time.
 pub const LOADED: &str = "across processors, c=50";
 
-/// Measures.
+/// Measures everybody.
 pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<()> {
     let cast = stage.cast().await?;
+    compare(stage, &cast, gate, report).await
+}
+
+/// Measures these.
+pub async fn compare(
+    stage: &Stage,
+    cast: &[Peer],
+    gate: &mut Gate,
+    report: &mut Report,
+) -> Result<()> {
     for (setting, connections, processor) in [
         (ONE_PROCESSOR, 1, stage.placement.rest),
         (ACROSS, 1, stage.placement.proxy),
@@ -57,9 +67,12 @@ pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<
                     request: peer.request(&stage.site, Sandbox::Fixed, "/2"),
                     length: 2,
                     connections,
-                    seconds: stage.plan.seconds,
+                    time: stage.plan.time,
                 };
-                let load = stage.generator.run(&order).await;
+                let load = undisturbed(stage, cast, gate, report, async || {
+                    stage.generator.run(&order).await
+                })
+                .await;
                 peer.forget_output()?;
                 if let Some(load) = unless_void(load, Leg::Latency, setting, peer.kind, report)? {
                     loads.insert(peer.kind, load);

@@ -10,8 +10,31 @@ pub mod tunnels;
 use anyhow::{Context, Result};
 
 use super::args::Leg;
-use super::peers::Kind;
+use super::peers::{Kind, Peer};
 use super::report::Report;
+use super::rounds::Gate;
+use super::stage::Stage;
+use super::watch::{TOLERATED, Watch};
+
+/// Measures, and measures again if others worked meanwhile, for as long as patience lasts.
+async fn undisturbed<T>(
+    stage: &Stage,
+    cast: &[Peer],
+    gate: &mut Gate,
+    report: &mut Report,
+    measure: impl AsyncFn() -> Result<T>,
+) -> Result<T> {
+    loop {
+        let watch = Watch::begin(stage, cast)?;
+        let found = measure().await?;
+        let foreign = watch.foreign()?;
+        if foreign <= TOLERATED || !gate.again(watch.elapsed()) {
+            report.foreign(foreign);
+            return Ok(found);
+        }
+        report.discarded();
+    }
+}
 
 /// What a peer found, or nothing when its part is void. Only our own router must not fail.
 fn unless_void<T>(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tokio::time::{Instant, timeout};
 
-use super::unless_void;
+use super::{undisturbed, unless_void};
 use crate::router_bench::args::Leg;
 use crate::router_bench::client::{Connection, LARGE_BUFFER};
 use crate::router_bench::figures::{Measure, number};
@@ -30,9 +30,19 @@ pub const GROWTH: &str = "peak MiB over idle";
 const STREAM: Duration = Duration::from_secs(120);
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
-/// Measures.
+/// Measures everybody.
 pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<()> {
     let cast = stage.cast().await?;
+    compare(stage, &cast, gate, report).await
+}
+
+/// Measures these.
+pub async fn compare(
+    stage: &Stage,
+    cast: &[Peer],
+    gate: &mut Gate,
+    report: &mut Report,
+) -> Result<()> {
     let bytes = stage.plan.stream;
     for (setting, is_up) in [(DOWN, false), (UP, true)] {
         for round in 0..stage.plan.rounds {
@@ -43,7 +53,10 @@ pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<
             ));
             report.idle(gate.pass().await?);
             for peer in rounds::order(cast.len(), round).filter_map(|index| cast.get(index)) {
-                let found = measure(peer, stage, is_up).await;
+                let found = undisturbed(stage, cast, gate, report, async || {
+                    measure(peer, stage, is_up).await
+                })
+                .await;
                 let Some(found) = unless_void(found, Leg::Streaming, setting, peer.kind, report)?
                 else {
                     continue;

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use super::unless_void;
+use super::{undisturbed, unless_void};
 use crate::router_bench::args::Leg;
 use crate::router_bench::figures::{Measure, number};
-use crate::router_bench::generator::Order;
-use crate::router_bench::peers::Sandbox;
+use crate::router_bench::generator::{Generator, Load, Order};
+use crate::router_bench::peers::{Peer, Sandbox};
 use crate::router_bench::report::Report;
 use crate::router_bench::rounds::{self, Gate};
 use crate::router_bench::say;
@@ -48,9 +48,19 @@ const fn setting(name: &'static str, path: &'static str, length: u64, connection
     }
 }
 
-/// Measures.
+/// Measures everybody.
 pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<()> {
     let cast = stage.cast().await?;
+    compare(stage, &cast, gate, report).await
+}
+
+/// Measures these.
+pub async fn compare(
+    stage: &Stage,
+    cast: &[Peer],
+    gate: &mut Gate,
+    report: &mut Report,
+) -> Result<()> {
     for setting in &SETTINGS {
         for round in 0..stage.plan.rounds {
             say(&format!(
@@ -65,25 +75,25 @@ pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<
                     request: peer.request(&stage.site, Sandbox::Fixed, setting.path),
                     length: setting.length,
                     connections: setting.connections,
-                    seconds: stage.plan.seconds,
+                    time: stage.plan.time,
                 };
                 if round == 0 {
                     let short = Order {
-                        seconds: 1,
+                        time: stage.plan.warm_up,
                         ..order.clone()
                     };
                     let warm = stage.generator.run(&short).await;
                     unless_void(warm, Leg::Throughput, setting.name, peer.kind, report)?;
                 }
-                let tree = peer.tree()?;
-                let before = tree.map(Tree::cpu).transpose()?;
-                let load = stage.generator.run(&order).await;
-                let Some(load) =
-                    unless_void(load, Leg::Throughput, setting.name, peer.kind, report)?
+                let found = undisturbed(stage, cast, gate, report, async || {
+                    measure(peer, &order, stage.generator).await
+                })
+                .await;
+                let Some(found) =
+                    unless_void(found, Leg::Throughput, setting.name, peer.kind, report)?
                 else {
                     continue;
                 };
-                peer.forget_output()?;
                 let mut note = |quantity, value| {
                     let measure = Measure {
                         leg: Leg::Throughput,
@@ -92,16 +102,32 @@ pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<
                     };
                     report.figures.note(measure, peer.kind, round, value);
                 };
-                let requests = number(load.requests);
-                note(PER_SECOND, requests / load.elapsed.as_secs_f64());
-                if let (Some(tree), Some(before)) = (tree, before) {
-                    let Cpu { user, system } = tree.cpu()?.since(before);
-                    note(PER_CPU_SECOND, requests / (user + system).as_secs_f64());
-                    note(USER, user.as_secs_f64() * 1e6 / requests);
-                    note(SYSTEM, system.as_secs_f64() * 1e6 / requests);
+                let requests = number(found.load.requests);
+                note(PER_SECOND, requests / found.load.elapsed.as_secs_f64());
+                if let Some(cpu) = found.cpu.filter(|cpu| !cpu.all().is_zero()) {
+                    note(PER_CPU_SECOND, requests / cpu.all().as_secs_f64());
+                    note(USER, cpu.user.as_secs_f64() * 1e6 / requests);
+                    note(SYSTEM, cpu.system.as_secs_f64() * 1e6 / requests);
                 }
             }
         }
     }
     Ok(())
+}
+
+struct Found {
+    load: Load,
+    cpu: Option<Cpu>,
+}
+
+async fn measure(peer: &Peer, order: &Order, generator: Generator) -> Result<Found> {
+    let tree = peer.tree()?;
+    let before = tree.map(Tree::cpu).transpose()?;
+    let load = generator.run(order).await?;
+    let after = tree.map(Tree::cpu).transpose()?;
+    peer.forget_output()?;
+    Ok(Found {
+        load,
+        cpu: after.zip(before).map(|(after, before)| after.since(before)),
+    })
 }

@@ -8,17 +8,17 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::memory::{self, POINTS};
-use super::unless_void;
+use super::{undisturbed, unless_void};
 use crate::router_bench::args::Leg;
 use crate::router_bench::client::Connection;
 use crate::router_bench::figures::Measure;
-use crate::router_bench::frame;
 use crate::router_bench::peers::{Kind, Peer, Sandbox};
 use crate::router_bench::report::Report;
 use crate::router_bench::rounds::{self, Gate};
 use crate::router_bench::say;
 use crate::router_bench::stage::Stage;
 use crate::statistics::Latencies;
+use crate::websocket::{self, End, Kind as Message};
 
 /// Memory of one tunnel.
 pub const MEMORY: &str = "KiB/tunnel";
@@ -62,6 +62,16 @@ pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<
     for kind in peers {
         cast.push(stage.start(kind).await?);
     }
+    compare(stage, &cast, gate, report).await
+}
+
+/// Measures the echo of these.
+pub async fn compare(
+    stage: &Stage,
+    cast: &[Peer],
+    gate: &mut Gate,
+    report: &mut Report,
+) -> Result<()> {
     for round in 0..stage.plan.rounds {
         say(&format!(
             "echo, round {} of {}",
@@ -70,7 +80,8 @@ pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<
         ));
         report.idle(gate.pass().await?);
         for peer in rounds::order(cast.len(), round).filter_map(|index| cast.get(index)) {
-            let found = echo(peer, stage).await;
+            let found =
+                undisturbed(stage, cast, gate, report, async || echo(peer, stage).await).await;
             if let Some(time) = unless_void(found, Leg::Tunnels, BUSY, peer.kind, report)? {
                 report
                     .figures
@@ -124,7 +135,7 @@ pub async fn open(peer: &Peer, stage: &Stage) -> Result<Connection> {
     let request = peer.request(&stage.site, Sandbox::Scripted, "/tunnel");
     let upgrade = format!(
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n",
-        frame::KEY
+        websocket::KEY
     );
     let mut connection = Connection::open(request.address).await?;
     let head = request.head("GET", &upgrade);
@@ -138,9 +149,11 @@ pub async fn open(peer: &Peer, stage: &Stage) -> Result<Connection> {
 }
 
 async fn message(tunnel: &mut Connection) -> Result<()> {
-    let expected = frame::plain(&MESSAGE);
+    let expected = websocket::frame(Message::Binary, &MESSAGE, End::Server);
     let echoed = timeout(ANSWER, async {
-        tunnel.send(&frame::masked(&MESSAGE)).await?;
+        tunnel
+            .send(&websocket::frame(Message::Binary, &MESSAGE, End::Client))
+            .await?;
         tunnel.bytes(expected.len()).await
     })
     .await??;

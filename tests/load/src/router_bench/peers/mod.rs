@@ -197,6 +197,16 @@ impl Peer {
         Ok(peer)
     }
 
+    /// A proxy in this process.
+    #[cfg(test)]
+    pub(super) fn here(kind: Kind, address: Option<SocketAddr>) -> Self {
+        Self {
+            kind,
+            address,
+            program: None,
+        }
+    }
+
     /// Its processes, unless there is no proxy.
     pub fn tree(&self) -> Result<Option<Tree>> {
         self.program.as_ref().map(Program::tree).transpose()
@@ -252,7 +262,7 @@ impl Peer {
     }
 
     /// Fails unless it does the work that is compared.
-    async fn check(&self, site: &Site) -> Result<()> {
+    pub(super) async fn check(&self, site: &Site) -> Result<()> {
         let name = self.kind.name();
         let request = self.request(site, Sandbox::Scripted, "/seen");
         let mut connection = Connection::open(request.address).await?;

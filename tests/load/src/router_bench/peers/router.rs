@@ -5,6 +5,9 @@ use std::process::Command;
 
 use super::{NAMESPACE, Sandbox, Site};
 
+/// Tunnels besides those that are counted.
+const SPARE: u64 = 10;
+
 /// The program with one sandbox more than it needs, one thread because it may use one processor, and
 /// room for as many tunnels as the bench opens.
 pub(super) fn command(site: &Site, address: SocketAddr, access_log: bool) -> Command {
@@ -22,7 +25,10 @@ pub(super) fn command(site: &Site, address: SocketAddr, access_log: bool) -> Com
         .arg(format!("--static-sandboxes={sandboxes}"))
         .arg("--authz-mode=allow-all")
         .arg(format!("--access-log={access_log}"))
-        .arg(format!("--max-upgrades-per-sandbox={}", site.connections))
+        .arg(format!(
+            "--max-upgrades-per-sandbox={}",
+            site.connections + SPARE
+        ))
         .arg("--shutdown-delay=0s")
         .arg("--shutdown-timeout=0s");
     command
