@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use agent_sandbox_service::shutdown::Shutdown;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::resolve::Address;
@@ -78,7 +78,7 @@ struct Wire<'a> {
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a Address>,
     #[serde(skip_serializing_if = "is_zero")]
     retries: u32,
@@ -96,14 +96,6 @@ struct Wire<'a> {
 )]
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-/// An address as text, written without a string in between.
-fn shown<S: Serializer>(address: &Option<&Address>, serializer: S) -> Result<S::Ok, S::Error> {
-    match address {
-        Some(address) => serializer.collect_str(address),
-        None => serializer.serialize_none(),
-    }
 }
 
 impl AccessLog {

@@ -19,12 +19,12 @@ use crate::forward::record::Reporters;
 use crate::forward::{Proxy, Shared};
 use crate::limits::Limits;
 use crate::metrics::{MetricsError, RouterMetrics};
-use crate::pool::Pool;
 use crate::resolve::table::{Table, Trust};
 use crate::resolve::{Resolve, Resolver, kube as watches};
 use crate::server::{Server, Settings};
 use crate::stack::App;
 use crate::tls::Certificates;
+use crate::upstream::Pool;
 
 /// How long after the deadline of a drain upgraded connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);

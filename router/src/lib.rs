@@ -7,7 +7,7 @@
 //! client -> server ->  stack -> forward -> resolve: table -> address of the live pod
 //!           parking,   routes   phases of    |
 //!           drain               a request    v
-//!                                          pool -> connection -> sandbox
+//!                                       upstream -> connection -> sandbox
 //! ```
 //!
 //! * [`target`] reads the routing headers, and nothing else does.
@@ -15,7 +15,7 @@
 //!   callers.
 //! * [`authz`] decides who may reach which sandbox.
 //! * `forward` is the proxy itself: streaming bodies, upgrades, timeouts, repeated dialling.
-//! * `pool` holds connections to sandboxes; `server` holds those of clients.
+//! * `upstream` holds connections to sandboxes; `server` holds those of clients.
 //! * [`error`] is every answer the router makes itself.
 //!
 //! Everything is constructed by its caller: [`Router::builder`] with a [`Config`], then
@@ -31,12 +31,12 @@ mod files;
 mod forward;
 mod limits;
 pub mod metrics;
-mod pool;
 pub mod resolve;
 mod server;
 mod stack;
 pub mod target;
 pub mod tls;
+mod upstream;
 
 pub use app::{BuildError, Listener, Router, RouterBuilder};
 pub use config::Config;

@@ -21,8 +21,9 @@ use tokio::time::Instant;
 use super::expect::Gate;
 use super::flow::{Flow, Looks, Timer, Upload};
 use super::record::{Outcome, Record};
-use crate::pool::{Http1, Pool};
+
 use crate::server::State;
+use crate::upstream::{Http1, Pool};
 
 /// A request body as it comes from the client.
 pub(crate) struct ClientBody {
@@ -96,6 +97,8 @@ pub(crate) struct RequestBody {
     flow: Arc<Flow>,
     limit: Option<u64>,
     gate: Option<Gate>,
+    /// What was taken and given back.
+    returned: Bytes,
 }
 
 /// Why a request body ends early.
@@ -126,7 +129,18 @@ impl RequestBody {
             flow,
             limit,
             gate,
+            returned: Bytes::new(),
         }
+    }
+
+    /// Stops holding the body back.
+    pub(crate) fn go_on(&mut self) {
+        self.gate = None;
+    }
+
+    /// Gives back what was taken last and sent nowhere.
+    pub(crate) fn put_back(&mut self, data: Bytes) {
+        self.returned = data;
     }
 }
 
@@ -139,6 +153,10 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = &mut *self;
+        if !this.returned.is_empty() {
+            let data = std::mem::take(&mut this.returned);
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
         if let Some(gate) = &mut this.gate {
             if gate.poll_open(cx).is_pending() {
                 return Poll::Pending;
@@ -179,11 +197,15 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.returned.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let rest = self.inner.size_hint();
+        match rest.exact() {
+            Some(rest) => SizeHint::with_exact(rest + self.returned.len() as u64),
+            None => rest,
+        }
     }
 }
 
@@ -193,18 +215,19 @@ impl fmt::Debug for RequestBody {
     }
 }
 
-/// What carries a response: the connection that must be driven for it, if it has no task.
-pub(crate) enum Carrier {
+/// Where the sandbox's body comes from.
+pub(crate) enum Source {
     /// An HTTP/1.1 connection, to be given back to its pool afterwards.
     Http1(Box<Http1>, Arc<Pool>),
     /// A stream of a shared HTTP/2 connection.
-    Http2,
+    Http2(Incoming),
+    /// Nowhere any more.
+    Ended,
 }
 
 /// The sandbox's body on its way to the client.
 pub(crate) struct ResponseBody {
-    inner: Incoming,
-    carrier: Option<Carrier>,
+    source: Source,
     record: Option<Box<Record>>,
     flow: Arc<Flow>,
     limits: Limits,
@@ -231,7 +254,7 @@ pub(crate) struct Limits {
 pub(crate) enum ResponseBodyError {
     /// The sandbox broke off.
     #[error("the sandbox broke off its response")]
-    Sandbox(#[source] hyper::Error),
+    Sandbox(#[source] BoxError),
     /// Nothing moved for too long.
     #[error("nothing moved for {0:?}")]
     Idle(Duration),
@@ -242,17 +265,10 @@ pub(crate) enum ResponseBodyError {
 
 impl ResponseBody {
     /// `sized` tells whether the response has a `Content-Length`.
-    pub(crate) fn new(
-        inner: Incoming,
-        carrier: Carrier,
-        record: Box<Record>,
-        limits: Limits,
-        sized: bool,
-    ) -> Self {
+    pub(crate) fn new(source: Source, record: Box<Record>, limits: Limits, sized: bool) -> Self {
         let flow = record.flow().clone();
         let mut body = Self {
-            inner,
-            carrier: Some(carrier),
+            source,
             record: Some(record),
             flow,
             limits,
@@ -260,7 +276,7 @@ impl ResponseBody {
             sized,
             failure: None,
         };
-        if body.inner.is_end_stream() {
+        if body.source.is_end() {
             body.finish();
         }
         body
@@ -268,7 +284,8 @@ impl ResponseBody {
 
     /// The last frame has passed: the connection is free and the exchange is over.
     fn finish(&mut self) {
-        if let Some(Carrier::Http1(connection, pool)) = self.carrier.take() {
+        if let Source::Http1(connection, pool) = std::mem::replace(&mut self.source, Source::Ended)
+        {
             pool.put(connection);
         }
         self.timer.clear();
@@ -280,29 +297,13 @@ impl ResponseBody {
     /// The response ends early. A connection that is told so drops what it has not sent yet, so it is
     /// given one turn to send that first.
     fn fail(&mut self, cx: &mut Context<'_>, outcome: Outcome, error: ResponseBodyError) {
-        self.carrier = None;
+        self.source = Source::Ended;
         self.timer.clear();
         if let Some(record) = self.record.take() {
             record.finish(outcome);
         }
         self.failure = Some(error);
         cx.waker().wake_by_ref();
-    }
-
-    /// The next frame of the sandbox, driving its connection as needed.
-    fn poll_sandbox(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        // Asking first tells the connection that its body is wanted.
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        if let Some(Carrier::Http1(connection, _)) = &mut self.carrier {
-            connection.drive(cx);
-            return Pin::new(&mut self.inner).poll_frame(cx);
-        }
-        Poll::Pending
     }
 
     /// Nothing to send: has it been so for too long?
@@ -314,6 +315,32 @@ impl ResponseBody {
             Some(deadline) if deadline <= quiet => ResponseBodyError::Deadline,
             _ => ResponseBodyError::Idle(self.limits.idle),
         })
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self {
+            Self::Http1(connection, _) => connection.poll_body(cx).map_err(Into::into),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
+            Self::Ended => Poll::Ready(None),
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        match self {
+            Self::Http1(connection, _) => connection.is_answered(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(connection, _) => connection.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Ended => SizeHint::with_exact(0),
+        }
     }
 }
 
@@ -332,12 +359,12 @@ impl Body for ResponseBody {
         if this.record.is_none() {
             return Poll::Ready(None);
         }
-        match this.poll_sandbox(cx) {
+        match this.source.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     this.flow.sent(data.len());
                 }
-                if this.inner.is_end_stream() {
+                if this.source.is_end() {
                     this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -362,11 +389,11 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failure.is_none() && (self.record.is_none() || self.inner.is_end_stream())
+        self.failure.is_none() && (self.record.is_none() || self.source.is_end())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let hint = self.inner.size_hint();
+        let hint = self.source.size_hint();
         // A response without a body (HEAD, 204, 304) must not gain a `Content-Length: 0`.
         if self.sized || hint.exact() != Some(0) {
             hint

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::BoxError;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 
 use super::body::RequestBody;
 use super::flow::{Flow, Looks, Timer, Upload};
-use crate::pool::Http1;
+use crate::upstream::{Head, Http1, Http1Error};
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +26,22 @@ pub(crate) enum ExchangeError {
     NotSent(Box<Request<RequestBody>>),
     /// The sandbox broke off, or answered with something that is not HTTP.
     #[error("the sandbox broke off before it answered")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] BoxError),
     /// No response in time.
     #[error("the sandbox did not answer in time")]
     TimedOut,
     /// The client stopped sending its body.
     #[error("the request body stopped arriving")]
     Stalled,
+}
+
+impl From<Http1Error> for ExchangeError {
+    fn from(error: Http1Error) -> Self {
+        match error {
+            Http1Error::NotSent(request) => Self::NotSent(request),
+            error => Self::Broken(error.into()),
+        }
+    }
 }
 
 /// The wait for the head of a response: bounded from the last byte of the request on.
@@ -64,40 +74,23 @@ impl Patience {
     }
 }
 
-/// Sends over an HTTP/1.1 connection and returns it with the response.
+/// Sends `request` to `path` over an HTTP/1.1 connection, up to the head of the answer.
 pub(crate) async fn over_http1(
-    mut connection: Box<Http1>,
-    request: Request<RequestBody>,
+    connection: &mut Http1,
+    request: Box<Request<RequestBody>>,
+    path: &str,
     patience: &Patience,
-) -> Result<(Response<Incoming>, Box<Http1>), ExchangeError> {
-    let mut response = pin!(connection.sender().try_send_request(request));
+) -> Result<Head, ExchangeError> {
+    connection.begin(request, path);
     let mut timer = Timer::new(patience.looks);
-    let mut connection = Some(connection);
-    let outcome = std::future::poll_fn(|cx| {
-        if let Some(active) = &mut connection
-            && active.drive(cx)
-        {
-            // An ended connection hands back what it did not send only when it is dropped, but one
-            // that switched protocols is still needed.
-            if let Poll::Ready(outcome) = response.as_mut().poll(cx) {
-                return Poll::Ready(Some(outcome));
-            }
-            connection = None;
+    std::future::poll_fn(|cx| match connection.poll_head(cx) {
+        Poll::Ready(outcome) => Poll::Ready(outcome.map_err(ExchangeError::from)),
+        Poll::Pending => {
+            let late = patience.poll(&mut timer, cx);
+            late.map(|()| Err(patience.verdict()))
         }
-        if let Poll::Ready(outcome) = response.as_mut().poll(cx) {
-            return Poll::Ready(Some(outcome));
-        }
-        patience.poll(&mut timer, cx).map(|()| None)
     })
-    .await;
-    match (outcome, connection) {
-        (Some(Ok(response)), Some(connection)) => Ok((response, connection)),
-        (Some(Ok(_)), None) | (None, _) => Err(patience.verdict()),
-        (Some(Err(mut error)), _) => Err(match error.take_message() {
-            Some(request) => ExchangeError::NotSent(Box::new(request)),
-            None => ExchangeError::Broken(error.into_error()),
-        }),
-    }
+    .await
 }
 
 /// Sends over a shared HTTP/2 connection.
@@ -118,7 +111,7 @@ pub(crate) async fn over_http2(
         None => Err(patience.verdict()),
         Some(Err(mut error)) => Err(match error.take_message() {
             Some(request) => ExchangeError::NotSent(Box::new(request)),
-            None => ExchangeError::Broken(error.into_error()),
+            None => ExchangeError::Broken(error.into_error().into()),
         }),
     }
 }

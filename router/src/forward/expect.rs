@@ -1,39 +1,24 @@
 //! `Expect: 100-continue`, end to end: the client's body is asked for only once the sandbox asks.
 //!
-//! The gate sits in front of the request body. It opens when the sandbox answers `100 Continue`, or
-//! after [`PATIENCE`] for sandboxes that never do. A final answer that comes first leaves the body
-//! unread, which is the point of the expectation.
+//! A [`Gate`] in front of the request body is taken away when the sandbox answers `100 Continue`, and
+//! opens by itself after [`PATIENCE`] for sandboxes that never do. A final answer that comes first leaves
+//! the body unread, which is the point of the expectation.
 
+use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::EXPECT;
-use http::{HeaderMap, Request, StatusCode, Version};
-use parking_lot::Mutex;
+use http::{HeaderMap, Version};
 use tokio::time::Sleep;
 
 /// How long a sandbox may take to say `100 Continue` before the body is sent anyway.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Holds a request body back.
+/// Holds a request body back for a while.
 #[derive(Debug)]
-pub(crate) struct Gate {
-    latch: Arc<Latch>,
-    patience: Pin<Box<Sleep>>,
-}
-
-#[derive(Debug, Default)]
-struct Latch {
-    open: AtomicBool,
-    waiting: Mutex<Option<Waker>>,
-}
-
-/// Opens a [`Gate`].
-#[derive(Clone, Debug)]
-pub(crate) struct Key(Arc<Latch>);
+pub(crate) struct Gate(Pin<Box<Sleep>>);
 
 /// Whether the client waits for permission to send its body.
 pub(crate) fn is_expected(version: Version, headers: &HeaderMap) -> bool {
@@ -43,41 +28,15 @@ pub(crate) fn is_expected(version: Version, headers: &HeaderMap) -> bool {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// A closed gate and its key.
-pub(crate) fn gate() -> (Gate, Key) {
-    let latch = Arc::new(Latch::default());
-    let gate = Gate {
-        latch: latch.clone(),
-        patience: Box::pin(tokio::time::sleep(PATIENCE)),
-    };
-    (gate, Key(latch))
-}
-
 impl Gate {
-    /// Ready once the body may be read.
-    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.latch.open.load(Ordering::Acquire) {
-            return Poll::Ready(());
-        }
-        *self.latch.waiting.lock() = Some(cx.waker().clone());
-        if self.latch.open.load(Ordering::Acquire) {
-            return Poll::Ready(());
-        }
-        self.patience.as_mut().poll(cx)
+    /// A closed gate.
+    pub(crate) fn new() -> Self {
+        Self(Box::pin(tokio::time::sleep(PATIENCE)))
     }
-}
 
-impl Key {
-    /// Opens the gate when the sandbox answers `100 Continue` to `request`.
-    pub(crate) fn open_on_continue<B>(self, request: &mut Request<B>) {
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                self.0.open.store(true, Ordering::Release);
-                if let Some(waker) = self.0.waiting.lock().take() {
-                    waker.wake();
-                }
-            }
-        });
+    /// Ready once the body may be read although nobody asked for it.
+    pub(crate) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
     }
 }
 
@@ -90,7 +49,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_sandbox_opens_the_gate_in_the_end() {
         let start = tokio::time::Instant::now();
-        let (mut gate, _key) = gate();
+        let mut gate = Gate::new();
         std::future::poll_fn(|cx| gate.poll_open(cx)).await;
         assert_eq!(start.elapsed(), PATIENCE);
     }

@@ -16,17 +16,15 @@
 //! Nothing is buffered and nothing rewritten beyond the headers named in [`headers`].
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use axum::body::Body;
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -35,13 +33,14 @@ use crate::authz::Subject;
 use crate::config::Config;
 use crate::error::{Dialect, Error};
 use crate::limits::{Limits, Use};
-use crate::pool::Pool;
 use crate::resolve::{Hint, Resolver, Route};
 use crate::server::Peer;
 use crate::target::Target;
+use crate::upstream::{Head, Http1, Pool};
 
-use self::body::{Answer, Carrier, ClientBody, RequestBody, ResponseBody};
+use self::body::{Answer, ClientBody, RequestBody, ResponseBody, Source};
 use self::exchange::Patience;
+use self::expect::Gate;
 use self::flow::Looks;
 use self::headers::Sender;
 use self::record::{Outcome, Record, Reporters};
@@ -79,15 +78,15 @@ pub(crate) struct Proxy {
 
 /// What a sandbox answered.
 enum Reply {
-    Response(Response<Incoming>, Carrier),
+    Answer(Head, Source),
     Upgrade(Box<Upgrade>),
 }
 
 /// Both halves of a connection that switches protocols.
 struct Upgrade {
-    response: Response<Incoming>,
+    head: Head,
     client: OnUpgrade,
-    sandbox: Box<crate::pool::Http1>,
+    sandbox: Box<Http1>,
     protocol: Protocol,
 }
 
@@ -113,7 +112,7 @@ impl Proxy {
             peer.address,
         ));
         match self.exchange(&mut record, request, &sender, dialect).await {
-            Ok(Reply::Response(response, carrier)) => self.answer(record, response, carrier, looks),
+            Ok(Reply::Answer(head, source)) => self.answer(record, head, source, looks),
             Ok(Reply::Upgrade(upgrade)) => self.switch(record, *upgrade),
             Err(error) => {
                 record.set_status(error.status());
@@ -169,13 +168,8 @@ impl Proxy {
             record.hold(limits.enter_client(client)?);
         }
 
-        let (gate, key) =
-            if expect::is_expected(parts.version, &parts.headers) && !body.is_end_stream() {
-                let (gate, key) = expect::gate();
-                (Some(gate), Some(key))
-            } else {
-                (None, None)
-            };
+        let is_expected = expect::is_expected(parts.version, &parts.headers);
+        let gate = (is_expected && !body.is_end_stream()).then(Gate::new);
         headers::to_sandbox(&mut parts, sender, protocol);
         record.inject(&mut parts.headers);
         let flow = record.flow().clone();
@@ -184,17 +178,11 @@ impl Proxy {
             .path_and_query()
             .cloned()
             .unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mut request = Request::from_parts(
-            parts,
-            RequestBody::new(body, flow.clone(), config.limits.body, gate),
-        );
         // Whatever travelled with the request inside this process ends here.
-        request.extensions_mut().clear();
-        if let Some(key) = key {
-            key.open_on_continue(&mut request);
-        }
+        parts.extensions.clear();
+        let body = RequestBody::new(body, flow.clone(), config.limits.body, gate);
         let outgoing = Outgoing {
-            request,
+            request: Box::new(Request::from_parts(parts, body)),
             path,
             upgrade,
             patience: Patience::new(flow, patience, looks),
@@ -258,42 +246,38 @@ impl Proxy {
     fn answer(
         &self,
         mut record: Box<Record>,
-        response: Response<Incoming>,
-        carrier: Carrier,
+        mut head: Head,
+        source: Source,
         looks: Looks,
     ) -> Response<Answer> {
         let time = &self.shared.config.time;
-        let (mut parts, body) = response.into_parts();
-        record.set_status(parts.status);
-        headers::to_client(&mut parts.headers);
-        let sized = parts.headers.contains_key(CONTENT_LENGTH);
+        record.set_status(head.status);
+        headers::to_client(&mut head.headers);
+        let sized = head.headers.contains_key(CONTENT_LENGTH);
         let limits = body::Limits {
             idle: time.idle,
             deadline: time.stream.map(|stream| Instant::now() + stream),
             looks,
         };
-        let body = ResponseBody::new(body, carrier, record, limits, sized);
-        Response::from_parts(parts, Answer::Sandbox(body))
+        let body = ResponseBody::new(source, record, limits, sized);
+        head.response(Answer::Sandbox(body))
     }
 
     /// Lets a tunnel take over the connection.
     fn switch(&self, mut record: Box<Record>, upgrade: Upgrade) -> Response<Answer> {
         let Upgrade {
-            response,
+            mut head,
             client,
-            mut sandbox,
+            sandbox,
             protocol,
         } = upgrade;
-        let (mut parts, _) = response.into_parts();
-        record.set_status(parts.status);
-        let named = parts.headers.get(http::header::UPGRADE).cloned();
-        headers::to_client(&mut parts.headers);
-        parts.headers.insert(
-            http::header::CONNECTION,
-            HeaderValue::from_static("Upgrade"),
-        );
+        record.set_status(head.status);
+        let named = head.headers.get(UPGRADE).cloned();
+        headers::to_client(&mut head.headers);
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         if let Some(named) = named {
-            parts.headers.insert(http::header::UPGRADE, named);
+            head.headers.insert(UPGRADE, named);
         }
         let limits = tunnel::Limits {
             idle: self.shared.config.time.upgrade_idle,
@@ -302,15 +286,6 @@ impl Proxy {
         };
         let upgrades = self.shared.reporters.metrics.upgrades().clone();
         self.shared.tasks.spawn("tunnel", async move {
-            // The sandbox's connection must let go of the socket before it can be used raw.
-            std::future::poll_fn(|cx| {
-                if sandbox.drive(cx) {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            })
-            .await;
             let (sandbox, first) = sandbox.into_upgraded();
             match client.await {
                 Ok(client) => {
@@ -327,7 +302,7 @@ impl Proxy {
                 }
             }
         });
-        Response::from_parts(parts, Answer::Router(Body::empty()))
+        head.response(Answer::Router(Body::empty()))
     }
 }
 

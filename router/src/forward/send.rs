@@ -4,26 +4,29 @@
 //! been sent, within the deadline of its answer, and only to the same sandbox: the caller was
 //! allowed to reach no other.
 
+use std::time::Duration;
+
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{Request, StatusCode, Uri, Version};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
-use super::body::{Carrier, RequestBody};
+use super::body::{RequestBody, Source};
 use super::exchange::{self, ExchangeError, Patience};
 use super::flow::Upload;
 use super::record::Record;
 use super::tunnel::Protocol;
 use super::{Proxy, Reply, Shared, Upgrade};
 use crate::error::{Dialect, Error};
-use crate::pool::{DialError, Key};
+
 use crate::resolve::Route;
 use crate::target::Target;
+use crate::upstream::{DialError, Head, Key};
 
 /// A request ready to be sent, wherever it goes.
 pub(super) struct Outgoing {
-    pub(super) request: Request<RequestBody>,
+    pub(super) request: Box<Request<RequestBody>>,
     pub(super) path: PathAndQuery,
     pub(super) upgrade: Option<OnUpgrade>,
     pub(super) patience: Patience,
@@ -35,6 +38,8 @@ pub(super) struct Outgoing {
 enum Attempt {
     /// No connection; the request is untouched.
     Dial(DialError, Box<Outgoing>),
+    /// A connection, but meanwhile the address may be somebody else's; the request is untouched.
+    Moved(Box<Outgoing>),
     /// A kept connection had ended; the request is untouched.
     Stale(Box<Outgoing>),
     /// The request may have been sent.
@@ -53,7 +58,7 @@ impl Proxy {
         let retry = &self.shared.config.retry;
         let mut repetition = 0;
         loop {
-            let failure = match self.attempt(target, &route, outgoing).await {
+            let wait = match self.attempt(target, &route, outgoing).await {
                 Ok(answer) => return Ok(answer),
                 Err(Attempt::Final(error)) => {
                     self.report(&route, &error);
@@ -64,30 +69,57 @@ impl Proxy {
                     outgoing = *returned;
                     continue;
                 }
+                Err(Attempt::Moved(returned)) => {
+                    outgoing = *returned;
+                    if repetition >= retry.max {
+                        let id = target.id.as_str().to_owned();
+                        return Err(Error::Unreachable { id });
+                    }
+                    Duration::ZERO
+                }
                 Err(Attempt::Dial(failure, returned)) => {
                     outgoing = *returned;
-                    failure
+                    let wait = retry.delay(repetition);
+                    if repetition >= retry.max || Instant::now() + wait >= outgoing.deadline {
+                        return Err(self.give_up(target, &route, &failure));
+                    }
+                    tracing::debug!(sandbox = %target.id, error = %failure, "dialling again");
+                    wait
                 }
             };
-            let wait = retry.delay(repetition);
-            if repetition >= retry.max || Instant::now() + wait >= outgoing.deadline {
-                return Err(self.give_up(target, &route, &failure));
-            }
             repetition += 1;
             record.retried();
             let metrics = &self.shared.reporters.metrics;
             metrics.upstream_retry(namespace(&route));
-            tracing::debug!(sandbox = %target.id, error = %failure, "dialling again");
             tokio::time::sleep(wait).await;
-            // The pod may have moved meanwhile. Only the same sandbox is tried: the caller was
-            // allowed to reach no other.
-            if let Ok((newer, _)) = self.shared.resolver.lookup(target)
-                && same_sandbox(&newer, &route)
-            {
-                route = newer;
-                record.set_route(&route);
-            }
+            route = Box::pin(self.route_again(target, &route, outgoing.deadline)).await?;
+            record.set_route(&route);
         }
+    }
+
+    /// Where the sandbox is now. An address it had before may be another's by now, so without a way
+    /// there is no further attempt; and only the same sandbox is tried, because the caller was allowed
+    /// to reach no other.
+    async fn route_again(
+        &self,
+        target: &Target,
+        before: &Route,
+        deadline: Instant,
+    ) -> Result<Route, Error> {
+        let (route, _) = self.shared.resolver.resolve(target, deadline).await?;
+        if same_sandbox(&route, before) {
+            Ok(route)
+        } else {
+            let id = target.id.as_str().to_owned();
+            Err(Error::Gone { id })
+        }
+    }
+
+    /// Whether a connection just made leads to the sandbox still. Dialling takes time, in which a pod can
+    /// end and its address be given to another.
+    fn is_current(&self, target: &Target, key: &Key) -> bool {
+        let now = self.shared.resolver.lookup(target);
+        now.is_ok_and(|(route, _)| Key::of(&route) == *key)
     }
 
     /// One attempt over one connection.
@@ -95,7 +127,7 @@ impl Proxy {
         &self,
         target: &Target,
         route: &Route,
-        mut outgoing: Outgoing,
+        outgoing: Outgoing,
     ) -> Result<Reply, Attempt> {
         let id = || target.id.as_str().to_owned();
         let key = Key::of(route);
@@ -103,7 +135,7 @@ impl Proxy {
         if outgoing.dialect == Dialect::Grpc {
             return Box::pin(self.attempt_http2(target, &key, outgoing)).await;
         }
-        let (connection, reused) = if let Some(connection) = self.pool.take(&key) {
+        let (mut connection, is_kept) = if let Some(connection) = self.pool.take(&key) {
             (connection, true)
         } else {
             let timeout = self.dial_timeout(outgoing.deadline);
@@ -112,10 +144,9 @@ impl Proxy {
                 Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
             }
         };
-        let headers = outgoing.request.headers_mut();
-        headers.insert(HOST, connection.host().clone());
-        *outgoing.request.version_mut() = Version::HTTP_11;
-        *outgoing.request.uri_mut() = Uri::from(outgoing.path.clone());
+        if !is_kept && !self.is_current(target, &key) {
+            return Err(Attempt::Moved(Box::new(outgoing)));
+        }
         let Outgoing {
             request,
             path,
@@ -125,25 +156,25 @@ impl Proxy {
             dialect,
         } = outgoing;
         let protocol = upgrade.as_ref().map(|_| Protocol::of(request.headers()));
-        match exchange::over_http1(connection, request, &patience).await {
-            Ok((response, sandbox)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        match exchange::over_http1(&mut connection, request, path.as_str(), &patience).await {
+            Ok(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 match (upgrade, protocol) {
                     (Some(client), Some(protocol)) => Ok(Reply::Upgrade(Box::new(Upgrade {
-                        response,
+                        head,
                         client,
-                        sandbox,
+                        sandbox: connection,
                         protocol,
                     }))),
                     _ => Err(Attempt::Final(Error::UnexpectedUpgrade { id: id() })),
                 }
             }
-            Ok((response, sandbox)) => Ok(Reply::Response(
-                response,
-                Carrier::Http1(sandbox, self.pool.clone()),
+            Ok(head) => Ok(Reply::Answer(
+                head,
+                Source::Http1(connection, self.pool.clone()),
             )),
-            Err(ExchangeError::NotSent(request)) if reused => {
+            Err(ExchangeError::NotSent(request)) if is_kept => {
                 Err(Attempt::Stale(Box::new(Outgoing {
-                    request: *request,
+                    request,
                     path,
                     upgrade,
                     patience,
@@ -167,13 +198,16 @@ impl Proxy {
             Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
         };
         let timeout = self.dial_timeout(outgoing.deadline);
-        let (mut sender, reused) = match self.pool.shared(key) {
+        let (mut sender, is_kept) = match self.pool.shared(key) {
             Some(sender) => (sender, true),
             None => match self.pool.dial_shared(key, timeout).await {
                 Ok(sender) => (sender, false),
                 Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
             },
         };
+        if !is_kept && !self.is_current(target, key) {
+            return Err(Attempt::Moved(Box::new(outgoing)));
+        }
         let uri = Uri::builder()
             .scheme("http")
             .authority(host.as_bytes())
@@ -186,13 +220,17 @@ impl Proxy {
         let Outgoing {
             request, patience, ..
         } = outgoing;
-        match exchange::over_http2(&mut sender, request, &patience).await {
-            Ok(response) => Ok(Reply::Response(response, Carrier::Http2)),
-            Err(ExchangeError::NotSent(request)) if reused => {
+        match exchange::over_http2(&mut sender, *request, &patience).await {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                let head = Head::new(parts.status, parts.headers);
+                Ok(Reply::Answer(head, Source::Http2(body)))
+            }
+            Err(ExchangeError::NotSent(request)) if is_kept => {
                 // The shared connection ended in between; the next attempt opens another.
                 self.pool.unshare(key);
                 Err(Attempt::Stale(Box::new(Outgoing {
-                    request: *request,
+                    request,
                     patience,
                     path: outgoing.path,
                     upgrade: outgoing.upgrade,
@@ -260,7 +298,7 @@ impl Proxy {
         metrics.upstream_error(namespace(route), reason);
     }
 
-    fn dial_timeout(&self, deadline: Instant) -> std::time::Duration {
+    fn dial_timeout(&self, deadline: Instant) -> Duration {
         deadline
             .saturating_duration_since(Instant::now())
             .min(self.shared.config.time.connect)

@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use crate::config::{PodIpPolicy, Resolution};
@@ -110,6 +111,12 @@ impl fmt::Display for Address {
             Self::Ip(address) => address.fmt(f),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
         }
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
