@@ -28,6 +28,7 @@ mod errors;
 mod forwarding;
 mod grpc;
 mod limits;
+mod moves;
 mod resolution;
 mod retries;
 mod smuggling;

@@ -14,7 +14,7 @@ use agent_sandbox_service::listen;
 use crate::rig::{self, LONG, LOOPBACK, Rig, StoppedClock};
 use crate::sandbox::{Sandbox, ok, reserved};
 
-fn sandbox(name: &str, phase: Phase) -> SandboxFacts {
+pub(crate) fn sandbox(name: &str, phase: Phase) -> SandboxFacts {
     SandboxFacts {
         uid: Uid::parse(&format!("uid-{name}")).unwrap(),
         namespace: "ns".into(),
@@ -25,7 +25,7 @@ fn sandbox(name: &str, phase: Phase) -> SandboxFacts {
     }
 }
 
-fn pod(name: &str, address: &str) -> PodFacts {
+pub(crate) fn pod(name: &str, address: &str) -> PodFacts {
     PodFacts {
         uid: Uid::parse(&format!("pod-{name}-{address}")).unwrap(),
         namespace: "ns".into(),
@@ -39,7 +39,7 @@ fn pod(name: &str, address: &str) -> PodFacts {
     }
 }
 
-fn loaded() -> Arc<Table> {
+pub(crate) fn loaded() -> Arc<Table> {
     let table = Table::new(Trust::Sandboxes, None);
     table.set_loaded(Kind::Pods);
     table.set_loaded(Kind::Sandboxes);
@@ -57,7 +57,7 @@ fn named(address: &str, port: u16, name: &'static str) -> Sandbox {
     })
 }
 
-fn request(port: u16, more: &str) -> String {
+pub(crate) fn request(port: u16, more: &str) -> String {
     format!(
         "GET / HTTP/1.1\r\nHost: r\r\nX-Sandbox-Namespace: ns\r\nX-Sandbox-Port: {port}\r\n{more}\r\n"
     )
