@@ -47,6 +47,7 @@ struct Inner {
     connections: IntGauge,
     parked: IntGauge,
     pooled: IntGauge,
+    shared: IntGauge,
     hints: IntCounterVec,
     access_log_dropped: IntCounter,
     namespaces: RwLock<HashMap<Box<str>, Arc<PerNamespace>, RandomState>>,
@@ -160,6 +161,10 @@ impl RouterMetrics {
             pooled: new.gauge(
                 "sandbox_router_idle_upstream_connections",
                 "Idle connections to sandboxes.",
+            )?,
+            shared: new.gauge(
+                "sandbox_router_shared_upstream_connections",
+                "HTTP/2 connections to sandboxes, each shared by many requests.",
             )?,
             hints: new.counters(
                 "sandbox_router_pod_ip_hints_total",
@@ -284,6 +289,11 @@ impl RouterMetrics {
     /// Idle connections to sandboxes.
     pub(crate) fn pooled(&self) -> &IntGauge {
         &self.0.pooled
+    }
+
+    /// HTTP/2 connections to sandboxes.
+    pub(crate) fn shared(&self) -> &IntGauge {
+        &self.0.shared
     }
 
     /// Registers a gauge whose value is read at every scrape.

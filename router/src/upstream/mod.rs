@@ -1,6 +1,6 @@
 //! Connections to sandboxes.
 //!
-//! * [`pool`] keeps idle HTTP/1.1 connections and shares HTTP/2 ones.
+//! * [`pool`] keeps idle HTTP/1.1 connections, and [`shared`] HTTP/2 ones.
 //! * [`dial`] opens them.
 //! * [`connection`] speaks HTTP/1.1 over one: [`head`] and [`framing`] say how.
 //!
@@ -14,6 +14,7 @@ mod dial;
 mod framing;
 mod head;
 mod pool;
+mod shared;
 
 pub(crate) use self::connection::{Http1, Http1Error};
 pub(crate) use self::dial::DialError;

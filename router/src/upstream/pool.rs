@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::connection::Http1;
 use super::dial::{DialError, connect};
+use super::shared::Shared;
 use crate::config::PoolLimits;
 use crate::forward::body::RequestBody;
 use crate::metrics::RouterMetrics;
@@ -36,7 +37,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(crate) struct Pool {
     limits: PoolLimits,
     idle: Mutex<Idle>,
-    shared: Mutex<HashMap<Key, http2::SendRequest<RequestBody>, RandomState>>,
+    shared: Shared,
     tasks: Tasks,
     metrics: RouterMetrics,
 }
@@ -78,9 +79,9 @@ impl Key {
 impl Pool {
     pub(crate) fn new(limits: PoolLimits, tasks: Tasks, metrics: RouterMetrics) -> Arc<Self> {
         Arc::new(Self {
+            shared: Shared::new(limits.idle, metrics.clone()),
             limits,
             idle: Mutex::default(),
-            shared: Mutex::default(),
             tasks,
             metrics,
         })
@@ -138,7 +139,7 @@ impl Pool {
             let stale = self.take_stale();
             // Closed outside the lock.
             drop(stale);
-            self.shared.lock().retain(|_, sender| !sender.is_closed());
+            self.shared.sweep();
         }
     }
 
@@ -168,11 +169,7 @@ impl Pool {
 
     /// An HTTP/2 connection that other requests use already.
     pub(crate) fn shared(&self, key: &Key) -> Option<http2::SendRequest<RequestBody>> {
-        self.shared
-            .lock()
-            .get(key)
-            .filter(|sender| !sender.is_closed())
-            .cloned()
+        self.shared.get(key)
     }
 
     /// Opens an HTTP/2 connection with prior knowledge, to be shared with other requests.
@@ -208,13 +205,13 @@ impl Pool {
                 tracing::debug!(%error, "HTTP/2 connection to a sandbox ended");
             }
         });
-        self.shared.lock().insert(key.clone(), sender.clone());
+        self.shared.insert(key.clone(), sender.clone());
         Ok(sender)
     }
 
     /// Forgets a shared connection that failed.
     pub(crate) fn unshare(&self, key: &Key) {
-        self.shared.lock().remove(key);
+        self.shared.remove(key);
     }
 
     async fn connect(&self, address: &Address, timeout: Duration) -> Result<TcpStream, DialError> {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use agent_sandbox_service::listen;
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::rig::{self, LOOPBACK, Rig};
+use crate::rig::{self, LOOPBACK, Rig, StoppedClock};
 use crate::sandbox::{Sandbox, ok, reserved};
 
 type Frames = StreamBody<futures::stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
@@ -162,6 +163,22 @@ async fn grpc_calls_share_connections_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_shared_connection_that_nobody_uses_is_let_go() {
+    let (address, mut heads) = grpc();
+    let rig = Rig::start(rig::config());
+    let mut client = connect::<Full<Bytes>>(rig.address).await;
+    let request = call(address.port(), "box").body(Full::from("m")).unwrap();
+    let response = client.send_request(request).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    heads.recv().await.unwrap();
+    let shared = "sandbox_router_shared_upstream_connections";
+    rig.metric_is(shared, 1.0).await;
+    StoppedClock::skip(Duration::from_secs(60)).await;
+    rig.metric_is(shared, 0.0).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn errors_reach_grpc_clients_as_a_status() {
     let rig = Rig::start(rig::config());
     let mut client = connect::<Full<Bytes>>(rig.address).await;
@@ -188,7 +205,7 @@ async fn errors_reach_grpc_clients_as_a_status() {
 async fn a_grpc_call_to_a_server_of_another_protocol_fails_cleanly() {
     let stub = Sandbox::answering(ok(b"HTTP/1.1 here"));
     let mut config = rig::config();
-    config.time.connect = std::time::Duration::from_millis(500);
+    config.time.connect = Duration::from_millis(500);
     let rig = Rig::start(config);
     let mut client = connect::<Full<Bytes>>(rig.address).await;
     let request = call(stub.port(), "box").body(Full::default()).unwrap();

@@ -1,0 +1,94 @@
+//! HTTP/2 connections to sandboxes, each shared by all requests to one port of one pod.
+//!
+//! A connection that no request has used for [`IDLE`] is let go of; hyper closes it when its last
+//! stream has ended.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hyper::client::conn::http2::SendRequest;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::pool::Key;
+use crate::forward::body::RequestBody;
+use crate::metrics::RouterMetrics;
+
+/// How long a connection is kept that nobody uses.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+
+/// The shared connections of one listener.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Connections at most.
+    limit: usize,
+    by_key: Mutex<HashMap<Key, Entry, RandomState>>,
+    metrics: RouterMetrics,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sender: SendRequest<RequestBody>,
+    used: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(limit: usize, metrics: RouterMetrics) -> Self {
+        Self {
+            limit,
+            by_key: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// A connection that is open.
+    pub(super) fn get(&self, key: &Key) -> Option<SendRequest<RequestBody>> {
+        let mut by_key = self.by_key.lock();
+        let entry = by_key.get_mut(key)?;
+        if entry.sender.is_closed() {
+            return None;
+        }
+        entry.used = Instant::now();
+        Some(entry.sender.clone())
+    }
+
+    /// Keeps a connection for others. The one that was used least recently goes when there are too
+    /// many.
+    pub(super) fn insert(&self, key: Key, sender: SendRequest<RequestBody>) {
+        let mut by_key = self.by_key.lock();
+        let before = by_key.len();
+        let used = Instant::now();
+        by_key.insert(key, Entry { sender, used });
+        if by_key.len() > self.limit {
+            let oldest = by_key.iter().min_by_key(|(_, entry)| entry.used);
+            if let Some(key) = oldest.map(|(key, _)| key.clone()) {
+                by_key.remove(&key);
+            }
+        }
+        self.count(before, by_key.len());
+    }
+
+    /// Forgets a connection that failed.
+    pub(super) fn remove(&self, key: &Key) {
+        let mut by_key = self.by_key.lock();
+        let before = by_key.len();
+        by_key.remove(key);
+        self.count(before, by_key.len());
+    }
+
+    /// Lets go of connections that ended or that nobody uses.
+    pub(super) fn sweep(&self) {
+        let mut by_key = self.by_key.lock();
+        let before = by_key.len();
+        by_key.retain(|_, entry| !entry.sender.is_closed() && entry.used.elapsed() < IDLE);
+        self.count(before, by_key.len());
+    }
+
+    /// Adds the difference: the listeners of a router count together.
+    fn count(&self, before: usize, after: usize) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        let gauge = self.metrics.shared();
+        gauge.add(number(after) - number(before));
+    }
+}
