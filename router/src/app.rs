@@ -329,18 +329,20 @@ impl Feeds {
             sandboxes,
         } = self;
         if let Some(gate) = sandboxes {
-            tasks.spawn(
-                "watch sandboxes",
-                watches::watch_sandboxes(client.clone(), namespace.clone(), table.clone(), gate),
+            let feed = watches::watch::<watches::Sandbox>(
+                client.clone(),
+                namespace.clone(),
+                table.clone(),
+                Some(gate),
             );
+            tasks.spawn("watch sandboxes", feed);
         }
-        tasks.spawn(
-            "watch pools",
-            watches::watch_pools(client.clone(), namespace.clone(), table.clone()),
-        );
+        let feed =
+            watches::watch::<watches::Pool>(client.clone(), namespace.clone(), table.clone(), None);
+        tasks.spawn("watch pools", feed);
         tasks.spawn(
             "watch pods",
-            watches::watch_pods(client, namespace, table, pods),
+            watches::watch::<watches::Pod>(client, namespace, table, Some(pods)),
         );
     }
 }

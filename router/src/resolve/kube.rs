@@ -1,20 +1,24 @@
-//! Feeds the table from watches over sandbox pods and Sandboxes.
+//! Feeds the table from watches over sandbox pods, Sandboxes and pools.
 //!
 //! Each watch runs for the life of the router, relists by itself when its history is lost, and backs
-//! off while the API server refuses. The table keeps answering from what it last saw.
+//! off while the API server refuses. The table keeps answering from what it last saw. A fault that
+//! lasts is said when it begins and then rarely, and its end is said too.
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
-use agent_sandbox_crds::labels;
 use agent_sandbox_service::readiness::Gate;
-use futures::{Stream, StreamExt, TryStreamExt};
-use kube::runtime::watcher::{self, Event};
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::runtime::{WatchStreamExt, watcher::watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
-use super::object::{Pod, Pool, Sandbox};
+pub(crate) use super::object::{Pod, Pool, Sandbox};
 use super::table::{Index, Kind, Table, Uid};
 
 /// Events that are applied and published together at most.
@@ -25,137 +29,113 @@ const PAGE: u32 = 500;
 const FORBIDDEN: u16 = 403;
 /// The kind is not there.
 const NOT_FOUND: u16 = 404;
+/// How often a fault that lasts is said again.
+const REMINDER: Duration = Duration::from_secs(300);
 
-/// Watches pods for ever. `gate` opens when the first list has been applied.
-pub(crate) async fn watch_pods(
-    client: Client,
-    namespace: Option<String>,
-    table: Arc<Table>,
-    gate: Gate,
-) {
-    let api: Api<Pod> = scoped(client, namespace.as_deref());
-    let config = watcher::Config::default()
-        .labels(labels::SANDBOX_NAME_HASH)
-        .page_size(PAGE);
-    let apply = |index: &mut Index, pod: &Pod| match pod.facts(index) {
-        Some(facts) => index.apply_pod(facts),
-        // The pod may have been ours before its owner changed.
-        None => {
-            if let Some(uid) = pod.uid() {
-                index.delete_pod(&uid);
-            }
-        }
-    };
-    let delete = |index: &mut Index, uid: &Uid| index.delete_pod(uid);
-    let feed = Feed {
-        kind: Kind::Pods,
-        what: "pods",
-        table,
-        gate: Some(gate),
-    };
-    feed.run(watcher(api, config), apply, delete, Pod::uid)
-        .await;
-}
-
-/// Watches Sandboxes for ever. `gate` opens when the first list has been applied.
-pub(crate) async fn watch_sandboxes(
-    client: Client,
-    namespace: Option<String>,
-    table: Arc<Table>,
-    gate: Gate,
-) {
-    let api: Api<Sandbox> = scoped(client, namespace.as_deref());
-    let config = watcher::Config::default().page_size(PAGE);
-    let apply = |index: &mut Index, sandbox: &Sandbox| {
-        if let Some(facts) = sandbox.facts(index) {
-            index.apply_sandbox(facts);
-        }
-    };
-    let delete = |index: &mut Index, uid: &Uid| index.delete_sandbox(uid);
-    let feed = Feed {
-        kind: Kind::Sandboxes,
-        what: "sandboxes.agents.x-k8s.io",
-        table,
-        gate: Some(gate),
-    };
-    feed.run(watcher(api, config), apply, delete, Sandbox::uid)
-        .await;
-}
-
-/// Watches pools for ever, for what they have given to claims: the operator says so there before it brings
-/// Sandbox and pod in line, which in a burst takes it seconds. The router can do without.
-pub(crate) async fn watch_pools(client: Client, namespace: Option<String>, table: Arc<Table>) {
-    let api: Api<Pool> = scoped(client, namespace.as_deref());
-    let config = watcher::Config::default().page_size(PAGE);
-    let apply = |index: &mut Index, pool: &Pool| {
-        if let Some(facts) = pool.facts(index) {
-            index.apply_pool(facts);
-        }
-    };
-    let delete = |index: &mut Index, uid: &Uid| index.delete_pool(uid);
-    let feed = Feed {
-        kind: Kind::Pools,
-        what: "sandboxwarmpools.extensions.agents.x-k8s.io",
-        table,
-        gate: None,
-    };
-    feed.run(watcher(api, config), apply, delete, Pool::uid)
-        .await;
-}
-
-fn scoped<K>(client: Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+/// A kind that is watched, and what its objects do to the table.
+pub(crate) trait Watched:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + 'static
 {
-    match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
+    /// Whose first list it is.
+    const KIND: Kind;
+    /// The label that objects must have to be of interest.
+    const LABEL: Option<&'static str> = None;
+
+    /// Brings the table up to date with an object that was added or changed.
+    fn apply(&self, index: &mut Index);
+
+    /// The same for one that is gone.
+    fn delete(index: &mut Index, uid: &Uid);
+
+    /// Its UID, if it has one that can be one.
+    fn uid(&self) -> Option<Uid> {
+        self.meta().uid.as_deref().and_then(Uid::parse)
     }
+}
+
+/// Watches one kind for ever. `gate` opens when the first list has been applied; a kind without one
+/// is one that the router can do without.
+pub(crate) async fn watch<K: Watched>(
+    client: Client,
+    namespace: Option<String>,
+    table: Arc<Table>,
+    gate: Option<Gate>,
+) {
+    let api: Api<K> = match namespace {
+        Some(namespace) => Api::namespaced(client, &namespace),
+        None => Api::all(client),
+    };
+    let mut config = watcher::Config::default().page_size(PAGE);
+    if let Some(label) = K::LABEL {
+        config = config.labels(label);
+    }
+    let feed = Feed {
+        kind: K::KIND,
+        what: match &*K::group(&()) {
+            "" => K::plural(&()).into_owned(),
+            group => format!("{}.{group}", K::plural(&())),
+        },
+        table,
+        gate,
+        trouble: None,
+    };
+    let events = watcher(api, config).backoff(Patience::default());
+    feed.run(events.ready_chunks(BATCH)).await;
 }
 
 /// One watch and where its events go.
 struct Feed {
     kind: Kind,
-    what: &'static str,
+    what: String,
     table: Arc<Table>,
     /// What stays closed until the first list has been applied.
     gate: Option<Gate>,
+    trouble: Option<Trouble>,
+}
+
+/// A fault that lasts, and when it was last said.
+struct Trouble {
+    fault: Fault,
+    said: Instant,
+}
+
+/// What keeps a watch from working.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fault {
+    Forbidden,
+    UnknownKind,
+    Interrupted,
 }
 
 impl Feed {
-    async fn run<K>(
-        self,
-        events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
-        apply: impl Fn(&mut Index, &K) + Send,
-        delete: impl Fn(&mut Index, &Uid) + Send,
-        uid: impl Fn(&K) -> Option<Uid> + Send,
-    ) where
-        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
-    {
+    async fn run<K: Watched>(
+        mut self,
+        events: impl futures::Stream<Item = Vec<watcher::Result<Event<K>>>> + Send,
+    ) {
         if let Some(gate) = &self.gate {
             gate.set_not_ready(format!("waiting for the first list of {}", self.what));
         }
         let mut first = true;
-        let events = events
-            .default_backoff()
-            .inspect_err(|error| self.report(error))
-            .filter_map(|event| std::future::ready(event.ok()))
-            .ready_chunks(BATCH);
         let mut events = std::pin::pin!(events);
         while let Some(batch) = events.next().await {
             let mut complete = false;
             self.table.update(|index| {
-                for event in &batch {
+                for event in batch.iter().flatten() {
                     match event {
                         Event::Init => index.begin_list(self.kind),
-                        Event::InitApply(object) | Event::Apply(object) => apply(index, object),
+                        Event::InitApply(object) | Event::Apply(object) => object.apply(index),
                         Event::InitDone => {
                             index.end_list(self.kind);
                             complete = true;
                         }
                         Event::Delete(object) => {
-                            if let Some(uid) = uid(object) {
-                                delete(index, &uid);
+                            if let Some(uid) = object.uid() {
+                                K::delete(index, &uid);
                             }
                         }
                     }
@@ -173,32 +153,58 @@ impl Feed {
                     "first list applied"
                 );
             }
+            for event in &batch {
+                match event {
+                    // A list that begins may still be refused.
+                    Ok(Event::Init) => {}
+                    Ok(_) => self.recovered(),
+                    Err(error) => self.failed(error),
+                }
+            }
+        }
+    }
+
+    fn recovered(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!(what = self.what, "the watch works again");
         }
     }
 
     /// Says what goes wrong, with the remedy for the usual cause.
-    fn report(&self, error: &watcher::Error) {
-        let what = self.what;
-        match code(error) {
-            Some(FORBIDDEN) => {
-                let remedy =
-                    format!("grant get, list and watch on {what} to the router's service account");
-                self.gate_note(&remedy);
-                if self.gate.is_some() {
-                    tracing::error!(what, %error, remedy, "the API server forbids the watch");
-                } else {
-                    tracing::warn!(what, %error, remedy, "the API server forbids the watch; going on without");
-                }
+    fn failed(&mut self, error: &watcher::Error) {
+        let what = self.what.as_str();
+        let fault = Fault::of(error);
+        let remedy =
+            || format!("grant get, list and watch on {what} to the router's service account");
+        self.gate_note(&match fault {
+            Fault::Forbidden => remedy(),
+            Fault::UnknownKind | Fault::Interrupted => error.to_string(),
+        });
+        let now = Instant::now();
+        if let Some(trouble) = &self.trouble
+            && trouble.fault == fault
+            && now.duration_since(trouble.said) < REMINDER
+        {
+            return;
+        }
+        match (fault, &self.gate) {
+            (Fault::Forbidden, Some(_)) => {
+                let remedy = remedy();
+                tracing::error!(what, %error, remedy, "the API server forbids the watch");
+            }
+            (Fault::Forbidden, None) => {
+                let remedy = remedy();
+                tracing::warn!(what, %error, remedy, "the API server forbids the watch; going on without");
             }
             // A cluster may do without the kind.
-            Some(NOT_FOUND) if self.gate.is_none() => {
-                tracing::debug!(what, %error, "the API server does not know the kind; going on without");
+            (Fault::UnknownKind, None) => {
+                tracing::info!(what, %error, "the API server does not know the kind; going on without");
             }
-            _ => {
-                self.gate_note(&error.to_string());
+            (Fault::UnknownKind, Some(_)) | (Fault::Interrupted, _) => {
                 tracing::warn!(what, %error, "watch interrupted; it is resumed");
             }
         }
+        self.trouble = Some(Trouble { fault, said: now });
     }
 
     /// While the first list is missing, readiness says why. Afterwards the table stays usable.
@@ -207,6 +213,16 @@ impl Feed {
             && !self.table.has_loaded(self.kind)
         {
             gate.set_not_ready(format!("{}: {why}", self.what));
+        }
+    }
+}
+
+impl Fault {
+    fn of(error: &watcher::Error) -> Self {
+        match code(error) {
+            Some(FORBIDDEN) => Self::Forbidden,
+            Some(NOT_FOUND) => Self::UnknownKind,
+            _ => Self::Interrupted,
         }
     }
 }
@@ -225,4 +241,86 @@ fn code(error: &watcher::Error) -> Option<u16> {
         Error::NoResourceVersion => return None,
     };
     Some(status.code)
+}
+
+/// Waits ever longer between attempts that fail, up to half a minute, and starts anew when there was no
+/// failure for some minutes.
+///
+/// The default of the library starts anew at every event too, and a list that is about to be refused
+/// begins with one: the API server would be asked once a second for ever.
+#[derive(Default)]
+struct Patience(DefaultBackoff);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next()
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        // Only time does.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use kube::runtime::watcher::Error;
+
+    use super::super::table::Trust;
+    use super::*;
+
+    fn feed() -> Feed {
+        Feed {
+            kind: Kind::Pools,
+            what: "pools".to_owned(),
+            table: Arc::new(Table::new(Trust::Sandboxes, None)),
+            gate: None,
+            trouble: None,
+        }
+    }
+
+    fn refusal(code: u16) -> Error {
+        Error::WatchError(Box::new(Status::failure("no", "Refused").with_code(code)))
+    }
+
+    /// When what was last said was said.
+    fn said(feed: &Feed) -> Option<Instant> {
+        feed.trouble.as_ref().map(|trouble| trouble.said)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_that_lasts_is_said_once_and_then_rarely() {
+        let mut feed = feed();
+        let begin = Instant::now();
+        for _ in 0..100 {
+            feed.failed(&refusal(FORBIDDEN));
+            assert_eq!(said(&feed), Some(begin));
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        // Another fault is news, and so is the same one after a good while.
+        feed.failed(&refusal(500));
+        assert_eq!(said(&feed), Some(Instant::now()));
+        tokio::time::advance(REMINDER).await;
+        feed.failed(&refusal(500));
+        assert_eq!(said(&feed), Some(Instant::now()));
+        // And so is one that had ended.
+        feed.recovered();
+        assert_eq!(said(&feed), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_fail_become_rare_though_each_begins_a_list() {
+        let mut patience = Patience::default();
+        for _ in 0..10 {
+            assert!(patience.next().unwrap() <= Duration::from_secs(60));
+            patience.reset();
+        }
+        assert!(patience.next().unwrap() >= Duration::from_secs(15));
+        tokio::time::advance(Duration::from_secs(300)).await;
+        assert!(patience.next().unwrap() < Duration::from_secs(2));
+    }
 }

@@ -3,25 +3,25 @@
 //! Watches decode into these types and drop the rest as it streams by: a whole Pod costs tens of
 //! kilobytes, of which routing needs some two hundred bytes.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 use agent_sandbox_crds::allocation::Allocation;
 use agent_sandbox_crds::condition::{self, reason};
 use agent_sandbox_crds::sandbox::OperatingMode;
-use agent_sandbox_crds::{CORE_GROUP, EXTENSIONS_GROUP, STORED_VERSION, annotations, labels};
-use k8s_openapi::NamespaceResourceScope;
+use agent_sandbox_crds::{CORE_GROUP, annotations, labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
 
-use super::table::{Addresses, Index, Phase, PodFacts, PoolFacts, SandboxFacts, Uid};
+use super::kube::Watched;
+use super::table::{Addresses, Index, Kind, Phase, PodFacts, PoolFacts, SandboxFacts, Uid};
 
 const SANDBOX_KIND: &str = "Sandbox";
 
 /// A pod.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Pod {
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = k8s_openapi::api::core::v1::Pod)]
+pub(crate) struct Pod {
     metadata: ObjectMeta,
     #[serde(default)]
     status: PodStatus,
@@ -44,8 +44,9 @@ struct PodAddress {
 }
 
 /// A Sandbox.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Sandbox {
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = agent_sandbox_crds::Sandbox)]
+pub(crate) struct Sandbox {
     metadata: ObjectMeta,
     #[serde(default)]
     spec: SandboxSpec,
@@ -69,8 +70,9 @@ struct SandboxStatus {
 }
 
 /// A pool.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Pool {
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = agent_sandbox_crds::SandboxWarmPool)]
+pub(crate) struct Pool {
     metadata: ObjectMeta,
     #[serde(default)]
     status: PoolStatus,
@@ -94,7 +96,7 @@ struct Condition {
 
 impl Pod {
     /// What the table keeps; `None` for a pod that no Sandbox controls.
-    pub(super) fn facts(&self, index: &mut Index) -> Option<PodFacts> {
+    fn facts(&self, index: &mut Index) -> Option<PodFacts> {
         let owner = self
             .metadata
             .owner_references
@@ -131,10 +133,6 @@ impl Pod {
             pooled: has_label(&self.metadata, labels::WARM_POOL_SANDBOX),
         })
     }
-
-    pub(super) fn uid(&self) -> Option<Uid> {
-        self.metadata.uid.as_deref().and_then(Uid::parse)
-    }
 }
 
 impl SandboxSpec {
@@ -149,7 +147,7 @@ impl SandboxSpec {
 
 impl Sandbox {
     /// What the table keeps.
-    pub(super) fn facts(&self, index: &mut Index) -> Option<SandboxFacts> {
+    fn facts(&self, index: &mut Index) -> Option<SandboxFacts> {
         let conditions = &self.status.conditions;
         let expired = conditions.iter().any(|it| {
             it.r#type == condition::READY && it.reason.as_deref() == Some(reason::SANDBOX_EXPIRED)
@@ -178,15 +176,11 @@ impl Sandbox {
             pooled: has_label(&self.metadata, labels::WARM_POOL_SANDBOX),
         })
     }
-
-    pub(super) fn uid(&self) -> Option<Uid> {
-        self.metadata.uid.as_deref().and_then(Uid::parse)
-    }
 }
 
 impl Pool {
     /// What the table keeps.
-    pub(super) fn facts(&self, index: &mut Index) -> Option<PoolFacts> {
+    fn facts(&self, index: &mut Index) -> Option<PoolFacts> {
         let given = self.status.allocations.iter();
         let given = given.filter_map(|text| Allocation::parse(text));
         Some(PoolFacts {
@@ -195,9 +189,56 @@ impl Pool {
             given: given.filter_map(|it| Uid::parse(it.sandbox.uid)).collect(),
         })
     }
+}
 
-    pub(super) fn uid(&self) -> Option<Uid> {
-        self.metadata.uid.as_deref().and_then(Uid::parse)
+impl Watched for Pod {
+    const KIND: Kind = Kind::Pods;
+    const LABEL: Option<&'static str> = Some(labels::SANDBOX_NAME_HASH);
+
+    fn apply(&self, index: &mut Index) {
+        match self.facts(index) {
+            Some(facts) => index.apply_pod(facts),
+            // The pod may have been ours before its owner changed.
+            None => {
+                if let Some(uid) = self.uid() {
+                    index.delete_pod(&uid);
+                }
+            }
+        }
+    }
+
+    fn delete(index: &mut Index, uid: &Uid) {
+        index.delete_pod(uid);
+    }
+}
+
+impl Watched for Sandbox {
+    const KIND: Kind = Kind::Sandboxes;
+
+    fn apply(&self, index: &mut Index) {
+        if let Some(facts) = self.facts(index) {
+            index.apply_sandbox(facts);
+        }
+    }
+
+    fn delete(index: &mut Index, uid: &Uid) {
+        index.delete_sandbox(uid);
+    }
+}
+
+/// Watched for what pools have given to claims: the operator says so there before it brings Sandbox
+/// and pod in line, which in a burst takes it seconds.
+impl Watched for Pool {
+    const KIND: Kind = Kind::Pools;
+
+    fn apply(&self, index: &mut Index) {
+        if let Some(facts) = self.facts(index) {
+            index.apply_pool(facts);
+        }
+    }
+
+    fn delete(index: &mut Index, uid: &Uid) {
+        index.delete_pool(uid);
     }
 }
 
@@ -212,93 +253,6 @@ fn has_label(metadata: &ObjectMeta, label: &str) -> bool {
         .labels
         .as_ref()
         .is_some_and(|labels| labels.contains_key(label))
-}
-
-impl Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-impl Resource for Sandbox {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        SANDBOX_KIND.into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        CORE_GROUP.into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        STORED_VERSION.into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "sandboxes".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-impl Resource for Pool {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        "SandboxWarmPool".into()
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        EXTENSIONS_GROUP.into()
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        STORED_VERSION.into()
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        "sandboxwarmpools".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 #[cfg(test)]
