@@ -12,9 +12,10 @@ use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use kube::Client;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::access_log::AccessLog;
-use crate::config::Config;
+use crate::config::{Adjustable, Config};
 use crate::forward::record::Reporters;
 use crate::forward::{Proxy, Shared};
 use crate::limits::Limits;
@@ -34,11 +35,38 @@ const BACKGROUND: Duration = Duration::from_secs(1);
 /// A router that is ready to serve. One instance serves once.
 pub struct Router {
     shared: Arc<Shared>,
+    control: Control,
+    orders: UnboundedReceiver<Order>,
     feeds: Option<Feeds>,
     serving: Gate,
     access_log: AccessLog,
     sink: Box<dyn Write + Send>,
     metrics: RouterMetrics,
+}
+
+/// Changes a router while it serves, without interrupting anything. Clones steer the same router.
+#[derive(Clone, Debug)]
+pub struct Control(UnboundedSender<Order>);
+
+/// What a running router is told.
+#[derive(Debug)]
+enum Order {
+    LookAgain,
+    Adjust(Box<Adjustable>),
+}
+
+impl Control {
+    /// Looks at certificates and secrets now. They are followed anyway, once a second.
+    pub fn look_again(&self) {
+        // A router that has stopped has nothing to look at.
+        drop(self.0.send(Order::LookAgain));
+    }
+
+    /// Serves requests under other settings, on connections that are new or were idle. Requests under
+    /// way keep theirs.
+    pub fn adjust(&self, changes: Adjustable) {
+        drop(self.0.send(Order::Adjust(Box::new(changes))));
+    }
 }
 
 /// The watches of a router with a cluster.
@@ -181,7 +209,7 @@ impl RouterBuilder {
             AccessLog::off()
         };
         let shared = Arc::new(Shared {
-            resolver: Resolver::new(source, config.resolution.clone()),
+            resolver: Arc::new(Resolver::new(source, config.resolution.clone())),
             limits: Limits::new(config.limits),
             reporters: Reporters {
                 metrics: router_metrics.clone(),
@@ -192,12 +220,12 @@ impl RouterBuilder {
             closing: Shutdown::new(),
             config,
         });
-        let waiting = shared.clone();
+        let resolver = shared.resolver.clone();
         RouterMetrics::live(
             &metrics,
             "sandbox_router_waiting_requests",
             "Requests waiting for the watch to deliver their sandbox.",
-            move || i64::try_from(waiting.resolver.waiting()).unwrap_or(i64::MAX),
+            move || i64::try_from(resolver.waiting()).unwrap_or(i64::MAX),
         )?;
         if let Some(feeds) = &feeds {
             let table = feeds.table.clone();
@@ -208,8 +236,11 @@ impl RouterBuilder {
                 move || i64::try_from(table.len()).unwrap_or(i64::MAX),
             )?;
         }
+        let (control, orders) = mpsc::unbounded_channel();
         Ok(Router {
             shared,
+            control: Control(control),
+            orders,
             feeds,
             serving,
             access_log,
@@ -232,6 +263,11 @@ impl Router {
         }
     }
 
+    /// Changes the router while it serves.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
     /// Serves one plain listener until `shutdown`; see [`Self::serve_all`].
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         self.serve_all(vec![Listener::plain(listener)], shutdown)
@@ -244,6 +280,8 @@ impl Router {
     pub async fn serve_all(self, listeners: Vec<Listener>, shutdown: Shutdown) {
         let Self {
             shared,
+            control: _,
+            orders,
             feeds,
             serving,
             access_log,
@@ -268,14 +306,20 @@ impl Router {
         let upstreams = Tasks::new("upstream connections");
         let accepting = Tasks::new("listeners");
         let mut servers = Vec::with_capacity(listeners.len());
+        let mut steered = Steered {
+            shared: shared.clone(),
+            servers: Vec::with_capacity(listeners.len()),
+            certificates: Vec::new(),
+        };
         for listener in listeners {
             let pool = Pool::new(shared.config.pool, upstreams.clone(), metrics.clone());
             background.spawn("pool sweep", pool.clone().sweep());
             if let Some(certificates) = &listener.certificates {
                 background.spawn("certificates", certificates.clone().follow(metrics.clone()));
+                steered.certificates.push(certificates.clone());
             }
             let server = Server::new(
-                App::new(Proxy::new(shared.clone(), pool)),
+                App::new(Proxy::new(shared.clone(), pool.clone())),
                 settings,
                 listener.certificates,
                 metrics.clone(),
@@ -286,8 +330,10 @@ impl Router {
                 "accept",
                 async move { accept.accept(listener.socket).await },
             );
+            steered.servers.push((server.clone(), pool));
             servers.push(server);
         }
+        background.spawn("control", steered.follow(orders));
         serving.set_ready();
 
         shutdown.triggered().await;
@@ -316,6 +362,35 @@ impl Router {
         background.shutdown(Duration::ZERO).await;
         last.trigger();
         reports.shutdown(BACKGROUND).await;
+    }
+}
+
+/// What a running router is changed by.
+struct Steered {
+    shared: Arc<Shared>,
+    servers: Vec<(Server, Arc<Pool>)>,
+    certificates: Vec<Certificates>,
+}
+
+impl Steered {
+    /// Does as told until cancelled.
+    async fn follow(mut self, mut orders: UnboundedReceiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::LookAgain => {
+                    self.shared.config.authorizer.look_again();
+                    for certificates in &self.certificates {
+                        certificates.look_again();
+                    }
+                }
+                Order::Adjust(changes) => {
+                    self.shared = Arc::new(self.shared.adjusted(*changes));
+                    for (server, pool) in &self.servers {
+                        server.replace(App::new(Proxy::new(self.shared.clone(), pool.clone())));
+                    }
+                }
+            }
+        }
     }
 }
 

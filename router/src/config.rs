@@ -53,6 +53,38 @@ impl Config {
             traces: None,
         }
     }
+
+    /// The same with what may change changed.
+    #[must_use]
+    pub fn adjusted(&self, changes: Adjustable) -> Self {
+        let Adjustable {
+            time,
+            retry,
+            limits,
+            trusted_proxies,
+        } = changes;
+        Self {
+            time,
+            retry,
+            limits,
+            trusted_proxies,
+            ..self.clone()
+        }
+    }
+}
+
+/// What may change while a router runs. Of [`Time`] and [`Limits`], what concerns whole client
+/// connections stays as it was.
+#[derive(Clone, Debug)]
+pub struct Adjustable {
+    /// How long things may take.
+    pub time: Time,
+    /// How dialling is repeated.
+    pub retry: Retry,
+    /// What is accepted at most.
+    pub limits: Limits,
+    /// Peers whose `X-Forwarded-*` headers are believed and extended.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// How names become addresses.

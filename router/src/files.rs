@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 /// How often the files are looked at.
@@ -38,6 +39,7 @@ pub(crate) struct Followed<T, E> {
     parse: Option<Parse<T, E>>,
     current: ArcSwap<T>,
     first: Contents,
+    asked: Notify,
 }
 
 impl<T, E> Followed<T, E>
@@ -51,6 +53,7 @@ where
             parse: None,
             current: ArcSwap::from_pointee(value),
             first: Vec::new(),
+            asked: Notify::new(),
         }
     }
 
@@ -66,12 +69,18 @@ where
             parse: Some(Box::new(parse)),
             current: ArcSwap::from_pointee(value),
             first,
+            asked: Notify::new(),
         })
     }
 
     /// The value now.
     pub(crate) fn current(&self) -> Arc<T> {
         self.current.load_full()
+    }
+
+    /// Has the files looked at now.
+    pub(crate) fn look_again(&self) {
+        self.asked.notify_one();
     }
 
     /// Follows the files until cancelled, and reports every new value and every failure.
@@ -83,7 +92,10 @@ where
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.asked.notified() => {}
+            }
             let contents = match read(&self.paths) {
                 Ok(contents) if seen.as_ref() == Some(&contents) => continue,
                 Ok(contents) => contents,

@@ -38,6 +38,6 @@ pub mod target;
 pub mod tls;
 mod upstream;
 
-pub use app::{BuildError, Listener, Router, RouterBuilder};
+pub use app::{BuildError, Control, Listener, Router, RouterBuilder};
 pub use config::Config;
 pub use files::ReadError;

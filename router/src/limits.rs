@@ -17,13 +17,15 @@ use crate::resolve::Route;
 use crate::resolve::table::Load;
 use crate::target::Target;
 
-/// The counters of one router.
+/// What one router allows, and what it counts.
 #[derive(Clone, Debug)]
-pub(crate) struct Limits(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
+pub(crate) struct Limits {
     limits: config::Limits,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     load: Load,
     clients: Mutex<HashMap<IpAddr, u32>>,
     /// Sandboxes that no table holds, by `namespace/name`.
@@ -45,30 +47,36 @@ pub(crate) struct Permit(Held);
 
 #[derive(Debug)]
 enum Held {
-    Total(Limits, Use),
+    Total(Arc<Counts>, Use),
     Sandbox(Arc<Load>, Use),
-    Client(Limits, IpAddr),
+    Client(Arc<Counts>, IpAddr),
 }
 
 impl Limits {
     pub(crate) fn new(limits: config::Limits) -> Self {
-        Self(Arc::new(Inner {
+        Self {
             limits,
-            load: Load::default(),
-            clients: Mutex::default(),
-            unlisted: Mutex::default(),
-        }))
+            counts: Arc::default(),
+        }
+    }
+
+    /// Other limits on the same counters.
+    pub(crate) fn adjusted(&self, limits: config::Limits) -> Self {
+        Self {
+            limits,
+            counts: self.counts.clone(),
+        }
     }
 
     /// A unit of the whole router's capacity.
     pub(crate) fn enter(&self, r#use: Use) -> Result<Permit, Error> {
-        let limits = &self.0.limits;
+        let limits = &self.limits;
         let (limit, full) = match r#use {
             Use::Request => (limits.requests, "Too many requests in flight; try again."),
             Use::Upgrade => (limits.upgrades, "Too many upgraded connections; try again."),
         };
-        take(self.0.load.of(r#use), limit).ok_or(Error::Overloaded(full))?;
-        Ok(Permit(Held::Total(self.clone(), r#use)))
+        take(self.counts.load.of(r#use), limit).ok_or(Error::Overloaded(full))?;
+        Ok(Permit(Held::Total(self.counts.clone(), r#use)))
     }
 
     /// A unit of one sandbox's share.
@@ -78,7 +86,7 @@ impl Limits {
         target: &Target,
         route: &Route,
     ) -> Result<Option<Permit>, Error> {
-        let limits = &self.0.limits;
+        let limits = &self.limits;
         let (limit, full) = match r#use {
             Use::Request => (
                 limits.requests_per_sandbox,
@@ -102,10 +110,10 @@ impl Limits {
 
     /// A unit of one client's share of upgraded connections.
     pub(crate) fn enter_client(&self, client: IpAddr) -> Result<Option<Permit>, Error> {
-        let Some(limit) = self.0.limits.upgrades_per_client else {
+        let Some(limit) = self.limits.upgrades_per_client else {
             return Ok(None);
         };
-        let mut clients = self.0.clients.lock();
+        let mut clients = self.counts.clients.lock();
         let count = clients.entry(client).or_insert(0);
         if *count >= limit {
             return Err(Error::Overloaded(
@@ -113,12 +121,12 @@ impl Limits {
             ));
         }
         *count += 1;
-        Ok(Some(Permit(Held::Client(self.clone(), client))))
+        Ok(Some(Permit(Held::Client(self.counts.clone(), client))))
     }
 
     fn unlisted(&self, target: &Target) -> Arc<Load> {
         let key = format!("{}/{}", target.namespace, target.id);
-        let mut unlisted = self.0.unlisted.lock();
+        let mut unlisted = self.counts.unlisted.lock();
         if let Some(load) = unlisted.get(key.as_str()).and_then(Weak::upgrade) {
             return load;
         }
@@ -150,14 +158,14 @@ fn take(count: &AtomicU32, limit: Option<u32>) -> Option<()> {
 impl Drop for Permit {
     fn drop(&mut self) {
         match &self.0 {
-            Held::Total(limits, r#use) => {
-                limits.0.load.of(*r#use).fetch_sub(1, Ordering::Relaxed);
+            Held::Total(counts, r#use) => {
+                counts.load.of(*r#use).fetch_sub(1, Ordering::Relaxed);
             }
             Held::Sandbox(load, r#use) => {
                 load.of(*r#use).fetch_sub(1, Ordering::Relaxed);
             }
-            Held::Client(limits, client) => {
-                let mut clients = limits.0.clients.lock();
+            Held::Client(counts, client) => {
+                let mut clients = counts.clients.lock();
                 if let Some(count) = clients.get_mut(client) {
                     *count -= 1;
                     if *count == 0 {
@@ -194,6 +202,6 @@ mod tests {
         assert!(limits.enter_client("192.0.2.2".parse().unwrap()).is_ok());
         drop(held);
         assert!(limits.enter_client(client).is_ok());
-        assert!(limits.0.clients.lock().is_empty());
+        assert!(limits.counts.clients.lock().is_empty());
     }
 }

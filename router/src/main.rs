@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use agent_sandbox_router::args::{Args, ArgsError, BindAddress, Plan, Source};
+use agent_sandbox_router::args::{Args, ArgsError, BindAddress, Lasting, Plan, Source};
 use agent_sandbox_router::tls::Certificates;
-use agent_sandbox_router::{Listener, Router};
+use agent_sandbox_router::{Control, Listener, Router};
 use agent_sandbox_service::allocator::Allocator;
 use agent_sandbox_service::metrics::Metrics;
 use agent_sandbox_service::readiness::Readiness;
@@ -17,6 +17,7 @@ use anyhow::Context;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long the admin endpoints may take to stop.
 const ADMIN_DRAIN: std::time::Duration = std::time::Duration::from_secs(1);
@@ -65,6 +66,7 @@ fn refuse(error: &ArgsError) -> ExitCode {
 }
 
 async fn run(plan: Plan) -> anyhow::Result<()> {
+    let lasting = plan.lasting();
     let Plan {
         listeners,
         tls,
@@ -73,8 +75,12 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
         authz,
         settings,
         log,
+        warnings,
     } = plan;
     log::init(&log)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let certificates = tls.map(Certificates::load).transpose()?;
     let client = if matches!(source, Source::Watch) || authz.needs_cluster() {
         Some(connect(kubeconfig.as_deref()).await?)
@@ -99,7 +105,7 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
                 builder = builder.client(client);
             }
         }
-        Source::Fixed(sandboxes) => builder = builder.resolver(sandboxes),
+        Source::Fixed { table, .. } => builder = builder.resolver(table),
         Source::Dns => {}
     }
     let router = builder.build()?;
@@ -135,9 +141,40 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
             Err(error) => tracing::error!(%error, "cannot listen for signals"),
         }
     });
+    let control = router.control();
+    admin_tasks.spawn("reload", async move {
+        if let Err(error) = follow_hangups(&lasting, &control).await {
+            tracing::error!(%error, "cannot listen for SIGHUP");
+        }
+    });
     router.serve_all(proxy, order.clone()).await;
     admin_order.trigger();
     admin_tasks.shutdown(ADMIN_DRAIN).await;
+    Ok(())
+}
+
+/// Reads everything again at every SIGHUP, and takes over what can change while the router runs.
+async fn follow_hangups(lasting: &Lasting, control: &Control) -> std::io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    while hangups.recv().await.is_some() {
+        control.look_again();
+        match Args::read(std::env::args_os()).and_then(Args::plan) {
+            Ok(plan) => {
+                for what in lasting.differences(&plan.lasting()) {
+                    tracing::warn!(what, "changed, and takes effect only after a restart");
+                }
+                control.adjust(plan.settings.adjustable());
+                tracing::info!("configuration reloaded");
+            }
+            Err(error) => {
+                let error = causes::on_one_line(&error);
+                tracing::error!(
+                    error,
+                    "configuration not reloaded; the one before stays in use"
+                );
+            }
+        }
+    }
     Ok(())
 }
 

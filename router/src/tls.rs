@@ -87,6 +87,11 @@ impl Certificates {
         (*self.0.current()).clone()
     }
 
+    /// Looks at the files now.
+    pub(crate) fn look_again(&self) {
+        self.0.look_again();
+    }
+
     /// Follows the files until cancelled.
     pub(crate) async fn follow(self, metrics: RouterMetrics) {
         metrics.certificate_loaded(true);

@@ -90,6 +90,14 @@ impl AuthzPlan {
         matches!(self, Self::Reviews(_))
     }
 
+    /// Whether callers are judged anew for each sandbox.
+    pub fn judges_sandboxes(&self) -> bool {
+        match self {
+            Self::Local(authorizer) => authorizer.judges_sandboxes(),
+            Self::Reviews(settings) => settings.access,
+        }
+    }
+
     /// The authorizer; `None` when it needs a cluster and there is none.
     pub fn authorizer(self, client: Option<Client>) -> Option<Authorizer> {
         match self {

@@ -4,7 +4,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::python::PythonEnvironment;
+use super::python::Python;
 use super::{ArgsError, GoDuration};
 use crate::config::{Limits, Network, NetworkError, PoolLimits};
 
@@ -46,9 +46,9 @@ pub(super) struct LimitArgs {
     /// Idle connections kept to one port of one pod
     #[arg(long, default_value_t = 128, value_name = "NUMBER")]
     upstream_max_idle_per_target: usize,
-    /// Idle connections kept to sandboxes in all
-    #[arg(long, default_value_t = 4096, value_name = "NUMBER")]
-    upstream_max_idle: usize,
+    /// Idle connections kept to sandboxes in all [default: 4096]
+    #[arg(long, value_name = "NUMBER")]
+    upstream_max_idle: Option<usize>,
     /// Keep idle connections to sandboxes for this long
     #[arg(long, default_value = "4s", value_name = "DURATION")]
     upstream_idle_timeout: GoDuration,
@@ -57,7 +57,7 @@ pub(super) struct LimitArgs {
 impl LimitArgs {
     pub(super) fn decide(
         self,
-        python: &PythonEnvironment,
+        python: &Python,
     ) -> Result<(Limits, PoolLimits, Vec<Network>), ArgsError> {
         let Self {
             max_request_body_bytes,
@@ -82,17 +82,7 @@ impl LimitArgs {
                 format!("must be at least {MIN_HEAD}"),
             ));
         }
-        let per_client = max_upgrades_per_client.or_else(|| {
-            let text = python.websocket_max_connections_per_client.as_deref()?;
-            let number = text.trim().parse().ok();
-            if number.is_none() {
-                tracing::warn!(
-                    value = text,
-                    "WEBSOCKET_MAX_CONNECTIONS_PER_CLIENT is not a number and is ignored"
-                );
-            }
-            number
-        });
+        let per_client = max_upgrades_per_client.or(python.upgrades_per_client);
         let bound = |number: u32| (number > 0).then_some(number);
         let limits = Limits {
             body: (max_request_body_bytes > 0).then_some(max_request_body_bytes),
@@ -106,7 +96,9 @@ impl LimitArgs {
         };
         let pool = PoolLimits {
             idle_per_target: upstream_max_idle_per_target,
-            idle: upstream_max_idle,
+            idle: upstream_max_idle
+                .or(python.idle_connections)
+                .unwrap_or_else(|| PoolLimits::default().idle),
             idle_timeout: upstream_idle_timeout.0,
         };
         let trusted = trusted_proxy_cidrs

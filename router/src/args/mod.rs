@@ -33,13 +33,14 @@ pub use self::file::FileError;
 use self::limits::LimitArgs;
 use self::listen::ListenArgs;
 pub use self::listen::Listeners;
-pub use self::plan::{Plan, Settings, Source};
+pub use self::plan::{Lasting, Plan, Settings, Source};
 use self::python::PythonEnvironment;
 use self::resolution::ResolutionArgs;
 use self::time::TimeArgs;
 use self::tls::TlsArgs;
 pub use self::values::BindAddress;
 use self::values::{GoDuration, truthy};
+use crate::config::PodIpPolicy;
 
 /// Routes requests to the sandbox named in their headers.
 #[derive(Debug, Parser)]
@@ -149,6 +150,7 @@ impl Args {
             otlp,
             log,
         } = self;
+        let (python, warnings) = python.read();
         let (listeners, drain) = listen.decide()?;
         let tls = tls.decide(listeners.https.is_some())?;
         let kubeconfig =
@@ -156,12 +158,19 @@ impl Args {
         let (resolution, source) = resolution.decide()?;
         let (time, retry) = time.decide(&python)?;
         let (limits, pool, trusted_proxies) = limits.decide(&python)?;
+        let authz = authz.decide()?;
+        if authz.judges_sandboxes() && matches!(resolution.pod_ip, PodIpPolicy::Trust { .. }) {
+            return Err(ArgsError::value(
+                "pod-ip-header",
+                "trust lets callers reach any address, so an --authz-mode that opens single sandboxes would open them all; use verify",
+            ));
+        }
         Ok(Plan {
             listeners,
             tls,
             source,
             kubeconfig,
-            authz: authz.decide()?,
+            authz,
             settings: Settings {
                 resolution,
                 time,
@@ -174,6 +183,7 @@ impl Args {
                 traces: otlp.settings("sandbox-router")?,
             },
             log,
+            warnings,
         })
     }
 }

@@ -114,7 +114,10 @@ impl ResolutionArgs {
                     "leaves nothing to watch, so --cache-namespace has no meaning beside it",
                 ));
             }
-            Some(fixed) => Source::Fixed(fixed.into_table()),
+            Some(fixed) => Source::Fixed {
+                table: fixed.into_table(),
+                given: static_sandboxes,
+            },
             None if cache_enabled => Source::Watch,
             None => Source::Dns,
         };

@@ -172,8 +172,104 @@ fn the_python_routers_variables_are_weaker_than_flags() {
     assert_eq!(plan.settings.time.request, Duration::from_secs(3));
     let plan = open(&["--proxy-timeout-seconds=abc"]);
     assert_eq!(plan.settings.time.request, Duration::from_secs(180));
-    let plan = open(&["--websocket-max-connections-per-client=64"]);
+    let plan = open(&[
+        "--websocket-max-connections-per-client=64",
+        "--max-keepalive-connections=20",
+    ]);
     assert_eq!(plan.settings.limits.upgrades_per_client, Some(64));
+    assert_eq!(plan.settings.pool.idle, 20);
+    assert!(plan.warnings.is_empty());
+    let plan = open(&["--max-keepalive-connections=20", "--upstream-max-idle=30"]);
+    assert_eq!(plan.settings.pool.idle, 30);
+}
+
+#[test]
+fn what_is_ignored_of_the_python_routers_variables_is_said() {
+    let plan = open(&[
+        "--proxy-timeout-seconds=0",
+        "--websocket-idle-timeout-seconds=nan",
+        "--websocket-max-lifetime-seconds=-1",
+        "--websocket-max-connections-per-client=2.5",
+        "--websocket-max-message-bytes=16777216",
+        "--max-keepalive-connections=-1",
+    ]);
+    let default = Config::new(crate::authz::Authorizer::AllowAll);
+    assert_eq!(
+        format!(
+            "{:?} {:?} {:?}",
+            plan.settings.time, plan.settings.limits, plan.settings.pool
+        ),
+        format!("{:?} {:?} {:?}", default.time, default.limits, default.pool)
+    );
+    let expected = [
+        "PROXY_TIMEOUT_SECONDS=0 ",
+        "WEBSOCKET_IDLE_TIMEOUT_SECONDS=nan ",
+        "WEBSOCKET_MAX_LIFETIME_SECONDS=-1 ",
+        "WEBSOCKET_MAX_CONNECTIONS_PER_CLIENT=2.5 ",
+        "MAX_KEEPALIVE_CONNECTIONS=-1 ",
+        "WEBSOCKET_MAX_MESSAGE_BYTES=16777216 ",
+    ];
+    assert_eq!(plan.warnings.len(), expected.len(), "{:?}", plan.warnings);
+    for (warning, name) in plan.warnings.iter().zip(expected) {
+        assert!(
+            warning.starts_with(name) && warning.ends_with("; it is ignored"),
+            "{warning}"
+        );
+    }
+}
+
+#[test]
+fn what_needs_a_restart_is_told_from_what_does_not() {
+    let before = open(&[]).lasting();
+    let adjusted = open(&[
+        "--proxy-timeout=1s",
+        "--upstream-max-retries=9",
+        "--max-requests=1",
+        "--trusted-proxy-cidrs=10.0.0.0/8",
+    ]);
+    assert!(before.differences(&adjusted.lasting()).is_empty());
+    let adjustable = adjusted.settings.adjustable();
+    assert_eq!(adjustable.time.request, Duration::from_secs(1));
+    assert_eq!(adjustable.retry.max, 9);
+    assert_eq!(adjustable.limits.requests, Some(1));
+    assert_eq!(adjustable.trusted_proxies.len(), 1);
+    for (flags, what) in [
+        (&["--http-bind-address=:1"][..], "listeners"),
+        (
+            &[
+                "--https-bind-address=:1",
+                "--tls-cert-file=a",
+                "--tls-key-file=b",
+            ],
+            "listeners TLS",
+        ),
+        (&["--cache-namespace=a"], "resolution"),
+        (&["--static-sandboxes=a/b=10.0.0.1"], "resolution"),
+        (&["--authz-mode=tokenreview"], "authorization"),
+        (&["--keep-alive-timeout=1s"], "client connections"),
+        (&["--upstream-max-idle=1"], "connections to sandboxes"),
+        (&["--shutdown-delay=1s"], "shutdown"),
+        (&["--access-log=false"], "logging"),
+        (&["--otlp-endpoint=http://collector:4317"], "tracing"),
+    ] {
+        let later = open(flags).lasting();
+        assert_eq!(before.differences(&later).join(" "), what, "{flags:?}");
+    }
+}
+
+#[test]
+fn addresses_of_callers_are_not_trusted_where_sandboxes_are_opened_one_by_one() {
+    let key = file("0123456789abcdef0123456789abcdef");
+    let scoped = format!("--authz-scoped-token-secret-file={}", key.path().display());
+    for mode in ["access-review", "scoped-token"] {
+        let mode = format!("--authz-mode={mode}");
+        let error = refusal(&[&mode, &scoped, "--pod-ip-header=trust"]);
+        assert!(
+            error.starts_with("--pod-ip-header: trust lets callers"),
+            "{error}"
+        );
+    }
+    open(&["--authz-mode=tokenreview", "--pod-ip-header=trust"]);
 }
 
 #[test]
@@ -294,7 +390,7 @@ fn the_command_is_consistent() {
 #[test]
 fn given_sandboxes_leave_nothing_to_watch() {
     let plan = open(&["--static-sandboxes=default/box=10.0.0.7"]);
-    assert!(matches!(plan.source, Source::Fixed(_)));
+    assert!(matches!(plan.source, Source::Fixed { .. }));
     assert_eq!(plan.settings.resolution.dns, None);
     let error = refusal(&[
         "--static-sandboxes=default/box=10.0.0.7",

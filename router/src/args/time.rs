@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use super::python::PythonEnvironment;
-use super::values::seconds;
+use super::python::Python;
 use super::{ArgsError, GoDuration};
 use crate::config::{Retry, Time};
 
@@ -54,7 +53,7 @@ pub(super) struct TimeArgs {
 }
 
 impl TimeArgs {
-    pub(super) fn decide(self, python: &PythonEnvironment) -> Result<(Time, Retry), ArgsError> {
+    pub(super) fn decide(self, python: &Python) -> Result<(Time, Retry), ArgsError> {
         let Self {
             proxy_timeout,
             response_header_timeout,
@@ -71,27 +70,18 @@ impl TimeArgs {
         } = self;
         let defaults = Time::default();
         // A flag, else the Python router's variable, else the default.
-        let either = |flag: Option<GoDuration>, variable: &Option<String>, name, default| {
-            flag.map(|flag| flag.0)
-                .or_else(|| variable.as_deref().and_then(|text| seconds(name, text)))
-                .unwrap_or(default)
+        let either = |flag: Option<GoDuration>, variable: Option<Duration>, default| {
+            flag.map(|flag| flag.0).or(variable).unwrap_or(default)
         };
-        let request = either(
-            proxy_timeout,
-            &python.proxy_timeout_seconds,
-            "PROXY_TIMEOUT_SECONDS",
-            defaults.request,
-        );
+        let request = either(proxy_timeout, python.proxy_timeout, defaults.request);
         let upgrade_idle = either(
             upgrade_idle_timeout,
-            &python.websocket_idle_timeout_seconds,
-            "WEBSOCKET_IDLE_TIMEOUT_SECONDS",
+            python.upgrade_idle,
             defaults.upgrade_idle,
         );
         let upgrade = either(
             upgrade_timeout,
-            &python.websocket_max_lifetime_seconds,
-            "WEBSOCKET_MAX_LIFETIME_SECONDS",
+            python.upgrade_lifetime,
             defaults.upgrade.unwrap_or_default(),
         );
         for (flag, value) in [

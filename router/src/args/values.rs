@@ -124,20 +124,6 @@ pub(super) fn two_dashes(argument: OsString) -> OsString {
     }
 }
 
-/// Seconds of a variable of the Python router. What is no positive number is ignored, as there.
-pub(super) fn seconds(name: &'static str, text: &str) -> Option<Duration> {
-    let seconds = text
-        .trim()
-        .parse::<f64>()
-        .ok()
-        .filter(|seconds| *seconds >= 0.0)
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    if seconds.is_none() {
-        tracing::warn!(name, value = text, "not a number of seconds; ignored");
-    }
-    seconds
-}
-
 /// What the Python router takes for yes.
 pub(super) fn truthy(text: &str) -> bool {
     ["1", "true", "t", "yes", "y", "on"].contains(&text.trim().to_ascii_lowercase().as_str())

@@ -75,6 +75,10 @@ impl Reviews {
         }
     }
 
+    pub(super) fn judge_sandboxes(&self) -> bool {
+        self.settings.access
+    }
+
     pub(super) async fn authorize(
         &self,
         headers: &HeaderMap,

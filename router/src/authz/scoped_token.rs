@@ -146,6 +146,10 @@ impl ScopedTokens {
         self.keys.follow(report("scoped-token keys")).await;
     }
 
+    pub(super) fn look_again(&self) {
+        self.keys.look_again();
+    }
+
     /// Makes a token for one sandbox.
     ///
     /// # Errors

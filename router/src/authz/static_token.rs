@@ -49,6 +49,10 @@ impl StaticToken {
         self.0.follow(report("static token")).await;
     }
 
+    pub(super) fn look_again(&self) {
+        self.0.look_again();
+    }
+
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Error> {
         // Exactly a scheme and a token, as the Python router demanded.
         let token = bearer(headers)

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 use super::expect::Gate;
 use super::flow::{Flow, Looks, Timer, Upload};
+use super::headers;
 use super::record::{Outcome, Record};
-
 use crate::server::State;
 use crate::upstream::{Http1, Pool};
 
@@ -72,7 +72,13 @@ impl Body for ClientBody {
             return Poll::Ready(None);
         };
         let frame = std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        if (frame.is_none() || incoming.is_end_stream())
+        // Whoever reads trailers knows that nothing follows, and does not ask.
+        let last = match &frame {
+            None => true,
+            Some(Ok(frame)) => frame.is_trailers(),
+            Some(Err(_)) => false,
+        };
+        if (last || incoming.is_end_stream())
             && let Some(reader) = this.reader.take()
         {
             reader.body_read();
@@ -164,7 +170,10 @@ impl Body for RequestBody {
             this.gate = None;
         }
         match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers_to_sandbox(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     this.flow.received(data.len());
                     if let Some(limit) = this.limit
@@ -360,7 +369,10 @@ impl Body for ResponseBody {
             return Poll::Ready(None);
         }
         match this.source.poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::trailers_to_client(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     this.flow.sent(data.len());
                 }

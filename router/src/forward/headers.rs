@@ -6,25 +6,29 @@
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST,
+    HeaderMap, HeaderName, HeaderValue, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Request, Version};
 
 use crate::config::Network;
-use crate::error::Error;
+use crate::error::{Error, ROUTER_ERROR};
 use crate::server::Peer;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-const HOPS: usize = 7;
-/// Fields that belong to one connection. `Trailer` is not among them: it announces fields that do
-/// pass.
+const HOPS: usize = 8;
+/// Fields that belong to one connection, and the router's own mark, which nobody else sets. `Trailer`
+/// is not among them: it announces fields that do pass.
 const HOP_BY_HOP: [HeaderName; HOPS] = [
     CONNECTION,
     PROXY_CONNECTION,
@@ -33,6 +37,7 @@ const HOP_BY_HOP: [HeaderName; HOPS] = [
     PROXY_AUTHORIZATION,
     TRANSFER_ENCODING,
     UPGRADE,
+    ROUTER_ERROR,
 ];
 
 /// Who sent a request, over what, and whose word counts about others.
@@ -72,6 +77,21 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<(), Error> {
     {
         return Err(Error::BadRequest("Host header is required."));
     }
+    let uri = request.uri();
+    if uri.scheme().is_none() && uri.authority().is_some() {
+        return Err(Error::BadRequest(
+            "The request target must be a path or a whole URL.",
+        ));
+    }
+    // Any other coding would have to be undone before the field is taken away.
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err(Error::BadRequest(
+            "The only transfer coding understood is chunked, once.",
+        ));
+    }
     Ok(())
 }
 
@@ -99,7 +119,9 @@ pub(crate) fn to_sandbox(parts: &mut Parts, sender: &Sender<'_>, upgrade: Option
     let host = parts
         .uri
         .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        // Without a user's name and password, which are for nobody to see.
+        .and_then(|authority| authority.as_str().rsplit('@').next())
+        .and_then(|authority| HeaderValue::from_str(authority).ok())
         .or_else(|| parts.headers.get(HOST).cloned());
     let trailers = tokens(&parts.headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     let headers = &mut parts.headers;
@@ -126,6 +148,10 @@ pub(crate) fn to_sandbox(parts: &mut Parts, sender: &Sender<'_>, upgrade: Option
 
 /// Makes the head for the client.
 pub(crate) fn to_client(headers: &mut HeaderMap) {
+    // Where a body came in chunks, a length beside them means nothing.
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
 }
 
@@ -189,12 +215,63 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token).ok())
             .collect();
-        for name in named {
+        for name in named.iter().filter(|name| !is_end_to_end(name)) {
             headers.remove(name);
         }
     }
     for (_, name) in found.iter().zip(&HOP_BY_HOP).filter(|(found, _)| **found) {
         headers.remove(name);
+    }
+}
+
+/// Whether a field goes all the way whatever `Connection` says: what the router acts upon and what
+/// says where a request came from are not a peer's to take away.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [
+        HOST,
+        CONTENT_LENGTH,
+        CONTENT_TYPE,
+        TRAILER,
+        FORWARDED,
+        TRACEPARENT,
+        TRACESTATE,
+        REQUEST_ID,
+    ]
+    .contains(name)
+        || is_routing(name)
+}
+
+/// Whether a field says where a request goes to or came from.
+fn is_routing(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.starts_with("x-sandbox-") || name.starts_with("x-forwarded-")
+}
+
+/// Leaves of a request's trailers what may come so late. Whoever merges them into the head must find
+/// no credential, no length and nothing that routes.
+pub(super) fn trailers_to_sandbox(trailers: &mut HeaderMap) {
+    retain(trailers, |name| {
+        !is_routing(name) && ![AUTHORIZATION, COOKIE, EXPECT, FORWARDED, TE].contains(name)
+    });
+}
+
+/// The same for a response.
+pub(super) fn trailers_to_client(trailers: &mut HeaderMap) {
+    retain(trailers, |_| true);
+}
+
+fn retain(trailers: &mut HeaderMap, may: impl Fn(&HeaderName) -> bool) {
+    let refused: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            HOP_BY_HOP.contains(name)
+                || [HOST, CONTENT_LENGTH, TRAILER].contains(name)
+                || !may(name)
+        })
+        .cloned()
+        .collect();
+    for name in refused {
+        trailers.remove(name);
     }
 }
 

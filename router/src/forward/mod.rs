@@ -30,10 +30,10 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::authz::Subject;
-use crate::config::Config;
+use crate::config::{Adjustable, Config};
 use crate::error::{Dialect, Error};
 use crate::limits::{Limits, Use};
-use crate::resolve::{Hint, Resolver, Route};
+use crate::resolve::{self, Hint, Resolver, Route};
 use crate::server::Peer;
 use crate::target::Target;
 use crate::upstream::{Head, Http1, Pool};
@@ -60,13 +60,27 @@ mod tunnel;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Config,
-    pub(crate) resolver: Resolver,
+    pub(crate) resolver: Arc<Resolver>,
     pub(crate) limits: Limits,
     pub(crate) reporters: Reporters,
     /// Tunnels and HTTP/2 connections to sandboxes.
     pub(crate) tasks: Tasks,
     /// Given when tunnels must end.
     pub(crate) closing: Shutdown,
+}
+
+impl Shared {
+    /// The same with what may change changed. Both count together.
+    pub(crate) fn adjusted(&self, changes: Adjustable) -> Self {
+        Self {
+            resolver: self.resolver.clone(),
+            limits: self.limits.adjusted(changes.limits),
+            reporters: self.reporters.clone(),
+            tasks: self.tasks.clone(),
+            closing: self.closing.clone(),
+            config: self.config.adjusted(changes),
+        }
+    }
 }
 
 /// The proxy of one listener.
@@ -232,7 +246,12 @@ impl Proxy {
                 Hint::Unverified => "unverified",
             });
         }
-        if !self.shared.config.authorizer.is_open()
+        let authorizer = &self.shared.config.authorizer;
+        // Nobody can say whose address the caller chose.
+        if route.source == resolve::Source::PodIp && authorizer.judges_sandboxes() {
+            return Err(Error::Forbidden);
+        }
+        if !authorizer.is_open()
             && let Some(row) = &route.row
             && (*row.namespace != *target.namespace.as_str() || *row.name != *target.id.as_str())
         {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use agent_sandbox_service::otlp::{Exporter, Span, SpanContext, SpanId, SpanKind};
-use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::Shared;
 use super::flow::Flow;
+use super::headers::{REQUEST_ID, TRACEPARENT};
 use crate::access_log::{AccessLog, Line};
 use crate::limits::Permit;
 use crate::metrics::RouterMetrics;
@@ -22,8 +23,6 @@ use crate::resolve::table::Row;
 use crate::resolve::{Address, Route};
 use crate::target::{SANDBOX_ID, SANDBOX_NAMESPACE};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What a request counts as whose client left before it was answered.
 pub(crate) const CLIENT_CLOSED_REQUEST: u16 = 499;
 

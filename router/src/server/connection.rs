@@ -156,10 +156,10 @@ async fn http2(
     let state = Arc::new(State::default());
     let io = TokioIo::new(Watched::new(stream, first, state));
     let service = service_fn(|request: Request<Incoming>| {
-        let (shared, peer) = (shared.clone(), peer.clone());
+        let (app, peer) = (shared.app.load_full(), peer.clone());
         async move {
             let request = request.map(ClientBody::new);
-            Ok::<_, Infallible>(shared.app.answer(request, &peer).await)
+            Ok::<_, Infallible>(app.answer(request, &peer).await)
         }
     });
     let mut connection = pin!(
@@ -190,14 +190,15 @@ async fn http1(
 ) -> io::Result<Activity> {
     let state = Arc::new(State::default());
     let io = TokioIo::new(Watched::new(stream, first, state.clone()));
+    let app = shared.app.load_full();
     // One exchange at a time, noted in the connection's state.
     let service = service_fn(|request: Request<Incoming>| {
         state.request(!request.body().is_end_stream());
         let busy = Busy(state.clone());
-        let (shared, peer) = (shared.clone(), peer.clone());
+        let (app, peer) = (app.clone(), peer.clone());
         async move {
             let request = request.map(|body| ClientBody::noted(body, &busy.0));
-            let response = shared.app.answer(request, &peer).await;
+            let response = app.answer(request, &peer).await;
             Ok::<_, Infallible>(response.map(|body| Held { body, _busy: busy }))
         }
     });

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -68,7 +69,8 @@ pub(crate) struct Server {
 }
 
 struct Shared {
-    app: App,
+    /// Taken anew whenever a connection becomes active.
+    app: ArcSwap<App>,
     settings: Settings,
     tls: Option<Certificates>,
     metrics: RouterMetrics,
@@ -116,7 +118,7 @@ impl Server {
         Self {
             permits: Arc::new(Semaphore::new(settings.connections)),
             shared: Arc::new(Shared {
-                app,
+                app: ArcSwap::from_pointee(app),
                 settings,
                 tls,
                 metrics,
@@ -125,6 +127,11 @@ impl Server {
             }),
             connections: Tasks::new("client connections"),
         }
+    }
+
+    /// Has requests answered by another application, on connections that become active from now on.
+    pub(crate) fn replace(&self, app: App) {
+        self.shared.app.store(Arc::new(app));
     }
 
     /// Accepts until the server is told to stop. Connections go on afterwards; see

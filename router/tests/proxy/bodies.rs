@@ -298,3 +298,21 @@ async fn a_body_that_breaks_off_breaks_the_request_off() {
     );
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_connection_whose_request_ended_in_trailers_is_parked_like_others() {
+    let rig = Rig::start(rig::config());
+    let stub = Sandbox::mirror();
+    let mut wire = rig.connect().await;
+    for _ in 0..2 {
+        wire.write(format!(
+            "POST / HTTP/1.1\r\n{}Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n0\r\nX-Sum: 1\r\n\r\n",
+            stub.route()
+        ))
+        .await;
+        assert!(wire.reply().await.text().ends_with("\nx-sum: 1"));
+        rig.metric_is("sandbox_router_parked_connections", 1.0)
+            .await;
+    }
+    rig.stop().await;
+}

@@ -27,6 +27,8 @@ mod drain;
 mod errors;
 mod forwarding;
 mod grpc;
+mod hostile;
+mod http2_frames;
 mod limits;
 mod moves;
 mod resolution;

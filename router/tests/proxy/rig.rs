@@ -143,6 +143,11 @@ impl Rig {
         .await;
     }
 
+    /// How many requests have been logged.
+    pub(crate) fn log_lines(&self) -> usize {
+        self.log.lines().len()
+    }
+
     /// Waits for the line of the access log that has this path.
     pub(crate) async fn logged(&self, path: &str) -> Value {
         let find = || {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent_sandbox_service::listen;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::rig::LOOPBACK;
@@ -16,6 +17,26 @@ use crate::wire::{Head, Wire};
 pub(crate) struct Sandbox {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
+}
+
+/// A sandbox that keeps every byte it gets.
+pub(crate) struct Recording {
+    pub(crate) sandbox: Sandbox,
+    heard: Heard,
+}
+
+/// What was heard, by connection.
+type Heard = Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>>;
+
+impl Recording {
+    /// What came over each connection that said anything.
+    pub(crate) fn heard(&self) -> Vec<String> {
+        let connections = self.heard.lock();
+        let texts = connections
+            .iter()
+            .map(|bytes| String::from_utf8_lossy(&bytes.lock()).into_owned());
+        texts.filter(|text| !text.is_empty()).collect()
+    }
 }
 
 impl Sandbox {
@@ -63,6 +84,26 @@ impl Sandbox {
                 wire.write(&ok(&seen)).await;
             }
         })
+    }
+
+    /// Answers every request with `ok` and keeps every byte it gets.
+    pub(crate) fn recording() -> Recording {
+        let heard = Heard::default();
+        let kept = heard.clone();
+        let sandbox = Self::start(move |wire| {
+            let transcript = Arc::<Mutex<Vec<u8>>>::default();
+            kept.lock().push(transcript.clone());
+            let mut wire = wire.transcribed(transcript);
+            async move {
+                while let Some(head) = wire.head().await {
+                    if wire.try_body(&head).await.is_none() {
+                        return;
+                    }
+                    wire.write(&ok(b"ok")).await;
+                }
+            }
+        });
+        Recording { sandbox, heard }
     }
 
     /// Answers every request with `response`, as it is.

@@ -1,8 +1,10 @@
 //! A client, and the reading half of a sandbox, that see every byte.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,6 +17,7 @@ pub(crate) struct Wire<S = TcpStream> {
     pub(crate) stream: S,
     buffer: Vec<u8>,
     patience: Duration,
+    transcript: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
 /// The head of a message as it came.
@@ -83,7 +86,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             stream,
             buffer: Vec::new(),
             patience: DEADLINE,
+            transcript: None,
         }
+    }
+
+    /// Keeps a copy of every byte that is read.
+    pub(crate) fn transcribed(mut self, into: Arc<Mutex<Vec<u8>>>) -> Self {
+        self.transcript = Some(into);
+        self
     }
 
     /// For the side that a test does not watch: it waits however far a test moves its clock.
@@ -101,6 +111,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     async fn fill(&mut self) -> Option<()> {
         let read = tokio::time::timeout(self.patience, self.stream.read_buf(&mut self.buffer));
         let n = read.await.expect("bytes in time").unwrap_or(0);
+        if let Some(transcript) = &self.transcript {
+            let new = &self.buffer[self.buffer.len() - n..];
+            transcript.lock().extend_from_slice(new);
+        }
         (n > 0).then_some(())
     }
 
@@ -196,6 +210,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         let length = head.get("content-length").map_or(0, |n| n.parse().unwrap());
         (self.bytes(length).await, Vec::new())
+    }
+
+    /// The same; `None` if the stream ends in the middle of it.
+    pub(crate) async fn try_body(&mut self, head: &Head) -> Option<()> {
+        if head.get("transfer-encoding") == Some("chunked") {
+            while find(&self.buffer, b"\r\n0\r\n").is_none() && !self.buffer.starts_with(b"0\r\n") {
+                self.fill().await?;
+            }
+            while find(&self.buffer, b"\r\n\r\n").is_none() {
+                self.fill().await?;
+            }
+            self.chunked().await;
+            return Some(());
+        }
+        let length = head.get("content-length").map_or(0, |n| n.parse().unwrap());
+        while self.buffer.len() < length {
+            self.fill().await?;
+        }
+        self.buffer.drain(..length);
+        Some(())
     }
 
     /// The response to anything but HEAD.
