@@ -21,6 +21,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &[],
     ),
     (LOAD, &[SERVICE, ROUTER], &[]),
+    (FUZZ, &[SERVICE, ROUTER], &[]),
     (
         "agent-sandbox-tests",
         &[
@@ -38,6 +39,7 @@ const ROUTER: &str = "agent-sandbox-router";
 const APISERVER: &str = "agent-sandbox-apiserver";
 const NODE: &str = "agent-sandbox-node";
 const LOCAL: &str = "agent-sandbox-local";
+const FUZZ: &str = "agent-sandbox-fuzz";
 const LOAD: &str = "agent-sandbox-load";
 
 /// Fails with one line per forbidden arrow.

@@ -9,6 +9,7 @@ mod children;
 mod demo;
 mod directions;
 mod e2e;
+mod fuzz;
 mod generate;
 mod named_tests;
 mod python;
@@ -44,6 +45,8 @@ enum Command {
     E2e(e2e::Args),
     /// Measure the platform, beside the least that is possible in the same run
     Bench(bench::Args),
+    /// Look for inputs that break the router, each property for a while
+    Fuzz(fuzz::Args),
     /// Formatting, lints, generated files, dependency direction and dependency policy
     Check,
     /// Write the files that are generated from code, or compare them
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Test(args) => suites::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Check => check::run(),
         Command::Generate(args) => generate::run(&args),
     };

@@ -74,7 +74,7 @@ fn a_secret_file_is_read_again() {
     let file = directory.path().join("token");
     std::fs::write(&file, "first-secret").unwrap();
     let flag = format!("--authz-static-token-file={}", file.display());
-    let process = Process::start(local(&["--authz-mode=static", &flag]));
+    let process = Process::start(local(&["--authz-mode=static", &flag, "--log-filter=debug"]));
     let [address, ..] = process.addresses();
     let sandbox = Sandbox::start();
     let with = |token: &str| {

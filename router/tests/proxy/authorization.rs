@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use agent_sandbox_router::Router;
+use agent_sandbox_router::authz::review::{ReviewSettings, Reviews};
 use agent_sandbox_router::authz::scoped_token::{Key, ScopedTokens};
 use agent_sandbox_router::authz::static_token::StaticToken;
 use agent_sandbox_router::authz::{Authorizer, Subject};
+use agent_sandbox_router::config::PodIpPolicy;
 use agent_sandbox_router::resolve::fixed::Fixed;
 use agent_sandbox_service::clock::Clock;
 
@@ -29,6 +31,93 @@ async fn open_routers_ask_nobody_and_still_drop_credentials() {
     let reply = rig.send(&bearing(&stub.get("/"), "secret")).await;
     assert_eq!(reply.status, 200);
     assert!(!reply.text().contains("secret"));
+    rig.stop().await;
+}
+
+/// A cluster that knows one token, and whom it lets reach everything.
+fn reviews() -> Authorizer {
+    let service = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+        let status = if request.uri().path().ends_with("/tokenreviews") {
+            serde_json::json!({"authenticated": true, "user": {"username": "ann"}})
+        } else {
+            serde_json::json!({"allowed": true})
+        };
+        let review = serde_json::json!({"metadata": {}, "spec": {}, "status": status});
+        let body = kube::client::Body::from(review.to_string().into_bytes());
+        Ok::<_, std::convert::Infallible>(http::Response::new(body))
+    });
+    let settings = ReviewSettings {
+        audiences: Vec::new(),
+        require_token: true,
+        access: true,
+        ttl: Duration::from_secs(30),
+        cache_size: 10,
+    };
+    let client = kube::Client::new(service, "default");
+    Authorizer::Review(Box::new(Reviews::new(client, settings)))
+}
+
+#[tokio::test]
+async fn no_mode_lets_a_credential_reach_a_sandbox_or_a_log() {
+    let mine = Subject {
+        namespace: "ns",
+        name: "box",
+    };
+    let scoped = tokens().mint(mine, Duration::from_secs(60)).unwrap();
+    for (authorizer, token) in [
+        (Authorizer::AllowAll, "open-secret"),
+        (
+            Authorizer::Static(StaticToken::new("static-secret").unwrap()),
+            "static-secret",
+        ),
+        (Authorizer::Scoped(tokens()), scoped.as_str()),
+        (reviews(), "reviewed-secret"),
+    ] {
+        let stub = Sandbox::recording();
+        let rig = Rig::start(rig::with(authorizer));
+        let route = stub.sandbox.route();
+        for (path, switch) in [
+            ("/plain", ""),
+            ("/upgrade", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+        ] {
+            // Named by `Connection` or said twice, it does not get any further.
+            let request = format!(
+                "GET {path}?token={token} HTTP/1.1\r\n{route}{switch}Authorization: Bearer {token}\r\n\
+                 Proxy-Authorization: Bearer {token}\r\n\r\n"
+            );
+            assert_eq!(rig.send(&request).await.status, 200);
+            rig.logged(path).await;
+        }
+        let refused = bearing(&stub.sandbox.get("/refused"), &format!("{token}x"));
+        rig.send(&refused.replace("ID: box", "ID: nobody")).await;
+        rig.logged("/refused").await;
+        let log = rig.log_text();
+        rig.stop().await;
+        let heard = stub.heard().concat().to_ascii_lowercase();
+        let query = format!("?token={token} http").to_ascii_lowercase();
+        assert_eq!(heard.matches(&query).count(), 2, "{heard}");
+        let elsewhere = heard.replace(&query, "");
+        assert!(!elsewhere.contains(&token.to_ascii_lowercase()), "{heard}");
+        assert!(!heard.contains("authorization"), "{heard}");
+        assert!(!log.contains(token), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_callers_choose_is_not_what_a_scoped_token_opens() {
+    let stub = Sandbox::mirror();
+    let mut config = rig::with(Authorizer::Scoped(tokens()));
+    config.resolution.pod_ip = PodIpPolicy::Trust { loopback: true };
+    let rig = Rig::start(config);
+    let mine = Subject {
+        namespace: "ns",
+        name: "box",
+    };
+    let token = tokens().mint(mine, Duration::from_secs(60)).unwrap();
+    let request = bearing(&stub.get("/"), &token);
+    assert_eq!(rig.send(&request).await.status, 200);
+    let elsewhere = request.replace("Host:", "X-Sandbox-Pod-IP: 127.0.0.1\r\nHost:");
+    assert_eq!(rig.send(&elsewhere).await.status, 403);
     rig.stop().await;
 }
 

@@ -148,6 +148,11 @@ impl Rig {
         self.log.lines().len()
     }
 
+    /// The access log as it was written.
+    pub(crate) fn log_text(&self) -> String {
+        String::from_utf8(self.log.0.lock().clone()).unwrap()
+    }
+
     /// Waits for the line of the access log that has this path.
     pub(crate) async fn logged(&self, path: &str) -> Value {
         let find = || {

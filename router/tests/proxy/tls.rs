@@ -193,6 +193,51 @@ async fn a_new_certificate_is_served_and_a_broken_one_is_not() {
 }
 
 #[tokio::test]
+async fn client_authorities_are_reloaded_and_connections_under_way_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, before, after) = (authority(), authority(), authority());
+    install(directory.path(), &issue(&server, "router"));
+    let authorities = directory.path().join("ca.crt");
+    std::fs::write(&authorities, before.pem()).unwrap();
+    let required = ClientCertificates::Required {
+        authorities: authorities.clone(),
+    };
+    let rig = start(files(directory.path(), required));
+    let stub = Sandbox::answering(ok(b"in"));
+    let reloads = |outcome: &str| {
+        rig.metric(&format!(
+            r#"sandbox_router_cert_reloads_total{{outcome="{outcome}"}}"#
+        ))
+    };
+    let old = client(&server, Some(&issue(&before, "client")), b"http/1.1");
+    let new = client(&server, Some(&issue(&after, "client")), b"http/1.1");
+    let mut open = Wire::over(handshake(&rig, &old).await.unwrap());
+    open.write(stub.get("/")).await;
+    assert_eq!(open.reply().await.text(), "in");
+    assert!(status(&rig, &new, &stub.get("/")).await.is_none());
+    // A bundle without a certificate would let nobody in, or everybody.
+    std::fs::write(&authorities, "nothing").unwrap();
+    rig::eventually("the broken bundle is noticed", async || {
+        reloads("failure") >= 1.0
+    })
+    .await;
+    assert!(status(&rig, &old, &stub.get("/")).await.is_some());
+    let loaded = reloads("success");
+    let staged = directory.path().join("ca.new");
+    std::fs::write(&staged, after.pem()).unwrap();
+    std::fs::rename(&staged, &authorities).unwrap();
+    rig::eventually("the new bundle is loaded", async || {
+        reloads("success") > loaded
+    })
+    .await;
+    assert!(status(&rig, &new, &stub.get("/")).await.is_some());
+    assert!(status(&rig, &old, &stub.get("/")).await.is_none());
+    open.write(stub.get("/")).await;
+    assert_eq!(open.reply().await.text(), "in");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_mounted_secret_that_is_swapped_is_reloaded() {
     use std::os::unix::fs::symlink;
     let directory = tempfile::tempdir().unwrap();

@@ -218,6 +218,43 @@ async fn a_websocket_in_the_middle_of_a_frame_is_closed_without_a_word() {
     rig.stop().await;
 }
 
+/// A Close frame.
+fn close(code: u16, reason: &str, masked: bool) -> Vec<u8> {
+    let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
+    let length = u8::try_from(payload.len()).unwrap();
+    let mut frame = vec![0x88, if masked { 0x80 | length } else { length }];
+    if masked {
+        frame.extend([0; 4]);
+    }
+    frame.extend(payload);
+    frame
+}
+
+#[tokio::test]
+async fn close_codes_and_reasons_pass_both_ways() {
+    let (report, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    let stub = Sandbox::start(move |mut wire| {
+        let report = report.clone();
+        async move {
+            let head = wire.head().await.unwrap();
+            wire.write(SWITCH).await;
+            if head.line.contains("/ws") {
+                wire.write(close(4001, "auth failed", false)).await;
+            }
+            report.send(wire.rest().await).unwrap();
+        }
+    });
+    let rig = Rig::start(rig::config());
+    let mut wire = open(&rig, &stub, "websocket").await;
+    let told = close(4001, "auth failed", false);
+    assert_eq!(wire.bytes(told.len()).await, told);
+    let answer = close(3000, "leaving", true);
+    wire.write(&answer).await;
+    drop(wire);
+    assert_eq!(ends.recv().await.unwrap(), answer);
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn an_idle_websocket_survives_the_bounds_of_requests() {
     let mut config = rig::config();
