@@ -44,6 +44,21 @@ const DOCUMENTS: &[Document] = &[
         heading: "## Weaknesses of others",
         rows: Rows::Numbered,
     },
+    Document {
+        path: "docs/router-scenarios.md",
+        heading: "## Behaviour",
+        rows: Rows::Numbered,
+    },
+    Document {
+        path: "docs/router-scenarios.md",
+        heading: "## What a hostile side may try",
+        rows: Rows::Unnumbered,
+    },
+    Document {
+        path: "docs/router-scenarios.md",
+        heading: "## Weaknesses of others",
+        rows: Rows::Numbered,
+    },
 ];
 
 /// How a row begins its last cell when no test can show it, or none does yet; the reason follows.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use agent_sandbox_router::Router;
+use agent_sandbox_router::resolve::table::{Addresses, Kind, PodFacts, Table, Trust, Uid};
 use agent_sandbox_service::listen;
 
 use crate::rig::{self, LOOPBACK, Rig};
@@ -175,5 +177,47 @@ async fn only_so_many_idle_connections_are_kept() {
     assert_eq!(stub.connections(), 5);
     rig.metric_is("sandbox_router_idle_upstream_connections", 2.0)
         .await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_sandbox_that_moves_while_it_is_dialled_is_found_where_it_went() {
+    let (_socket, port) = reserved();
+    // The same port at another address, where the pod after it is.
+    let there = listen::bind(([127, 0, 0, 13], port).into()).unwrap();
+    let _stub = Sandbox::on(there, |mut wire| async move {
+        let head = wire.head().await.unwrap();
+        let (body, _) = wire.body(&head).await;
+        wire.write(&ok(&body)).await;
+    });
+    let pod = |uid: &str, address: [u8; 4]| PodFacts {
+        uid: Uid::parse(uid).unwrap(),
+        namespace: "ns".into(),
+        name: "box".into(),
+        sandbox_uid: Uid::parse("sandbox").unwrap(),
+        sandbox_name: "box".into(),
+        addresses: Addresses::new([address.into()]),
+        ready: true,
+        deleting: false,
+        pooled: false,
+    };
+    let table = Arc::new(Table::new(Trust::Pods, None));
+    table.set_loaded(Kind::Pods);
+    table.update(|index| index.apply_pod(pod("old", [127, 0, 0, 1])));
+    let mut config = rig::config();
+    config.retry.max = 1000;
+    let rig = Rig::build(Router::builder(config).resolver(table.clone()));
+    let mut wire = rig.connect().await;
+    wire.write(format!(
+        "POST / HTTP/1.1\r\n{}Content-Length: 4\r\n\r\nbody",
+        route(port)
+    ))
+    .await;
+    rig::eventually("the first repetition", async || rig.metric(RETRIES) >= 1.0).await;
+    table.update(|index| {
+        index.delete_pod(&Uid::parse("old").unwrap());
+        index.apply_pod(pod("new", [127, 0, 0, 13]));
+    });
+    assert_eq!(wire.reply().await.text(), "body");
     rig.stop().await;
 }

@@ -517,3 +517,24 @@ proptest! {
         check(Trust::Pods, &events, &batches)?;
     }
 }
+
+#[test]
+fn an_address_that_did_not_answer_is_noted_once_and_not_against_its_successor() {
+    let table = pods_only();
+    table.update(|index| index.apply_pod(pod("a", "p1", "10.0.0.1")));
+    let failed = table.by_name("ns", "a").unwrap();
+    assert!(failed.set_unreachable(10, 20), "news");
+    assert!(!failed.set_unreachable(11, 21), "no news");
+    assert!(table.by_name("ns", "a").unwrap().is_unreachable(|| 15));
+    assert!(
+        !table.by_name("ns", "a").unwrap().is_unreachable(|| 30),
+        "only for a while"
+    );
+    // The pod after it may even have the same address: a late failure says nothing about it.
+    table.update(|index| {
+        index.delete_pod(&uid("p1"));
+        index.apply_pod(pod("a", "p2", "10.0.0.1"));
+    });
+    failed.set_unreachable(15, 100);
+    assert!(!table.by_name("ns", "a").unwrap().is_unreachable(|| 16));
+}
