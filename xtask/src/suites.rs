@@ -38,6 +38,8 @@ enum Suite {
     Sdk,
     /// The unmodified Python SDK of the older API version against `agent-sandbox up`
     OldSdk,
+    /// The stock gRPC client of Python against its stock server, through the router
+    Grpc,
     /// Ten thousand idle sandboxes: memory and restart of the controller, in minutes; only when named
     Scale,
 }
@@ -176,6 +178,13 @@ impl Suite {
             }
             Self::Sdk => SDK.run(),
             Self::OldSdk => OLD_SDK.run(),
+            Self::Grpc => {
+                cargo::run(&["build", "--package", ROUTER, "--bins"])?;
+                let program = cargo::target_directory()?.join("debug").join(ROUTER);
+                let python = python::environment("venv-grpc", "tests/grpc/requirements.txt")?;
+                let mut command = Command::new(python);
+                watch(pytest(&mut command, "tests/grpc")?.env("AGENT_SANDBOX_ROUTER_BIN", program))
+            }
             Self::Scale => {
                 cargo::run(&[
                     "build",
@@ -337,6 +346,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The package of the suites.
 pub(crate) const TESTS: &str = "agent-sandbox-tests";
 const CONTROLLER: &str = "agent-sandbox-controller";
+/// The router: its package, and its program.
+const ROUTER: &str = "agent-sandbox-router";
 /// How many runs of the simulation there are, and for how many of its workloads an operator is killed
 /// at every single write.
 const SEEDS: &str = "10000";
