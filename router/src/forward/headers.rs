@@ -6,9 +6,10 @@
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST,
-    HeaderMap, HeaderName, HeaderValue, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    MAX_FORWARDS, ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::request::Parts;
 use http::{Method, Request, Version};
@@ -148,10 +149,6 @@ pub(crate) fn to_sandbox(parts: &mut Parts, sender: &Sender<'_>, upgrade: Option
 
 /// Makes the head for the client.
 pub(crate) fn to_client(headers: &mut HeaderMap) {
-    // Where a body came in chunks, a length beside them means nothing.
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-    }
     remove_hop_by_hop(headers);
 }
 
@@ -251,7 +248,19 @@ fn is_routing(name: &HeaderName) -> bool {
 /// no credential, no length and nothing that routes.
 pub(super) fn trailers_to_sandbox(trailers: &mut HeaderMap) {
     retain(trailers, |name| {
-        !is_routing(name) && ![AUTHORIZATION, COOKIE, EXPECT, FORWARDED, TE].contains(name)
+        let of_the_head = [
+            AUTHORIZATION,
+            CACHE_CONTROL,
+            CONTENT_ENCODING,
+            CONTENT_RANGE,
+            CONTENT_TYPE,
+            COOKIE,
+            EXPECT,
+            FORWARDED,
+            MAX_FORWARDS,
+            TE,
+        ];
+        !is_routing(name) && !of_the_head.contains(name)
     });
 }
 

@@ -22,7 +22,7 @@ use agent_sandbox_service::tasks::Tasks;
 use axum::body::Body;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
@@ -187,11 +187,7 @@ impl Proxy {
         headers::to_sandbox(&mut parts, sender, protocol);
         record.inject(&mut parts.headers);
         let flow = record.flow().clone();
-        let path = parts
-            .uri
-            .path_and_query()
-            .cloned()
-            .unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let path = path(&parts.uri);
         // Whatever travelled with the request inside this process ends here.
         parts.extensions.clear();
         let body = RequestBody::new(body, flow.clone(), config.limits.body, gate);
@@ -323,6 +319,17 @@ impl Proxy {
         });
         head.response(Answer::Router(Body::empty()))
     }
+}
+
+/// What is asked for, as a request line can say it: a whole URL may leave its path out.
+fn path(uri: &Uri) -> PathAndQuery {
+    let given = uri.path_and_query().cloned();
+    let path = given.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if path.as_str().starts_with('?') {
+        // Its text has the slash, and what it is made of has not.
+        return PathAndQuery::try_from(path.to_string()).unwrap_or(path);
+    }
+    path
 }
 
 fn content_length(parts: &Parts) -> Option<u64> {
