@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 /// The programs of the workspace in `fuzz/`.
-const TARGETS: [&str; 4] = ["headers", "tokens", "settings", "requests"];
+const TARGETS: [&str; 5] = ["headers", "tokens", "settings", "requests", "answers"];
 /// Has the compiler count what runs, where libFuzzer looks for it.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

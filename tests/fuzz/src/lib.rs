@@ -10,6 +10,7 @@
     reason = "a property that does not hold is told by panicking"
 )]
 
+mod answers;
 mod headers;
 mod requests;
 mod settings;
@@ -25,7 +26,7 @@ pub struct Case {
 }
 
 /// Every property.
-pub const CASES: [Case; 4] = [
+pub const CASES: [Case; 5] = [
     Case {
         name: "headers",
         check: headers::check,
@@ -41,6 +42,10 @@ pub const CASES: [Case; 4] = [
     Case {
         name: "requests",
         check: requests::check,
+    },
+    Case {
+        name: "answers",
+        check: answers::check,
     },
 ];
 

@@ -1,0 +1,5 @@
+//! libFuzzer over `tests/fuzz/src/answers.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_sandbox_fuzz::check("answers", bytes));
