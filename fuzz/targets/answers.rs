@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_sandbox_fuzz::check("answers", bytes));
+libfuzzer_sys::fuzz_target!(
+    init: agent_sandbox_fuzz_targets::prepare(),
+    |bytes: &[u8]| agent_sandbox_fuzz::check("answers", bytes)
+);

@@ -40,14 +40,18 @@ fn tokens() -> ScopedTokens {
     )
 }
 
-/// Whether a request with this credential passes.
-fn passes(authorizer: &Authorizer, credential: &[u8]) -> bool {
+/// The credentials of a request: one to a line, as it may repeat the field. What is no value of a field
+/// is left out.
+fn credentials(text: &[u8]) -> impl Iterator<Item = HeaderValue> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(|line| HeaderValue::from_bytes(line).ok())
+}
+
+/// Whether a request with these credentials passes.
+fn passes(authorizer: &Authorizer, text: &[u8]) -> bool {
     let mut headers = HeaderMap::new();
-    // One credential to a line, as a request may repeat the field.
-    for line in credential.split(|byte| *byte == b'\n') {
-        if let Ok(value) = HeaderValue::from_bytes(line) {
-            headers.append(AUTHORIZATION, value);
-        }
+    for value in credentials(text) {
+        headers.append(AUTHORIZATION, value);
     }
     let judged = authorizer.authorize(&headers, BOX).now_or_never();
     let judged = judged.expect("nobody has to be asked");
@@ -57,9 +61,13 @@ fn passes(authorizer: &Authorizer, credential: &[u8]) -> bool {
 fn whole(credential: &[u8]) {
     let shared = StaticToken::new(SECRET).expect("the token is not empty");
     if passes(&Authorizer::Static(shared), credential) {
-        let text = String::from_utf8_lossy(credential);
-        let token = text.split_once(' ').map(|(_, token)| token.trim());
-        assert_eq!(token, Some(SECRET), "{text:?}");
+        let given: Vec<HeaderValue> = credentials(credential).collect();
+        assert_eq!(given.len(), 1, "{given:?}");
+        for value in given {
+            let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            let token = text.split_once(' ').map(|(_, token)| token.trim());
+            assert_eq!(token, Some(SECRET), "{text:?}");
+        }
     }
     // Nobody who does not know the key makes a token, and the seeds have none for this sandbox.
     assert!(!passes(&Authorizer::Scoped(tokens()), credential));
