@@ -388,6 +388,7 @@ impl Steered {
                     for (server, pool) in &self.servers {
                         server.replace(App::new(Proxy::new(self.shared.clone(), pool.clone())));
                     }
+                    tracing::info!("settings adjusted");
                 }
             }
         }

@@ -35,7 +35,7 @@ fn limits_change_for_new_requests_and_not_for_those_under_way() {
     // What cannot change is said, by its name, and the rest is taken over.
     std::fs::write(&file, "max-request-body-bytes: 4\nshutdown-delay: 7s\n").unwrap();
     process.signal(Signal::HUP);
-    process.says(&["configuration reloaded"]);
+    process.says(&["settings adjusted"]);
     assert!(
         !process.log().contains("only after a restart"),
         "a flag beats the file"
@@ -45,7 +45,7 @@ fn limits_change_for_new_requests_and_not_for_those_under_way() {
     std::fs::write(&file, "max-request-body-bytes: 5\nupstream-max-idle: 7\n").unwrap();
     process.signal(Signal::HUP);
     process.says(&["only after a restart", "connections to sandboxes"]);
-    process.line(2, &["configuration reloaded"]);
+    process.line(2, &["settings adjusted"]);
     assert_eq!(post(address, &route, "abcde"), "200");
 
     // What makes no sense changes nothing.
