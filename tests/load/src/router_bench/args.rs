@@ -41,7 +41,7 @@ pub struct Args {
     /// Whom to measure; everybody who is there when none is named
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PEER,...")]
     peers: Vec<Kind>,
-    /// Rounds of every leg but memory [default: 5, with --quick 2]
+    /// Rounds of every leg; of memory 3 at most [default: 5, with --quick 2, of memory 3 and 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
     /// Seconds of load in one round of one peer [default: 4, with --quick 2]
@@ -88,6 +88,8 @@ pub struct Plan {
     pub peers: Vec<Kind>,
     /// Rounds.
     pub rounds: usize,
+    /// Rounds of memory, which hardly differ.
+    pub memory_rounds: usize,
     /// How long load lasts in one round of one peer.
     pub time: Duration,
     /// How long it lasts once before, to warm up.
@@ -147,6 +149,7 @@ impl Args {
             legs: all_unless_named(legs),
             peers: all_unless_named(peers),
             rounds: usize::try_from(or(rounds, 5, 2))?,
+            memory_rounds: usize::try_from(or(rounds, 3, 1).min(3))?,
             time: Duration::from_secs(or(seconds, 4, 2).into()),
             warm_up: Duration::from_secs(1),
             connections,

@@ -61,6 +61,7 @@ impl Stage {
     ) -> Result<Self> {
         let placement = Placement::choose()?;
         placement.settle()?;
+        report.about("machine", machine()?);
         report.about("placement", placement.text());
         let connections = raise_limit(plan.connections, report)?;
         let directory = tempfile::Builder::new()
@@ -98,7 +99,12 @@ impl Stage {
         let mut peers = Vec::new();
         for kind in plan.peers.iter().copied() {
             match kind.missing(&site) {
-                None => peers.push(kind),
+                None => {
+                    peers.push(kind);
+                    if let Some(version) = kind.version() {
+                        report.about(kind.name(), version);
+                    }
+                }
                 Some(why) => report.absent(kind, &why),
             }
         }
@@ -123,6 +129,12 @@ impl Stage {
             cast.push(self.start(*kind).await?);
         }
         Ok(cast)
+    }
+
+    /// Who is measured, without the sandbox itself.
+    pub fn proxies(&self) -> Vec<Kind> {
+        let all = self.peers.iter().copied();
+        all.filter(|kind| *kind != Kind::Direct).collect()
     }
 
     /// Starts one.
@@ -156,6 +168,26 @@ async fn sandbox(command: Command, site: &Site) -> Result<Program> {
         sleep(PAUSE).await;
     }
     Ok(program)
+}
+
+/// What the bench runs on.
+fn machine() -> Result<String> {
+    let processors =
+        std::fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    let value = |line: &str| Some(line.split_once(':')?.1.trim().to_owned());
+    let model = processors
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(value);
+    let count = processors
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    Ok(format!(
+        "{count} processors, {}, Linux {}",
+        model.as_deref().unwrap_or("of an unknown model"),
+        rustix::system::uname().release().to_string_lossy()
+    ))
 }
 
 /// Lets this process and its children open as many files as the hard limit allows, and returns how

@@ -32,6 +32,7 @@ fn plan() -> Plan {
         legs: vec![Leg::Throughput],
         peers: vec![Kind::Direct, Kind::Router],
         rounds: ROUNDS,
+        memory_rounds: 1,
         time: Duration::from_millis(20),
         warm_up: Duration::ZERO,
         connections: 8,

@@ -11,8 +11,9 @@ use super::unless_void;
 use crate::router_bench::args::Leg;
 use crate::router_bench::client::Connection;
 use crate::router_bench::figures::Measure;
-use crate::router_bench::peers::{Kind, Peer, Sandbox};
+use crate::router_bench::peers::{Peer, Sandbox};
 use crate::router_bench::report::Report;
+use crate::router_bench::rounds;
 use crate::router_bench::say;
 use crate::router_bench::stage::Stage;
 
@@ -22,26 +23,28 @@ pub const SETTING: &str = "after one exchange each";
 pub const MEMORY: &str = "KiB/connection";
 const EXCHANGE: Duration = Duration::from_secs(30);
 
-/// Measures, each proxy in a fresh process.
+/// Measures, each proxy in a fresh process each time.
 pub async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
-    for kind in stage.peers.iter().copied() {
-        if kind == Kind::Direct {
-            continue;
-        }
-        say(&format!(
-            "{} idle connections, {}",
-            stage.plan.connections,
-            kind.name()
-        ));
-        let peer = stage.start(kind).await?;
-        let found = hold(&peer, stage).await;
-        if let Some(slope) = unless_void(found, Leg::Idle, SETTING, kind, report)? {
-            let measure = Measure {
-                leg: Leg::Idle,
-                setting: SETTING,
-                quantity: MEMORY,
-            };
-            report.figures.note(measure, kind, 0, slope);
+    let proxies = stage.proxies();
+    for round in 0..stage.plan.memory_rounds {
+        for kind in rounds::order(proxies.len(), round).filter_map(|index| proxies.get(index)) {
+            say(&format!(
+                "{} idle connections, {}, round {} of {}",
+                stage.plan.connections,
+                kind.name(),
+                round + 1,
+                stage.plan.memory_rounds
+            ));
+            let peer = stage.start(*kind).await?;
+            let found = hold(&peer, stage).await;
+            if let Some(slope) = unless_void(found, Leg::Idle, SETTING, *kind, report)? {
+                let measure = Measure {
+                    leg: Leg::Idle,
+                    setting: SETTING,
+                    quantity: MEMORY,
+                };
+                report.figures.note(measure, *kind, round, slope);
+            }
         }
     }
     Ok(())

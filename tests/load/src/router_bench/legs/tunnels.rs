@@ -33,33 +33,36 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// Measures. The script of the Python stack relays requests only.
 pub async fn run(stage: &Stage, gate: &mut Gate, report: &mut Report) -> Result<()> {
-    let peers: Vec<Kind> = stage
-        .peers
-        .iter()
-        .copied()
-        .filter(|kind| *kind != Kind::Python)
-        .collect();
-    if stage.peers.contains(&Kind::Python) {
+    let upgrades = |kind: &Kind| *kind != Kind::Python;
+    let mut proxies = stage.proxies();
+    if proxies.contains(&Kind::Python) {
+        proxies.retain(upgrades);
         report.void(
             Kind::Python,
             Leg::Tunnels,
             "not measured: the script carries requests, not upgrades",
         );
     }
-    for kind in peers.iter().copied().filter(|kind| *kind != Kind::Direct) {
-        say(&format!(
-            "{} idle tunnels, {}",
-            stage.plan.connections,
-            kind.name()
-        ));
-        let peer = stage.start(kind).await?;
-        let found = hold(&peer, stage).await;
-        if let Some(slope) = unless_void(found, Leg::Tunnels, IDLE, kind, report)? {
-            report.figures.note(measure(IDLE, MEMORY), kind, 0, slope);
+    for round in 0..stage.plan.memory_rounds {
+        for kind in rounds::order(proxies.len(), round).filter_map(|index| proxies.get(index)) {
+            say(&format!(
+                "{} idle tunnels, {}, round {} of {}",
+                stage.plan.connections,
+                kind.name(),
+                round + 1,
+                stage.plan.memory_rounds
+            ));
+            let peer = stage.start(*kind).await?;
+            let found = hold(&peer, stage).await;
+            if let Some(slope) = unless_void(found, Leg::Tunnels, IDLE, *kind, report)? {
+                report
+                    .figures
+                    .note(measure(IDLE, MEMORY), *kind, round, slope);
+            }
         }
     }
     let mut cast = Vec::new();
-    for kind in peers {
+    for kind in stage.peers.iter().copied().filter(upgrades) {
         cast.push(stage.start(kind).await?);
     }
     compare(stage, &cast, gate, report).await

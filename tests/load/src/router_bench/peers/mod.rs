@@ -107,6 +107,15 @@ impl Kind {
         }
     }
 
+    /// What it says about its version, where it says so.
+    pub fn version(self) -> Option<String> {
+        match self {
+            Self::Nginx => version("nginx", "-v"),
+            Self::Haproxy => version("haproxy", "-v"),
+            Self::Direct | Self::Router | Self::RouterLog | Self::Go | Self::Python => None,
+        }
+    }
+
     /// Whether it is ours, so that a wrong answer ends the run.
     pub fn is_ours(self) -> bool {
         matches!(self, Self::Router | Self::RouterLog)
