@@ -29,6 +29,8 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
                         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
                         -Cllvm-args=-sanitizer-coverage-pc-table \
                         -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
+/// How libFuzzer ends when it is told to.
+const INTERRUPTED: i32 = 72;
 /// Megabytes a program may take, and seconds for one input.
 const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=30"];
 
@@ -88,6 +90,9 @@ fn fuzz(root: &Path, place: &Path, target: &str, program: &Path, seconds: u32) -
         .stdin(Stdio::null())
         .status()
         .with_context(|| format!("{} does not start", program.display()))?;
+    if status.code() == Some(INTERRUPTED) {
+        bail!("{target}: interrupted before its time was over");
+    }
     if !status.success() {
         bail!(
             "{target}: an input breaks a property ({status}); it is in {}",
