@@ -443,6 +443,8 @@ mod tests {
             assert_eq!(attributes["resource"], "sandboxes");
             assert_eq!(attributes["subresource"], "proxy");
             assert_eq!(attributes["verb"], "connect");
+            assert_eq!(attributes["group"], "agents.x-k8s.io");
+            assert_eq!(attributes["namespace"], "ns");
             let allowed = attributes["name"] == "box";
             (
                 201,

@@ -216,3 +216,48 @@ async fn the_access_log_has_every_field_and_no_secrets() {
     assert!(!line.to_string().contains("secret"), "{line}");
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn metrics_have_the_names_and_labels_of_earlier_routers_and_finer_ones() {
+    let rig = Rig::start(rig::config());
+    let stub = Sandbox::answering(ok(b"12345"));
+    rig.send(&stub.post("/", "abc")).await;
+    rig.send("GET / HTTP/1.1\r\nHost: r\r\n\r\n").await;
+    rig.metric_is("sandbox_router_inflight_requests", 0.0).await;
+    for (series, value) in [
+        (
+            r#"requests_total{code="200",method="POST",sandbox_namespace="ns"}"#,
+            1.0,
+        ),
+        (
+            r#"requests_total{code="400",method="GET",sandbox_namespace="-"}"#,
+            1.0,
+        ),
+        (
+            r#"request_duration_seconds_count{code="200",method="POST",sandbox_namespace="ns"}"#,
+            1.0,
+        ),
+        (r#"bytes_total{direction="in"}"#, 3.0),
+        (r#"bytes_total{direction="out"}"#, 5.0),
+        ("upstream_connect_seconds_count", 1.0),
+        ("waiting_requests", 0.0),
+        ("upgraded_connections", 0.0),
+    ] {
+        let series = format!("sandbox_router_{series}");
+        assert!(rig.metrics.encode().contains(&series), "{series}");
+        assert!(rig.metric(&series) == value, "{series}");
+    }
+    let text = rig.metrics.encode();
+    for (name, kind) in [
+        ("build_info", "gauge"),
+        ("inflight_requests", "gauge"),
+        ("request_duration_seconds", "histogram"),
+        ("authz_decisions_total", "counter"),
+    ] {
+        assert!(
+            text.contains(&format!("# TYPE sandbox_router_{name} {kind}\n")),
+            "{name}"
+        );
+    }
+    rig.stop().await;
+}

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use agent_sandbox_router::tls::{Certificates, ClientCertificates, Files};
 use agent_sandbox_router::{Listener, Router};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -115,6 +118,24 @@ async fn requests_over_tls_say_so_and_are_parked_like_others() {
         .await
         .unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("https://router/h2")
+        .header("x-sandbox-id", "box")
+        .header("x-sandbox-namespace", "ns")
+        .header("x-sandbox-port", stub.port())
+        .body(Empty::<Bytes>::new())
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let seen = response.into_body().collect().await.unwrap().to_bytes();
+    let seen = String::from_utf8(seen.to_vec()).unwrap();
+    assert!(seen.starts_with("GET /h2 HTTP/1.1\n"), "{seen}");
+    assert!(seen.contains("x-forwarded-proto: https\n"), "{seen}");
+    drop(sender);
+    connection.await.unwrap().ok();
     rig.stop().await;
 }
 
