@@ -77,7 +77,12 @@ def main() -> None:
     address, port, *rest = sys.argv[1:]
     sandboxes = dict(entry.split("=", 1) for entry in rest)
     uvicorn.run(
-        application(sandboxes), host=address, port=int(port), log_level="warning", access_log=False
+        application(sandboxes),
+        host=address,
+        port=int(port),
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=600,
     )
 
 

@@ -65,6 +65,7 @@ async fn hold(peer: &Peer, stage: &Stage) -> Result<f64> {
         }
         points.push((number, memory::at_rest(tree).await?));
     }
+    memory::all_open(&held)?;
     memory::slope(&points)
 }
 

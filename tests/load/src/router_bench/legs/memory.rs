@@ -1,9 +1,11 @@
 //! Memory of many that are alike: the slope over their number. What the program needs anyhow, and what
 //! the first of them cost once, do not count.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::router_bench::figures::number;
@@ -34,6 +36,21 @@ pub async fn at_rest(tree: Tree) -> Result<f64> {
     Ok(last)
 }
 
+/// Fails if one of the connections that should be held is not open any more.
+pub fn all_open(held: &[TcpStream]) -> Result<()> {
+    let is_open = |stream: &&TcpStream| {
+        let read = stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    let open = held.iter().filter(is_open).count();
+    ensure!(
+        open == held.len(),
+        "only {open} of {} stayed open",
+        held.len()
+    );
+    Ok(())
+}
+
 /// The slope of the line that fits best, in KiB for each of them.
 pub fn slope(points: &[(u32, f64)]) -> Result<f64> {
     let count = f64::from(u32::try_from(points.len())?);
@@ -51,6 +68,24 @@ pub fn slope(points: &[(u32, f64)]) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_closed_connection_is_noticed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let held = [
+            TcpStream::connect(address).await.unwrap(),
+            TcpStream::connect(address).await.unwrap(),
+        ];
+        let (first, _) = listener.accept().await.unwrap();
+        let second = listener.accept().await.unwrap();
+        all_open(&held).unwrap();
+        drop(first);
+        held[0].readable().await.unwrap();
+        let error = all_open(&held).unwrap_err().to_string();
+        assert_eq!(error, "only 1 of 2 stayed open");
+        drop(second);
+    }
 
     #[test]
     fn a_line_has_its_slope() {
