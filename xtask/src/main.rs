@@ -14,6 +14,7 @@ mod generate;
 mod named_tests;
 mod python;
 mod report;
+mod soak;
 mod suites;
 
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Command {
     E2e(e2e::Args),
     /// Measure the platform, beside the least that is possible in the same run
     Bench(bench::Args),
+    /// Load the programs for as long as one likes, and see that they keep nothing
+    Soak(soak::Args),
     /// Look for inputs that break the router, each property for a while
     Fuzz(fuzz::Args),
     /// Formatting, lints, generated files, dependency direction and dependency policy
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Test(args) => suites::run(&args),
         Command::E2e(args) => e2e::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Check => check::run(),
         Command::Generate(args) => generate::run(&args),

@@ -40,6 +40,8 @@ enum Suite {
     OldSdk,
     /// The stock gRPC client of Python against its stock server, through the router
     Grpc,
+    /// The router under load: ten thousand tunnels, bodies of a gibibyte, pods replaced under mixed load
+    Load,
     /// Ten thousand idle sandboxes: memory and restart of the controller, in minutes; only when named
     Scale,
 }
@@ -185,34 +187,66 @@ impl Suite {
                 let mut command = Command::new(python);
                 watch(pytest(&mut command, "tests/grpc")?.env("AGENT_SANDBOX_ROUTER_BIN", program))
             }
-            Self::Scale => {
-                cargo::run(&[
-                    "build",
-                    "--profile",
-                    cargo::QUICK,
-                    "--package",
-                    "agent-sandbox-controller",
-                    // With the suite's own package, so that both share what they depend on.
-                    "--package",
-                    TESTS,
-                    "--bins",
-                ])?;
-                watch(&mut cargo::cargo(&[
-                    "test",
-                    "--profile",
-                    cargo::QUICK,
-                    "--package",
-                    TESTS,
-                    "--test",
-                    "e2e",
-                    "--",
-                    "--ignored",
-                    "--nocapture",
-                    "idle::",
-                ])?)
-            }
+            Self::Load => load(),
+            Self::Scale => scale(),
         }
     }
+}
+
+/// Builds the router with optimisation, because what is tried is how much it carries, and loads it.
+fn load() -> Result<(Count, bool)> {
+    cargo::run(&[
+        "build",
+        "--profile",
+        cargo::QUICK,
+        "--package",
+        "agent-sandbox-router",
+        "--package",
+        LOAD,
+        "--bins",
+    ])?;
+    watch(&mut cargo::cargo(&[
+        "test",
+        "--profile",
+        cargo::QUICK,
+        "--package",
+        LOAD,
+        "--test",
+        "load",
+        "--",
+        "--ignored",
+        // Each has the machine to itself, and tells how far it is.
+        "--test-threads=1",
+        "--nocapture",
+    ])?)
+}
+
+/// Builds the operator with optimisation, and lets it run among very many sandboxes.
+fn scale() -> Result<(Count, bool)> {
+    cargo::run(&[
+        "build",
+        "--profile",
+        cargo::QUICK,
+        "--package",
+        "agent-sandbox-controller",
+        // With the suite's own package, so that both share what they depend on.
+        "--package",
+        TESTS,
+        "--bins",
+    ])?;
+    watch(&mut cargo::cargo(&[
+        "test",
+        "--profile",
+        cargo::QUICK,
+        "--package",
+        TESTS,
+        "--test",
+        "e2e",
+        "--",
+        "--ignored",
+        "--nocapture",
+        "idle::",
+    ])?)
 }
 
 impl PythonSuite {
@@ -346,6 +380,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The package of the suites.
 pub(crate) const TESTS: &str = "agent-sandbox-tests";
 const CONTROLLER: &str = "agent-sandbox-controller";
+/// The package of load on the router.
+const LOAD: &str = "agent-sandbox-load";
 /// The router: its package, and its program.
 const ROUTER: &str = "agent-sandbox-router";
 /// How many runs of the simulation there are, and for how many of its workloads an operator is killed

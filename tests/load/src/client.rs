@@ -81,7 +81,8 @@ impl Way {
         self.0.iter().map(|(name, value)| (name, value))
     }
 
-    fn lines(&self) -> Vec<u8> {
+    /// Its headers as lines of a head.
+    pub(crate) fn lines(&self) -> Vec<u8> {
         let mut lines = Vec::new();
         for (name, value) in self.headers() {
             lines.extend_from_slice(name.as_str().as_bytes());
@@ -151,7 +152,8 @@ impl WebSocket {
                 kind: Kind::Binary,
                 payload,
             }) => Ok(payload),
-            other => Err(Failure::Wrong(format!("{other:?} instead of an echo"))),
+            None => Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())),
+            Some(other) => Err(Failure::Wrong(format!("{other:?} instead of an echo"))),
         }
     }
 
@@ -165,7 +167,8 @@ impl WebSocket {
             Some(Message {
                 kind: Kind::Close, ..
             }) => Ok(()),
-            other => Err(Failure::Wrong(format!("{other:?} instead of a goodbye"))),
+            None => Err(Failure::Broken(io::ErrorKind::UnexpectedEof.into())),
+            Some(other) => Err(Failure::Wrong(format!("{other:?} instead of a goodbye"))),
         }
     }
 

@@ -1,16 +1,16 @@
-//! What a scripted sandbox sends: made as it is read, so that size costs no memory.
+//! What a scripted sandbox sends.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Interval};
+use tokio::time::Interval;
 
-use crate::pattern;
+use crate::pattern::PatternBody;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) enum Answer {
     /// These bytes.
     Whole(Bytes),
     /// Bytes of the pattern.
-    Pattern(Pattern),
+    Pattern(PatternBody),
     /// Server-sent events.
     Events(Events),
     /// What the client sends, with trailers where it is a call.
@@ -28,31 +28,6 @@ pub(super) enum Answer {
     },
 }
 
-/// Bytes of the pattern.
-#[derive(Debug)]
-pub(super) struct Pattern {
-    sent: u64,
-    length: u64,
-    breaks: Option<Break>,
-    pace: Option<Pace>,
-    sized: bool,
-}
-
-/// Where the connection breaks, and when: what was sent before is on its way by then.
-#[derive(Debug)]
-struct Break {
-    offset: u64,
-    pause: Interval,
-}
-
-/// So many bytes at every tick.
-#[derive(Debug)]
-struct Pace {
-    ticks: Interval,
-    step: u64,
-    left: u64,
-}
-
 /// Events at every tick.
 #[derive(Debug)]
 pub(super) struct Events {
@@ -60,85 +35,6 @@ pub(super) struct Events {
     next: u64,
     last: Option<u64>,
     data: Bytes,
-}
-
-/// How a sandbox breaks off.
-#[derive(Debug, thiserror::Error)]
-#[error("the script says to break off here")]
-pub(super) struct BreaksOff;
-
-/// How often a bounded pace sends.
-const TICK: Duration = Duration::from_millis(20);
-
-impl Pattern {
-    pub(super) fn new(length: u64) -> Self {
-        Self {
-            sent: 0,
-            length,
-            breaks: None,
-            pace: None,
-            sized: true,
-        }
-    }
-
-    /// Sends at most this many bytes in a second.
-    pub(super) fn at_pace(mut self, per_second: u64) -> Self {
-        let ticks_per_second = 1000 / TICK.as_millis();
-        let step = per_second / u64::try_from(ticks_per_second).unwrap_or(1);
-        self.pace = Some(Pace {
-            ticks: tokio::time::interval(TICK),
-            step: step.max(1),
-            left: 0,
-        });
-        self
-    }
-
-    /// Breaks the connection after this many bytes.
-    pub(super) fn breaking_at(mut self, offset: u64) -> Self {
-        self.breaks = Some(Break {
-            offset,
-            pause: tokio::time::interval_at(Instant::now() + TICK, TICK),
-        });
-        self
-    }
-
-    /// Does not say its length beforehand.
-    pub(super) fn unsized_(mut self) -> Self {
-        self.sized = false;
-        self
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BreaksOff>>> {
-        let left = self.length - self.sent;
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        let limit = match &mut self.breaks {
-            Some(it) if it.offset <= self.sent => {
-                ready!(it.pause.poll_tick(cx));
-                return Poll::Ready(Some(Err(BreaksOff)));
-            }
-            Some(it) => left.min(it.offset - self.sent),
-            None => left,
-        };
-        let limit = match &mut self.pace {
-            Some(pace) => {
-                if pace.left == 0 {
-                    ready!(pace.ticks.poll_tick(cx));
-                    pace.left = pace.step;
-                }
-                limit.min(pace.left)
-            }
-            None => limit,
-        };
-        let chunk = pattern::chunk(self.sent, limit);
-        let length = chunk.len() as u64;
-        self.sent += length;
-        if let Some(pace) = &mut self.pace {
-            pace.left -= length;
-        }
-        Poll::Ready(Some(Ok(chunk)))
-    }
 }
 
 impl Events {
@@ -174,7 +70,7 @@ impl Answer {
     }
 }
 
-const GRPC_STATUS: http::HeaderName = http::HeaderName::from_static("grpc-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl Body for Answer {
     type Data = Bytes;
@@ -187,9 +83,9 @@ impl Body for Answer {
         match self.get_mut() {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Pattern(pattern) => pattern
-                .poll(cx)
-                .map(|part| part.map(|part| part.map(Frame::data).map_err(Into::into))),
+            Self::Pattern(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Self::Events(events) => events.poll(cx).map(|event| Some(Ok(Frame::data(event?)))),
             Self::Echo { incoming, trailers } => match ready!(Pin::new(incoming).poll_frame(cx)) {
                 Some(frame) => Poll::Ready(Some(frame.map_err(Into::into))),
@@ -201,7 +97,7 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Pattern(pattern) => pattern.sent == pattern.length,
+            Self::Pattern(body) => body.is_end_stream(),
             Self::Events(_) => false,
             Self::Echo { incoming, trailers } => trailers.is_none() && incoming.is_end_stream(),
         }
@@ -210,9 +106,7 @@ impl Body for Answer {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Pattern(pattern) if pattern.sized => {
-                SizeHint::with_exact(pattern.length - pattern.sent)
-            }
+            Self::Pattern(body) => body.size_hint(),
             _ => SizeHint::default(),
         }
     }

@@ -33,9 +33,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 
-use self::body::{Answer, Events, Pattern};
+use self::body::{Answer, Events};
 use self::identity::ANSWERED_BY;
-use crate::pattern::Check;
+use crate::pattern::{Check, PatternBody};
 use crate::websocket::{self, End, Kind};
 
 mod body;
@@ -298,7 +298,7 @@ fn whole(text: String) -> Response<Answer> {
 }
 
 fn bytes(query: &str) -> Response<Answer> {
-    let mut pattern = Pattern::new(parameter(query, "n").unwrap_or_default());
+    let mut pattern = PatternBody::new(parameter(query, "n").unwrap_or_default());
     if let Some(pace) = parameter(query, "pace") {
         pattern = pattern.at_pace(pace);
     }
@@ -306,7 +306,7 @@ fn bytes(query: &str) -> Response<Answer> {
         pattern = pattern.breaking_at(offset);
     }
     if parameter(query, "chunked") == Some(1) {
-        pattern = pattern.unsized_();
+        pattern = pattern.without_length();
     }
     Response::new(Answer::Pattern(pattern))
 }

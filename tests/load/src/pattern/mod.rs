@@ -5,6 +5,10 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
+mod body;
+
+pub use self::body::{BreaksOff, PatternBody};
+
 /// How many bytes repeat. Odd, so that no buffer size of a proxy divides it.
 pub const PERIOD: usize = 65_521;
 
