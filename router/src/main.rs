@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use agent_sandbox_router::args::{Args, ArgsError, BindAddress, Lasting, Plan, Source};
 use agent_sandbox_router::tls::Certificates;
 use agent_sandbox_router::{Control, Listener, Router};
-use agent_sandbox_service::allocator::Allocator;
+use agent_sandbox_service::allocator::{self, Allocator};
 use agent_sandbox_service::metrics::Metrics;
 use agent_sandbox_service::readiness::Readiness;
 use agent_sandbox_service::shutdown::{self, Shutdown};
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     };
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(allocator::give_back_now_and_then)
         .build()
         .context("cannot start the runtime")
         .and_then(|runtime| runtime.block_on(run(plan)));

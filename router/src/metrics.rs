@@ -80,14 +80,7 @@ impl RouterMetrics {
     /// When the registry already has one of the names.
     pub fn register(metrics: &Metrics) -> Result<Self, MetricsError> {
         let new = Registrar(metrics.registry());
-        new.gauge_with(
-            Opts::new(
-                "sandbox_router_build_info",
-                "Always 1; the labels tell the build.",
-            )
-            .const_label("version", env!("CARGO_PKG_VERSION")),
-        )?
-        .set(1);
+        new.build_info()?;
         let bytes = new.counters(
             "sandbox_router_bytes_total",
             "Body bytes carried to sandboxes (in) and to clients (out).",
@@ -341,6 +334,16 @@ impl RouterMetrics {
 struct Registrar<'a>(&'a Registry);
 
 impl Registrar<'_> {
+    fn build_info(&self) -> Result<(), prometheus::Error> {
+        let build = Opts::new(
+            "sandbox_router_build_info",
+            "Always 1; the labels tell the build.",
+        );
+        self.gauge_with(build.const_label("version", env!("CARGO_PKG_VERSION")))?
+            .set(1);
+        Ok(())
+    }
+
     fn counters(
         &self,
         name: &str,

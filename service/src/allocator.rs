@@ -3,18 +3,20 @@
 //!
 //! Only a program chooses: its `main.rs` names [`Allocator`] as its global one.
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_long};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use mimalloc::MiMalloc as Allocator;
 
 #[allow(
     unsafe_code,
-    reason = "a function of the allocator that its crate does not declare"
+    reason = "functions of the allocator that its crate does not declare"
 )]
-// SAFETY: the signature is that of `mimalloc.h`; any thread may call it at any time.
+// SAFETY: the signatures are those of `mimalloc.h`; any thread may call them at any time.
 unsafe extern "C" {
     safe fn mi_option_set(option: c_int, value: c_long);
+    safe fn mi_collect(force: bool);
 }
 
 /// `mi_option_purge_delay` of `mimalloc.h`.
@@ -26,4 +28,25 @@ const PURGE_DELAY: c_int = 15;
 pub fn keep_free_memory_for(time: Duration) {
     let time = c_long::try_from(time.as_millis()).unwrap_or(c_long::MAX);
     mi_option_set(PURGE_DELAY, time);
+}
+
+/// How often a thread gives memory back at most. Each time costs it some microseconds.
+const GIVE_BACK: Duration = Duration::from_millis(100);
+
+/// Gives memory that the calling thread has freed back to the operating system, unless it did so a moment
+/// ago. To be called when a thread runs out of work: what thousands of connections used once would
+/// otherwise stay until the thread needs memory again.
+pub fn give_back_now_and_then() {
+    thread_local! {
+        static LAST: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the clock of the machine: an allocator knows no other"
+    )]
+    let now = Instant::now();
+    if LAST.get().is_none_or(|last| now - last >= GIVE_BACK) {
+        LAST.set(Some(now));
+        mi_collect(true);
+    }
 }

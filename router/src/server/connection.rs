@@ -93,7 +93,8 @@ pub(super) async fn serve(shared: &Arc<Shared>, mut stream: Stream, peer: Peer) 
             Activity::Idle(idle, early) => {
                 stream = idle;
                 waiting = early.is_empty();
-                first = early;
+                // Empty bytes would hold on to the whole buffer that they are the rest of.
+                first = if waiting { Bytes::new() } else { early };
                 patience = shared.settings.keep_alive;
             }
         }

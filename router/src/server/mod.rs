@@ -18,6 +18,7 @@ use http::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::config::{Limits, Time};
 use crate::metrics::RouterMetrics;
@@ -188,13 +189,18 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr) -> i
         let peer = Peer::new(address.ip(), false);
         return connection::serve(&shared, Stream::Plain(stream), peer).await;
     };
-    // Asked for each connection, so that a reloaded certificate serves the next one.
-    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timed out"))??;
+    // Boxed, because the state of TLS is large, and plain connections should not carry room for it.
+    let stream = Box::pin(handshake(tls, stream)).await?;
     let peer = Peer::new(address.ip(), true);
-    connection::serve(&shared, Stream::Tls(Box::new(stream)), peer).await
+    connection::serve(&shared, Stream::Tls(stream), peer).await
+}
+
+async fn handshake(tls: &Certificates, stream: TcpStream) -> io::Result<Box<TlsStream<TcpStream>>> {
+    // Asked for each connection, so that a reloaded certificate serves the next one.
+    let accepting = TlsAcceptor::from(tls.current()).accept(stream);
+    let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await;
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timed out");
+    Ok(Box::new(accepted.map_err(|_| late())??))
 }
 
 /// The next connection and its place under the limit.
