@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use agent_sandbox_service::readiness::Gate;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
@@ -27,6 +28,8 @@ const BATCH: usize = 512;
 const PAGE: u32 = 500;
 /// The router's account lacks a right.
 const FORBIDDEN: u16 = 403;
+/// The history since a version is lost.
+const GONE: u16 = 410;
 /// The kind is not there.
 const NOT_FOUND: u16 = 404;
 /// How often a fault that lasts is said again.
@@ -84,8 +87,23 @@ pub(crate) async fn watch<K: Watched>(
         gate,
         trouble: None,
     };
-    let events = watcher(api, config).backoff(Patience::default());
+    let events = listed_again(move || watcher(api.clone(), config.clone()).boxed());
+    let events = events.backoff(Patience::default());
     feed.run(events.ready_chunks(BATCH)).await;
+}
+
+/// The events of one watch after the other: a new one, which begins with a list, replaces one whose history
+/// is lost. A watch sees that by itself when it is told as an event, but not when it is told as the
+/// answer to its request.
+fn listed_again<K: Watched>(
+    watch: impl Fn() -> BoxStream<'static, watcher::Result<Event<K>>>,
+) -> impl futures::Stream<Item = watcher::Result<Event<K>>> {
+    futures::stream::unfold((None, watch), async |(events, watch)| {
+        let mut events = events.unwrap_or_else(&watch);
+        let event = events.next().await?;
+        let is_lost = matches!(&event, Err(error) if code(error) == Some(GONE));
+        Some((event, ((!is_lost).then_some(events), watch)))
+    })
 }
 
 /// One watch and where its events go.

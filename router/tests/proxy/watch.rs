@@ -328,8 +328,8 @@ async fn pods_alone_are_enough_where_sandboxes_are_not_watched() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn a_lost_history_is_listed_again() {
+/// While the watches are broken, one sandbox goes and another comes; `lose` says how they break.
+async fn history_is_lost(lose: impl Fn(&mut Resource)) {
     let cluster = Cluster::default();
     let stub = Sandbox::answering(ok(b"x"));
     cluster.pods(|pods| pods.objects.push(pod("box", "p1", "127.0.0.1", true)));
@@ -338,27 +338,37 @@ async fn a_lost_history_is_listed_again() {
     cluster.watched().await;
     let (old, new) = (stub.get("/"), stub.get("/").replace("ID: box", "ID: newer"));
     until(&rig, &old, 200).await;
-    // While the watch is broken, one sandbox goes and another comes.
     cluster.sandboxes(|sandboxes| {
         sandboxes.objects = vec![sandbox("newer", &json!({}))];
-        sandboxes.send(
-            "ERROR",
-            &json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}),
-        );
-        sandboxes.watchers.clear();
+        lose(sandboxes);
     });
     cluster.pods(|pods| {
         pods.objects = vec![pod("newer", "p2", "127.0.0.1", true)];
-        pods.send(
-            "ERROR",
-            &json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}),
-        );
-        pods.watchers.clear();
+        lose(pods);
     });
     until(&rig, &new, 200).await;
     until(&rig, &old, 410).await;
     assert!(rig.readiness.check().is_ok(), "readiness does not flap");
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_history_is_listed_again() {
+    let expired = json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
+    history_is_lost(|resource| {
+        resource.send("ERROR", &expired);
+        resource.watchers.clear();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_history_that_is_lost_when_the_watch_is_resumed_is_listed_again() {
+    history_is_lost(|resource| {
+        resource.refusals.push_back(410);
+        resource.watchers.clear();
+    })
+    .await;
 }
 
 #[tokio::test]
