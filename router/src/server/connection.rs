@@ -73,17 +73,13 @@ pub(super) async fn serve(shared: &Arc<Shared>, mut stream: Stream, peer: Peer) 
             return Ok(());
         }
         if !known {
-            // Being readable was a promise that need not hold.
-            let told = tokio::select! {
-                told = tell(&mut stream) => told,
-                () = shared.stopping.triggered() => return Ok(()),
-                () = tokio::time::sleep(shared.settings.header_timeout) => return Ok(()),
+            // Boxed, as what follows: a parked connection carries room for nothing but waiting.
+            let Some((protocol, read)) = Box::pin(tell_in_time(shared, &mut stream)).await? else {
+                return Ok(());
             };
-            let (protocol, read) = told?;
             first = read;
             known = true;
             if let Protocol::Http2 = protocol {
-                // Boxed so that parked connections do not carry its size.
                 return Box::pin(http2(shared, stream, first, peer)).await;
             }
         }
@@ -113,6 +109,19 @@ async fn park(shared: &Shared, stream: &Stream, patience: Duration) -> io::Resul
     };
     parked.dec();
     outcome
+}
+
+/// The same as [`tell`], unless there is no point in waiting longer. That a byte was promised need not
+/// hold.
+async fn tell_in_time(
+    shared: &Shared,
+    stream: &mut Stream,
+) -> io::Result<Option<(Protocol, Bytes)>> {
+    tokio::select! {
+        told = tell(stream) => told.map(Some),
+        () = shared.stopping.triggered() => Ok(None),
+        () = tokio::time::sleep(shared.settings.header_timeout) => Ok(None),
+    }
 }
 
 /// Which protocol the client speaks, and what had to be read to tell.
