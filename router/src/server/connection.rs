@@ -101,12 +101,20 @@ pub(super) async fn serve(shared: &Arc<Shared>, mut stream: Stream, peer: Peer) 
 async fn park(shared: &Shared, stream: &Stream, patience: Duration) -> io::Result<bool> {
     let parked = shared.metrics.parked();
     parked.inc();
-    let outcome = tokio::select! {
-        biased;
-        readable = stream.readable() => readable.map(|()| true),
-        () = shared.stopping.triggered() => Ok(false),
-        () = tokio::time::sleep(patience) => Ok(false),
-    };
+    let mut late = pin!(tokio::time::sleep(patience));
+    let mut stopping = pin!(shared.stopping.triggered());
+    let outcome = std::future::poll_fn(|cx| {
+        if let Poll::Ready(readable) = stream.poll_readable(cx) {
+            return Poll::Ready(readable.map(|()| true));
+        }
+        let is_over = late.as_mut().poll(cx).is_ready() || stopping.as_mut().poll(cx).is_ready();
+        if is_over {
+            Poll::Ready(Ok(false))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
     parked.dec();
     outcome
 }

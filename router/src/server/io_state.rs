@@ -23,11 +23,11 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Completes when the socket has bytes, or has ended.
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    /// Ready when the socket has bytes, or has ended.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(stream) => stream.readable().await,
-            Self::Tls(stream) => stream.get_ref().0.readable().await,
+            Self::Plain(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
         }
     }
 }
