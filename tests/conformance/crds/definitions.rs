@@ -14,7 +14,16 @@ async fn are_accepted_without_reservation() -> Result<()> {
         for crd in crd::all(pod_spec) {
             let name = crd.metadata.name.unwrap();
             let path = format!("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
-            let status = target.get(&path).await?.ok()?["status"].clone();
+            // Served a moment before it is said to be.
+            let what = format!("{name} to have conditions");
+            let status = target
+                .eventually(&what, async || {
+                    let status = target.get(&path).await?.ok()?["status"].clone();
+                    let conditions = status["conditions"].as_array();
+                    let is_said = conditions.is_some_and(|it| it.len() >= 2);
+                    Ok(is_said.then_some(status))
+                })
+                .await?;
             let mut conditions: Vec<_> = status["conditions"]
                 .as_array()
                 .unwrap()
