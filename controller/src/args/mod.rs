@@ -12,14 +12,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent_sandbox_service::args::LogArgs;
+use agent_sandbox_service::args::{LogArgs, ZapArgs};
 use agent_sandbox_service::log;
 use agent_sandbox_service::otlp::{OtlpArgs, OtlpSettings};
 use anyhow::Context as _;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args as ClapArgs, CommandFactory, FromArgMatches, Parser};
 
-use self::former::{FormerArgs, ZapArgs};
+use self::former::FormerArgs;
 use self::serve::{ServerArgs, Serving};
 use crate::config::{
     ClaimSettings, Config, DEFAULT_LABEL_DOMAIN, LeaderElection, PolicySettings, PoolSettings,

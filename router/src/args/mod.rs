@@ -11,7 +11,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use agent_sandbox_service::args::LogArgs;
+use agent_sandbox_service::args::{LogArgs, ZapArgs};
 use agent_sandbox_service::otlp::{OtlpArgs, OtlpError};
 use clap::parser::ValueSource;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
@@ -68,8 +68,13 @@ pub struct Args {
     access_log: bool,
     #[command(flatten)]
     otlp: OtlpArgs,
+    /// Accepted; metrics are scraped and not pushed
+    #[arg(long, hide = true, default_value = "false", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    enable_otel_metrics: bool,
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    zap: ZapArgs,
 }
 
 /// Why the program does not start.
@@ -148,9 +153,19 @@ impl Args {
             python,
             access_log,
             otlp,
+            enable_otel_metrics,
             log,
+            zap,
         } = self;
-        let (python, warnings) = python.read();
+        let (python, mut warnings) = python.read();
+        let (log, ignored) = zap.apply(log);
+        warnings.extend(ignored);
+        if enable_otel_metrics {
+            warnings.push(
+                "--enable-otel-metrics has no effect: metrics are served at --metrics-bind-address"
+                    .to_owned(),
+            );
+        }
         let (listeners, drain) = listen.decide()?;
         let tls = tls.decide(listeners.https.is_some())?;
         let kubeconfig =

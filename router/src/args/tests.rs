@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use agent_sandbox_service::args::LogFormat;
+
 use super::*;
 use crate::config::Config;
 
@@ -216,6 +218,30 @@ fn what_is_ignored_of_the_python_routers_variables_is_said() {
             "{warning}"
         );
     }
+}
+
+#[test]
+fn flags_of_the_go_router_that_mean_something_else_here_are_accepted_and_said() {
+    let plan = open(&[
+        "--zap-devel",
+        "--zap-encoder=json",
+        "-zap-stacktrace-level=error",
+        "--enable-otel-metrics",
+    ]);
+    assert_eq!(plan.log.format, LogFormat::Json);
+    assert_eq!(plan.log.filter, "debug");
+    for (warning, flag) in plan
+        .warnings
+        .iter()
+        .zip(["--zap-stacktrace-level", "--enable-otel-metrics"])
+    {
+        assert!(
+            warning.starts_with(flag) && warning.contains("has no effect"),
+            "{warning}"
+        );
+    }
+    assert_eq!(plan.warnings.len(), 2);
+    assert!(refusal(&["--zap-log-level=loud"]).contains("--zap-log-level"));
 }
 
 #[test]

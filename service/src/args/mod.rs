@@ -4,6 +4,10 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
+mod zap;
+
+pub use self::zap::ZapArgs;
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 pub enum LogFormat {
