@@ -19,7 +19,6 @@ use super::record::Record;
 use super::tunnel::Protocol;
 use super::{Proxy, Reply, Shared, Upgrade};
 use crate::error::{Dialect, Error};
-
 use crate::resolve::Route;
 use crate::target::Target;
 use crate::upstream::{DialError, Head, Key};
