@@ -1,10 +1,10 @@
-//! One client connection: parked while idle, HTTP/1.1 or HTTP/2 while not.
+//! One client connection while something happens on it: HTTP/1.1 or HTTP/2.
 //!
 //! ```text
 //!            first byte: which protocol?
 //! accepted ------------------------------> HTTP/2 (until it ends)
-//!    |  ^                                     
-//!    v  |            byte                     
+//!    |  ^
+//!    v  |            byte
 //! parked -----------------------------> HTTP/1.1 --> ended, or upgraded
 //!    ^                                     |
 //!    `------- idle for a while ------------'
@@ -33,7 +33,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::io_state::{State, Stream, Watched};
-use super::{Peer, Settings, Shared, TICK};
+use super::{Client, Idle, Peer, Settings, Shared, TICK};
 use crate::forward::body::{Answer, ClientBody};
 
 /// What an HTTP/2 client sends first.
@@ -60,63 +60,43 @@ enum Activity {
     Over,
 }
 
-pub(super) async fn serve(shared: &Arc<Shared>, mut stream: Stream, peer: Peer) -> io::Result<()> {
-    let peer = Arc::new(peer);
+/// Serves a connection that has something to say until it ends, or is idle.
+pub(super) async fn serve(shared: &Arc<Shared>, client: Client) -> io::Result<Option<Idle>> {
+    let Client {
+        mut stream,
+        address,
+        is_http1,
+        place,
+    } = client;
+    let peer = Arc::new(Peer::new(address, matches!(stream, Stream::Tls(_))));
     let mut first = Bytes::new();
-    let mut patience = shared.settings.header_timeout;
-    let mut known = false;
-    // The first request may have come with the end of the TLS handshake, and then the socket has
-    // nothing more to say.
-    let mut waiting = matches!(stream, Stream::Plain(_));
-    loop {
-        if waiting && !park(shared, &stream, patience).await? {
-            return Ok(());
-        }
-        if !known {
-            // Boxed, as what follows: a parked connection carries room for nothing but waiting.
-            let Some((protocol, read)) = Box::pin(tell_in_time(shared, &mut stream)).await? else {
-                return Ok(());
-            };
-            first = read;
-            known = true;
-            if let Protocol::Http2 = protocol {
-                return Box::pin(http2(shared, stream, first, peer)).await;
-            }
-        }
-        let activity = Box::pin(http1(shared, stream, first, peer.clone()));
-        match activity.await? {
-            Activity::Over => return Ok(()),
-            Activity::Idle(idle, early) => {
-                stream = idle;
-                waiting = early.is_empty();
-                // Empty bytes would hold on to the whole buffer that they are the rest of.
-                first = if waiting { Bytes::new() } else { early };
-                patience = shared.settings.keep_alive;
-            }
+    if !is_http1 {
+        let Some((protocol, read)) = tell_in_time(shared, &mut stream).await? else {
+            return Ok(None);
+        };
+        first = read;
+        if let Protocol::Http2 = protocol {
+            Box::pin(http2(shared, stream, first, peer)).await?;
+            return Ok(None);
         }
     }
-}
-
-/// Waits for a byte. False when there is no point in waiting longer.
-async fn park(shared: &Shared, stream: &Stream, patience: Duration) -> io::Result<bool> {
-    let parked = shared.metrics.parked();
-    parked.inc();
-    let mut late = pin!(tokio::time::sleep(patience));
-    let mut stopping = pin!(shared.stopping.triggered());
-    let outcome = std::future::poll_fn(|cx| {
-        if let Poll::Ready(readable) = stream.poll_readable(cx) {
-            return Poll::Ready(readable.map(|()| true));
+    loop {
+        let activity = Box::pin(http1(shared, stream, first, peer.clone()));
+        match activity.await? {
+            Activity::Over => return Ok(None),
+            Activity::Idle(idle, early) if early.is_empty() => {
+                let client = Client {
+                    stream: idle,
+                    address,
+                    is_http1: true,
+                    place,
+                };
+                let until = Instant::now() + shared.settings.keep_alive;
+                return Ok(Some(Idle { client, until }));
+            }
+            Activity::Idle(idle, early) => (stream, first) = (idle, early),
         }
-        let is_over = late.as_mut().poll(cx).is_ready() || stopping.as_mut().poll(cx).is_ready();
-        if is_over {
-            Poll::Ready(Ok(false))
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    parked.dec();
-    outcome
+    }
 }
 
 /// The same as [`tell`], unless there is no point in waiting longer. That a byte was promised need not

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,12 +23,23 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Ready when the socket has bytes, or has ended.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn socket(&self) -> &TcpStream {
         match self {
-            Self::Plain(stream) => stream.poll_read_ready(cx),
-            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
         }
+    }
+
+    /// Waits until the socket has bytes, or has ended.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.socket().poll_read_ready(cx)).await
+    }
+
+    /// Has the socket let go of the task that waited for it last.
+    pub(super) fn let_go(&self) {
+        let nobody = &mut Context::from_waker(Waker::noop());
+        // Whether it has bytes is asked when somebody waits again.
+        drop(self.socket().poll_read_ready(nobody));
     }
 }
 

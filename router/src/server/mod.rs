@@ -1,12 +1,13 @@
 //! The connection loop: accepting, telling protocols apart, parking idle connections, draining.
 //!
-//! A keep-alive connection with nothing to do is *parked*: its HTTP state and buffers are dropped and
-//! only the socket and a deadline remain, until the next byte comes. That is what lets one router
-//! hold very many idle clients. The loop never looks inside a request; what is answered is the
+//! A connection with nothing to do is *parked*: its task, HTTP state and buffers are dropped and only
+//! the socket and a deadline remain, in a [`Lot`], until the next byte comes. That is what lets one
+//! router hold very many idle clients. The loop never looks inside a request; what is answered is the
 //! business of the [`App`] it serves.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,8 +16,10 @@ use agent_sandbox_service::shutdown::Shutdown;
 use agent_sandbox_service::tasks::Tasks;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
+use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -27,14 +30,18 @@ use crate::tls::Certificates;
 
 pub(crate) use self::io_state::State;
 use self::io_state::Stream;
+use self::lot::{Attendant, Lot, Park};
 
 mod connection;
 mod io_state;
+mod lot;
 
 /// How long to pause after `accept` failed for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a connection with a request is looked at, at least, whatever happens on it.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// How long a new connection may take to say something before it is parked. Most do so at once.
+const LINGER: Duration = Duration::from_secs(1);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -135,30 +142,53 @@ impl Server {
         self.shared.app.store(Arc::new(app));
     }
 
-    /// Accepts until the server is told to stop. Connections go on afterwards; see
-    /// [`Self::finish`].
+    /// Accepts until the server is told to stop. Connections that are being served go on
+    /// afterwards; see [`Self::finish`].
     pub(crate) async fn accept(&self, listener: TcpListener) {
-        self.accept_until_stopped(listener).await;
+        tokio::select! {
+            () = self.shared.stopping.triggered() => {}
+            () = self.accept_and_wake(listener) => {}
+        }
         self.shared.stopped.store(true, Ordering::Relaxed);
     }
 
-    async fn accept_until_stopped(&self, listener: TcpListener) {
-        let stopping = &self.shared.stopping;
+    /// Serves who comes, and who comes back from being parked. Runs until cancelled, which ends
+    /// whoever is parked.
+    async fn accept_and_wake(&self, listener: TcpListener) {
+        let mut attendant = self.open_lot().await;
+        let lot = attendant.lot().clone();
         loop {
-            let accepted = tokio::select! {
-                () = stopping.triggered() => return,
-                accepted = accept(&listener, &self.permits) => accepted,
-            };
-            match accepted {
-                Ok((stream, address, permit)) => self.spawn(stream, address, permit),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::select! {
-                        () = stopping.triggered() => return,
-                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+            let outcome = tokio::select! {
+                accepted = accept(&listener, &self.permits) => accepted.map(|(stream, address, permit)| {
+                    let place = Place::take(permit, self.shared.metrics.connections());
+                    let shared = self.shared.clone();
+                    self.spawn(&lot, address, async move {
+                        welcome(&shared, stream, address, place).await
+                    });
+                }),
+                woken = attendant.next() => woken.map(|woken| {
+                    for client in woken {
+                        let shared = self.shared.clone();
+                        self.spawn(&lot, client.address, async move {
+                            connection::serve(&shared, client).await
+                        });
                     }
-                }
+                }),
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+
+    async fn open_lot(&self) -> Attendant<Client> {
+        loop {
+            match Lot::open(self.shared.metrics.parked().clone()) {
+                Ok(attendant) => return attendant,
+                Err(error) => tracing::warn!(%error, "cannot accept connections yet"),
+            }
+            tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
 
@@ -167,32 +197,109 @@ impl Server {
         self.connections.shutdown(deadline).await;
     }
 
-    fn spawn(&self, stream: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
-        let shared = self.shared.clone();
+    /// Serves a connection until it ends, or is idle and can be parked.
+    fn spawn<F>(&self, lot: &Arc<Lot<Client>>, peer: IpAddr, serving: F)
+    where
+        F: Future<Output = io::Result<Option<Idle>>> + Send + 'static,
+    {
+        let lot = lot.clone();
         self.connections.spawn("connection", async move {
-            let connections = shared.metrics.connections().clone();
-            connections.inc();
-            if let Err(error) = serve(shared, stream, address).await {
-                tracing::debug!(peer = %address, %error, "connection ended early");
+            let outcome = match serving.await {
+                Ok(Some(Idle { client, until })) => lot.park(client, until),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(%peer, %error, "connection ended early");
             }
-            connections.dec();
-            drop(permit);
         });
     }
 }
 
-/// One connection from first byte to last.
-async fn serve(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr) -> io::Result<()> {
+/// A client's connection, when nothing happens on it.
+#[derive(Debug)]
+struct Client {
+    stream: Stream,
+    address: IpAddr,
+    /// Whether it is known to speak HTTP/1.1.
+    is_http1: bool,
+    place: Place,
+}
+
+/// A connection that can be parked.
+#[derive(Debug)]
+struct Idle {
+    client: Client,
+    /// When it ends if nothing happens.
+    until: Instant,
+}
+
+impl Park for Client {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.stream.socket().as_fd()
+    }
+
+    fn let_go(&self) {
+        self.stream.let_go();
+    }
+}
+
+/// A place under the limit on connections, and in their number.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    connections: IntGauge,
+}
+
+impl Place {
+    fn take(permit: OwnedSemaphorePermit, connections: &IntGauge) -> Self {
+        connections.inc();
+        Self {
+            _permit: permit,
+            connections: connections.clone(),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.dec();
+    }
+}
+
+/// Serves a connection just made.
+async fn welcome(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    address: IpAddr,
+    place: Place,
+) -> io::Result<Option<Idle>> {
     // Small responses must not wait for an acknowledgement of the one before.
     stream.set_nodelay(true)?;
-    let Some(tls) = &shared.tls else {
-        let peer = Peer::new(address.ip(), false);
-        return connection::serve(&shared, Stream::Plain(stream), peer).await;
+    let until = Instant::now() + shared.settings.header_timeout;
+    let is_tls = shared.tls.is_some();
+    let stream = match &shared.tls {
+        Some(tls) => Stream::Tls(Box::pin(handshake(tls, stream)).await?),
+        None => Stream::Plain(stream),
     };
-    // Boxed, because the state of TLS is large, and plain connections should not carry room for it.
-    let stream = Box::pin(handshake(tls, stream)).await?;
-    let peer = Peer::new(address.ip(), true);
-    connection::serve(&shared, Stream::Tls(stream), peer).await
+    let client = Client {
+        stream,
+        address,
+        is_http1: false,
+        place,
+    };
+    // The first request may have come with the end of the TLS handshake, and then the socket has
+    // nothing more to say.
+    if !is_tls {
+        tokio::select! {
+            readable = client.stream.readable() => readable?,
+            () = tokio::time::sleep_until(until.min(Instant::now() + LINGER)) => {
+                return Ok(Some(Idle { client, until }));
+            }
+            () = shared.stopping.triggered() => return Ok(None),
+        }
+    }
+    connection::serve(shared, client).await
 }
 
 async fn handshake(tls: &Certificates, stream: TcpStream) -> io::Result<Box<TlsStream<TcpStream>>> {
@@ -207,12 +314,12 @@ async fn handshake(tls: &Certificates, stream: TcpStream) -> io::Result<Box<TlsS
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let permit = permits
         .clone()
         .acquire_owned()
         .await
         .map_err(io::Error::other)?;
     let (stream, address) = listener.accept().await?;
-    Ok((stream, address, permit))
+    Ok((stream, address.ip(), permit))
 }

@@ -16,7 +16,9 @@ pub const POINTS: u32 = 4;
 /// How long is waited between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often is looked at most.
-const LOOKS: u32 = 20;
+const LOOKS: u32 = 40;
+/// How many looks in a row must find the same: a proxy may go through its connections every second or two.
+const SAME: u32 = 6;
 /// How much less memory still counts as the same.
 const STILL: f64 = 0.995;
 
@@ -29,7 +31,7 @@ pub async fn at_rest(tree: Tree) -> Result<f64> {
         let now = number(tree.memory()?);
         still = if now >= last * STILL { still + 1 } else { 0 };
         last = now;
-        if still == 2 {
+        if still == SAME {
             break;
         }
     }
