@@ -110,8 +110,9 @@ where
             let to_sandbox = inward.goodbye(&mut sandbox, websocket::Peer::Sandbox, reason);
             tokio::join!(to_client, to_sandbox)
         };
-        // Whoever does not take the goodbye in time is closed without it.
-        drop(tokio::time::timeout(GOODBYE, goodbye).await);
+        // Boxed, because a tunnel should not carry room for its end. Whoever does not take the goodbye in
+        // time is closed without it.
+        drop(Box::pin(tokio::time::timeout(GOODBYE, goodbye)).await);
     }
     outcome
 }
