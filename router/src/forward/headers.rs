@@ -30,7 +30,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const HOPS: usize = 8;
 /// Fields that belong to one connection, and the router's own mark, which nobody else sets. `Trailer`
 /// is not among them: it announces fields that do pass.
-const HOP_BY_HOP: [HeaderName; HOPS] = [
+static HOP_BY_HOP: [HeaderName; HOPS] = [
     CONNECTION,
     PROXY_CONNECTION,
     KEEP_ALIVE,

@@ -15,6 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+/// What is written in one piece at most when it comes in several.
+const SMALL: usize = 1024;
+
 /// A client's socket.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -195,6 +198,19 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let total: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if total <= SMALL {
+            // To put a head and a small body together costs less than to have the system do it.
+            let mut together = [0; SMALL];
+            let mut end = 0;
+            for buf in bufs {
+                if let Some(room) = together.get_mut(end..end + buf.len()) {
+                    room.copy_from_slice(buf);
+                    end += buf.len();
+                }
+            }
+            return self.poll_write(cx, together.get(..end).unwrap_or_default());
+        }
         let outcome = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
