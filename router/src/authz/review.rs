@@ -22,7 +22,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
 use super::{Subject, bearer};
@@ -30,6 +30,10 @@ use crate::error::Error;
 
 /// How long one question to the API server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Questions to the API server at once, however many callers there are.
+const AT_ONCE: usize = 16;
+/// How long a question may wait for its turn.
+const TURN: Duration = Duration::from_secs(1);
 /// The least time a failure is remembered, so that an API server in trouble is left alone.
 const MIN_FAILURE: Duration = Duration::from_secs(1);
 
@@ -55,20 +59,36 @@ pub struct ReviewSettings {
 /// Asks the cluster.
 pub struct Reviews {
     client: Client,
+    turns: Semaphore,
     settings: ReviewSettings,
     callers: Cache<Option<Arc<UserInfo>>>,
     access: Cache<bool>,
 }
 
-/// The API server could not be asked, or did not answer the question.
+/// Why there is no answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Failed;
+enum Failure {
+    /// The API server could not be asked, or did not answer the question.
+    Failed,
+    /// Too many others are being asked about.
+    Busy,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Failed => Self::Authorizer,
+            Failure::Busy => Self::Overloaded("Too many callers are being identified; try again."),
+        }
+    }
+}
 
 impl Reviews {
     /// Reviews through this client.
     pub fn new(client: Client, settings: ReviewSettings) -> Self {
         Self {
             client,
+            turns: Semaphore::new(AT_ONCE),
             callers: Cache::new(settings.ttl, settings.cache_size),
             access: Cache::new(settings.ttl, settings.cache_size),
             settings,
@@ -95,8 +115,7 @@ impl Reviews {
         let caller = self
             .callers
             .get(hash(&[token]), || self.review_token(token))
-            .await
-            .map_err(|Failed| Error::Authorizer)?
+            .await?
             .ok_or(unauthenticated)?;
         if !self.settings.access {
             return Ok(());
@@ -106,8 +125,7 @@ impl Reviews {
             .get(hash(&[token, subject.namespace, subject.name]), || {
                 self.review_access(&caller, subject)
             })
-            .await
-            .map_err(|Failed| Error::Authorizer)?;
+            .await?;
         if allowed {
             Ok(())
         } else {
@@ -115,7 +133,7 @@ impl Reviews {
         }
     }
 
-    async fn review_token(&self, token: &str) -> Result<Option<Arc<UserInfo>>, Failed> {
+    async fn review_token(&self, token: &str) -> Result<Option<Arc<UserInfo>>, Failure> {
         let audiences = &self.settings.audiences;
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -125,7 +143,7 @@ impl Reviews {
             ..TokenReview::default()
         };
         let reviewed = self.create("TokenReview", &review).await?;
-        let status = reviewed.status.ok_or(Failed)?;
+        let status = reviewed.status.ok_or(Failure::Failed)?;
         if status.authenticated != Some(true) {
             return Ok(None);
         }
@@ -143,7 +161,11 @@ impl Reviews {
         Ok(Some(Arc::new(user)))
     }
 
-    async fn review_access(&self, caller: &UserInfo, subject: Subject<'_>) -> Result<bool, Failed> {
+    async fn review_access(
+        &self,
+        caller: &UserInfo,
+        subject: Subject<'_>,
+    ) -> Result<bool, Failure> {
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
                 user: caller.username.clone(),
@@ -168,11 +190,11 @@ impl Reviews {
             ..SubjectAccessReview::default()
         };
         let reviewed = self.create("SubjectAccessReview", &review).await?;
-        let status = reviewed.status.ok_or(Failed)?;
+        let status = reviewed.status.ok_or(Failure::Failed)?;
         Ok(status.allowed && status.denied != Some(true))
     }
 
-    async fn create<K>(&self, what: &'static str, review: &K) -> Result<K, Failed>
+    async fn create<K>(&self, what: &'static str, review: &K) -> Result<K, Failure>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
             + serde::Serialize
@@ -182,15 +204,24 @@ impl Reviews {
     {
         let api: Api<K> = Api::all(self.client.clone());
         let params = PostParams::default();
+        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            tracing::debug!(
+                what,
+                at_once = AT_ONCE,
+                "a review found no place in the queue"
+            );
+            return Err(Failure::Busy);
+        };
         match tokio::time::timeout(CALL_TIMEOUT, api.create(&params, review)).await {
             Ok(Ok(reviewed)) => Ok(reviewed),
             Ok(Err(error)) => {
                 tracing::error!(what, %error, "the API server did not answer a review");
-                Err(Failed)
+                Err(Failure::Failed)
             }
             Err(_) => {
                 tracing::error!(what, timeout = ?CALL_TIMEOUT, "a review took too long");
-                Err(Failed)
+                Err(Failure::Failed)
             }
         }
     }
@@ -225,7 +256,7 @@ struct Cache<T> {
 }
 
 struct Slot<T> {
-    answer: Arc<OnceCell<Result<T, Failed>>>,
+    answer: Arc<OnceCell<Result<T, Failure>>>,
     until: Instant,
 }
 
@@ -238,23 +269,23 @@ impl<T: Clone> Cache<T> {
         }
     }
 
-    async fn get<F>(&self, question: Question, ask: impl FnOnce() -> F) -> Result<T, Failed>
+    async fn get<F>(&self, question: Question, ask: impl FnOnce() -> F) -> Result<T, Failure>
     where
-        F: Future<Output = Result<T, Failed>>,
+        F: Future<Output = Result<T, Failure>>,
     {
         let answer = self.slot(question);
         // If the one who asks goes away, the next in line asks again.
         let asked = || async {
             let outcome = ask().await;
-            if outcome.is_err() {
-                self.shorten(&question, &answer);
+            if let Err(failure) = outcome {
+                self.shorten(&question, &answer, failure);
             }
             outcome
         };
         answer.get_or_init(asked).await.clone()
     }
 
-    fn slot(&self, question: Question) -> Arc<OnceCell<Result<T, Failed>>> {
+    fn slot(&self, question: Question) -> Arc<OnceCell<Result<T, Failure>>> {
         let now = Instant::now();
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&question)
@@ -280,9 +311,18 @@ impl<T: Clone> Cache<T> {
         answer
     }
 
-    /// A failure is remembered for a shorter time than an answer.
-    fn shorten(&self, question: &Question, answer: &Arc<OnceCell<Result<T, Failed>>>) {
-        let until = Instant::now() + (self.ttl / 3).max(MIN_FAILURE);
+    /// A failure is remembered for a shorter time than an answer, and for none if nobody was asked.
+    fn shorten(
+        &self,
+        question: &Question,
+        answer: &Arc<OnceCell<Result<T, Failure>>>,
+        failure: Failure,
+    ) {
+        let time = match failure {
+            Failure::Failed => (self.ttl / 3).max(MIN_FAILURE),
+            Failure::Busy => Duration::ZERO,
+        };
+        let until = Instant::now() + time;
         if let Some(slot) = self.slots.lock().get_mut(question)
             && Arc::ptr_eq(&slot.answer, answer)
         {
@@ -295,6 +335,7 @@ impl<T: Clone> Cache<T> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures::StreamExt;
     use http::header::AUTHORIZATION;
     use http::{HeaderValue, Request, Response, StatusCode};
     use http_body_util::BodyExt;
@@ -470,6 +511,46 @@ mod tests {
             3,
             "the caller is known already"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_with_ever_new_tokens_do_not_turn_on_the_api_server() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (gate, counted) = (Arc::new(Semaphore::new(0)), calls.clone());
+        let opened = gate.clone();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let (gate, calls) = (gate.clone(), counted.clone());
+            async move {
+                calls.fetch_add(1, Ordering::SeqCst);
+                gate.acquire().await.unwrap().forget();
+                let (status, value) = authenticated("", &json!({"spec": {"token": "good"}}));
+                let response = Response::builder()
+                    .status(status)
+                    .body(Body::from(value.to_string().into_bytes()))
+                    .unwrap();
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        let reviews = Reviews::new(Client::new(service, "default"), settings());
+        let tokens: Vec<_> = (0..3 * AT_ONCE).map(|n| bearing(&n.to_string())).collect();
+        let mut verdicts: futures::stream::FuturesUnordered<_> = tokens
+            .iter()
+            .map(|token| reviews.authorize(token, BOX))
+            .collect();
+        // Whoever gets no turn is told to come back, and no call was made for it.
+        for _ in AT_ONCE..tokens.len() {
+            let verdict = verdicts.next().await.unwrap();
+            assert!(matches!(verdict, Err(Error::Overloaded(_))), "{verdict:?}");
+        }
+        assert_eq!(calls.load(Ordering::SeqCst), AT_ONCE);
+        opened.add_permits(AT_ONCE + 1);
+        while let Some(verdict) = verdicts.next().await {
+            assert_eq!(verdict, Ok(()));
+        }
+        // Nothing was remembered against them.
+        let late = tokens.last().unwrap();
+        assert_eq!(reviews.authorize(late, BOX).await, Ok(()));
+        assert_eq!(calls.load(Ordering::SeqCst), AT_ONCE + 1);
     }
 
     #[tokio::test]
