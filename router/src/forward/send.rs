@@ -21,7 +21,7 @@ use super::{Proxy, Reply, Shared, Upgrade};
 use crate::error::{Dialect, Error};
 use crate::resolve::Route;
 use crate::target::Target;
-use crate::upstream::{DialError, Head, Key};
+use crate::upstream::{DialError, Dialled, Head, Key};
 
 /// A request ready to be sent, wherever it goes.
 pub(super) struct Outgoing {
@@ -197,16 +197,20 @@ impl Proxy {
             Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
         };
         let timeout = self.dial_timeout(outgoing.deadline);
-        let (mut sender, is_kept) = match self.pool.shared(key) {
-            Some(sender) => (sender, true),
-            None => match self.pool.dial_shared(key, timeout).await {
-                Ok(sender) => (sender, false),
+        let (mut sender, is_kept) = if let Some(sender) = self.pool.shared(key) {
+            (sender, true)
+        } else {
+            let (sender, is_kept) = match self.pool.dial_shared(key, timeout).await {
+                Ok(Dialled::Here(sender)) => (sender, false),
+                Ok(Dialled::Elsewhere(sender)) => (sender, true),
                 Err(failure) => return Err(Attempt::Dial(failure, Box::new(outgoing))),
-            },
+            };
+            // Whoever dialled, it took time.
+            if !self.is_current(target, key) {
+                return Err(Attempt::Moved(Box::new(outgoing)));
+            }
+            (sender, is_kept)
         };
-        if !is_kept && !self.is_current(target, key) {
-            return Err(Attempt::Moved(Box::new(outgoing)));
-        }
         let uri = Uri::builder()
             .scheme("http")
             .authority(host.as_bytes())

@@ -19,4 +19,4 @@ mod shared;
 pub(crate) use self::connection::{Http1, Http1Error};
 pub(crate) use self::dial::DialError;
 pub(crate) use self::head::Head;
-pub(crate) use self::pool::{Key, Pool};
+pub(crate) use self::pool::{Dialled, Key, Pool};

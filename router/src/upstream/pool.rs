@@ -49,6 +49,15 @@ pub(crate) struct Key {
     incarnation: u64,
 }
 
+/// An HTTP/2 connection that was waited for.
+#[derive(Debug)]
+pub(crate) enum Dialled {
+    /// Opened by this request, so that it has carried none before.
+    Here(http2::SendRequest<RequestBody>),
+    /// Opened by another.
+    Elsewhere(http2::SendRequest<RequestBody>),
+}
+
 #[derive(Debug, Default)]
 struct Idle {
     by_key: HashMap<Key, Vec<Parked>, RandomState>,
@@ -172,12 +181,23 @@ impl Pool {
         self.shared.get(key)
     }
 
-    /// Opens an HTTP/2 connection with prior knowledge, to be shared with other requests.
+    /// Opens an HTTP/2 connection with prior knowledge, to be shared with other requests. If one of them
+    /// opens it meanwhile, it is that one.
     pub(crate) async fn dial_shared(
         &self,
         key: &Key,
         timeout: Duration,
-    ) -> Result<http2::SendRequest<RequestBody>, DialError> {
+    ) -> Result<Dialled, DialError> {
+        let turn = self.shared.turn(key);
+        let Ok(_turn) = tokio::time::timeout(timeout, turn.lock()).await else {
+            return Err(DialError::TimedOut {
+                address: key.address.to_string(),
+                timeout,
+            });
+        };
+        if let Some(sender) = self.shared.get(key) {
+            return Ok(Dialled::Elsewhere(sender));
+        }
         let stream = self.connect(&key.address, timeout).await?;
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -206,7 +226,7 @@ impl Pool {
             }
         });
         self.shared.insert(key.clone(), sender.clone());
-        Ok(sender)
+        Ok(Dialled::Here(sender))
     }
 
     /// Forgets a shared connection that failed.

@@ -1,9 +1,11 @@
 //! HTTP/2 connections to sandboxes, each shared by all requests to one port of one pod.
 //!
-//! A connection that no request has used for [`IDLE`] is let go of; hyper closes it when its last
-//! stream has ended.
+//! Requests that come at once dial once: the others wait for their turn, and find a connection. A
+//! connection that no request has used for [`IDLE`] is let go of; hyper closes it when its last stream has
+//! ended.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -24,8 +26,12 @@ pub(super) struct Shared {
     /// Connections at most.
     limit: usize,
     by_key: Mutex<HashMap<Key, Entry, RandomState>>,
+    dialling: Mutex<HashMap<Key, Weak<Turn>, RandomState>>,
     metrics: RouterMetrics,
 }
+
+/// Held by whoever dials.
+type Turn = tokio::sync::Mutex<()>;
 
 #[derive(Debug)]
 struct Entry {
@@ -38,6 +44,7 @@ impl Shared {
         Self {
             limit,
             by_key: Mutex::default(),
+            dialling: Mutex::default(),
             metrics,
         }
     }
@@ -51,6 +58,17 @@ impl Shared {
         }
         entry.used = Instant::now();
         Some(entry.sender.clone())
+    }
+
+    /// The right to dial, and to look first whether somebody has.
+    pub(super) fn turn(&self, key: &Key) -> Arc<Turn> {
+        let mut dialling = self.dialling.lock();
+        if let Some(turn) = dialling.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(Turn::default());
+        dialling.insert(key.clone(), Arc::downgrade(&turn));
+        turn
     }
 
     /// Keeps a connection for others. The one that was used least recently goes when there are too
@@ -83,6 +101,9 @@ impl Shared {
         let before = by_key.len();
         by_key.retain(|_, entry| !entry.sender.is_closed() && entry.used.elapsed() < IDLE);
         self.count(before, by_key.len());
+        drop(by_key);
+        let mut dialling = self.dialling.lock();
+        dialling.retain(|_, turn| turn.strong_count() > 0);
     }
 
     /// Adds the difference: the listeners of a router count together.

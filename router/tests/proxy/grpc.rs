@@ -159,6 +159,9 @@ async fn grpc_calls_share_connections_on_both_sides() {
     for _ in 0..20 {
         heads.recv().await.unwrap();
     }
+    // They came at once, and one of them dialled for all.
+    rig.metric_is("sandbox_router_upstream_connect_seconds_count", 1.0)
+        .await;
     rig.stop().await;
 }
 
