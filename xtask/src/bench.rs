@@ -84,13 +84,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Builds the named programs of the named packages and returns the directory they are in.
-fn build(what: &str, packages: &[&str], programs: &[&str]) -> Result<PathBuf> {
+fn build(what: &str, profile: &str, packages: &[&str], programs: &[&str]) -> Result<PathBuf> {
     report::step(&format!("building {what} (the first time takes minutes)"));
-    let mut arguments = vec!["build", "--profile", cargo::QUICK];
+    let mut arguments = vec!["build", "--profile", profile];
     arguments.extend(packages.iter().flat_map(|package| ["--package", package]));
     arguments.extend(programs.iter().flat_map(|program| ["--bin", program]));
     cargo::run(&arguments)?;
-    Ok(cargo::target_directory()?.join(cargo::QUICK))
+    Ok(cargo::target_directory()?.join(profile))
 }
 
 /// Where the results go: where the user wants them, or beside the build.
@@ -122,6 +122,7 @@ impl Claims {
             .context("no cluster is named: set KUBECONFIG, or give --kubeconfig FILE")?;
         let programs = build(
             "the operator and the bench",
+            cargo::QUICK,
             &["agent-sandbox-controller", "agent-sandbox-tests"],
             &["agent-sandbox-controller", "bench-claims"],
         )?;
@@ -143,16 +144,23 @@ impl Claims {
 
 impl Router {
     fn run(&self) -> Result<()> {
-        let programs = build(
-            "the router and the bench",
-            &["agent-sandbox-router", "agent-sandbox-load"],
-            &["agent-sandbox-router", "bench-router"],
+        let router = build(
+            "the router as it is shipped",
+            cargo::DIST,
+            &["agent-sandbox-router"],
+            &["agent-sandbox-router"],
+        )?;
+        let bench = build(
+            "the bench",
+            cargo::QUICK,
+            &["agent-sandbox-load"],
+            &["bench-router"],
         )?;
         let json = results(self.json.as_ref(), "bench-router.json")?;
-        let mut command = Command::new(programs.join("bench-router"));
+        let mut command = Command::new(bench.join("bench-router"));
         command
             .arg("--router")
-            .arg(programs.join("agent-sandbox-router"))
+            .arg(router.join("agent-sandbox-router"))
             .arg("--json")
             .arg(json);
         if !self.no_python {

@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// The profile of what is measured: optimised like a release, but quick to build again.
+/// The profile of what loads and is loaded: optimised like a release, but quick to build again.
 pub(crate) const QUICK: &str = "quick";
+/// The profile of what is shipped.
+pub(crate) const DIST: &str = "dist";
 
 /// The workspace root: the parent of this crate's directory.
 pub(crate) fn root() -> Result<&'static Path> {
