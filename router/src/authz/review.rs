@@ -30,8 +30,8 @@ use crate::error::Error;
 
 /// How long one question to the API server may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Questions to the API server at once, however many callers there are.
-const AT_ONCE: usize = 16;
+/// Questions to the API server at once about tokens that it is not known to know, and as many about others.
+const AT_ONCE: usize = 8;
 /// How long a question may wait for its turn.
 const TURN: Duration = Duration::from_secs(1);
 /// The least time a failure is remembered, so that an API server in trouble is left alone.
@@ -59,7 +59,10 @@ pub struct ReviewSettings {
 /// Asks the cluster.
 pub struct Reviews {
     client: Client,
-    turns: Semaphore,
+    /// Turns of strangers.
+    strangers: Semaphore,
+    /// Turns of callers that were identified before.
+    known: Semaphore,
     settings: ReviewSettings,
     callers: Cache<Option<Arc<UserInfo>>>,
     access: Cache<bool>,
@@ -88,7 +91,8 @@ impl Reviews {
     pub fn new(client: Client, settings: ReviewSettings) -> Self {
         Self {
             client,
-            turns: Semaphore::new(AT_ONCE),
+            strangers: Semaphore::new(AT_ONCE),
+            known: Semaphore::new(AT_ONCE),
             callers: Cache::new(settings.ttl, settings.cache_size),
             access: Cache::new(settings.ttl, settings.cache_size),
             settings,
@@ -114,7 +118,10 @@ impl Reviews {
         };
         let caller = self
             .callers
-            .get(hash(&[token]), || self.review_token(token))
+            .get(hash(&[token]), |before| {
+                let turns = if before { &self.known } else { &self.strangers };
+                self.review_token(token, turns)
+            })
             .await?
             .ok_or(unauthenticated)?;
         if !self.settings.access {
@@ -122,7 +129,7 @@ impl Reviews {
         }
         let allowed = self
             .access
-            .get(hash(&[token, subject.namespace, subject.name]), || {
+            .get(hash(&[token, subject.namespace, subject.name]), |_| {
                 self.review_access(&caller, subject)
             })
             .await?;
@@ -133,7 +140,11 @@ impl Reviews {
         }
     }
 
-    async fn review_token(&self, token: &str) -> Result<Option<Arc<UserInfo>>, Failure> {
+    async fn review_token(
+        &self,
+        token: &str,
+        turns: &Semaphore,
+    ) -> Result<Option<Arc<UserInfo>>, Failure> {
         let audiences = &self.settings.audiences;
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -142,7 +153,7 @@ impl Reviews {
             },
             ..TokenReview::default()
         };
-        let reviewed = self.create("TokenReview", &review).await?;
+        let reviewed = self.create("TokenReview", &review, turns).await?;
         let status = reviewed.status.ok_or(Failure::Failed)?;
         if status.authenticated != Some(true) {
             return Ok(None);
@@ -189,12 +200,19 @@ impl Reviews {
             },
             ..SubjectAccessReview::default()
         };
-        let reviewed = self.create("SubjectAccessReview", &review).await?;
+        let reviewed = self
+            .create("SubjectAccessReview", &review, &self.known)
+            .await?;
         let status = reviewed.status.ok_or(Failure::Failed)?;
         Ok(status.allowed && status.denied != Some(true))
     }
 
-    async fn create<K>(&self, what: &'static str, review: &K) -> Result<K, Failure>
+    async fn create<K>(
+        &self,
+        what: &'static str,
+        review: &K,
+        turns: &Semaphore,
+    ) -> Result<K, Failure>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
             + serde::Serialize
@@ -204,7 +222,7 @@ impl Reviews {
     {
         let api: Api<K> = Api::all(self.client.clone());
         let params = PostParams::default();
-        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
+        let turn = tokio::time::timeout(TURN, turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             tracing::debug!(
                 what,
@@ -248,6 +266,24 @@ fn hash(parts: &[&str]) -> Question {
     hash.finalize().into()
 }
 
+/// An answer.
+trait Verdict: Clone {
+    /// Whether it speaks for the caller.
+    fn is_good(&self) -> bool;
+}
+
+impl Verdict for Option<Arc<UserInfo>> {
+    fn is_good(&self) -> bool {
+        self.is_some()
+    }
+}
+
+impl Verdict for bool {
+    fn is_good(&self) -> bool {
+        *self
+    }
+}
+
 /// Answers for a while, and one caller at a time per question.
 struct Cache<T> {
     ttl: Duration,
@@ -258,9 +294,31 @@ struct Cache<T> {
 struct Slot<T> {
     answer: Arc<OnceCell<Result<T, Failure>>>,
     until: Instant,
+    /// Whether the answer before was a good one.
+    was_good: bool,
 }
 
-impl<T: Clone> Cache<T> {
+impl<T: Verdict> Slot<T> {
+    /// Whether the last word about the caller was a good one.
+    fn is_good(&self) -> bool {
+        match self.answer.get() {
+            Some(Ok(verdict)) => verdict.is_good(),
+            Some(Err(_)) | None => self.was_good,
+        }
+    }
+
+    /// Until when it is worth its place.
+    fn counts_until(&self, ttl: Duration) -> Instant {
+        // Who was known is likely to come again, and asks before strangers then.
+        if self.is_good() {
+            self.until + ttl
+        } else {
+            self.until
+        }
+    }
+}
+
+impl<T: Verdict> Cache<T> {
     fn new(ttl: Duration, size: usize) -> Self {
         Self {
             ttl,
@@ -269,36 +327,42 @@ impl<T: Clone> Cache<T> {
         }
     }
 
-    async fn get<F>(&self, question: Question, ask: impl FnOnce() -> F) -> Result<T, Failure>
+    /// `ask` is told whether the answer before, which is kept no longer, was a good one.
+    async fn get<F>(&self, question: Question, ask: impl FnOnce(bool) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let answer = self.slot(question);
+        let (answer, before) = self.slot(question);
         // If the one who asks goes away, the next in line asks again.
         let asked = || async {
-            let outcome = ask().await;
-            if let Err(failure) = outcome {
-                self.shorten(&question, &answer, failure);
+            let outcome = ask(before).await;
+            match outcome {
+                Ok(_) => {}
+                Err(Failure::Failed) => self.shorten(&question, &answer),
+                Err(Failure::Busy) => self.forget(&question, &answer),
             }
             outcome
         };
         answer.get_or_init(asked).await.clone()
     }
 
-    fn slot(&self, question: Question) -> Arc<OnceCell<Result<T, Failure>>> {
+    fn slot(&self, question: Question) -> (Arc<OnceCell<Result<T, Failure>>>, bool) {
         let now = Instant::now();
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&question)
             && now < slot.until
         {
-            return slot.answer.clone();
+            return (slot.answer.clone(), slot.was_good);
         }
-        slots.shift_remove(&question);
+        let before = slots.shift_remove(&question);
+        let was_good = before.is_some_and(|slot| slot.is_good());
         if slots.len() >= self.size {
-            slots.retain(|_, slot| now < slot.until);
+            slots.retain(|_, slot| now < slot.counts_until(self.ttl));
         }
         if slots.len() >= self.size {
-            slots.shift_remove_index(0);
+            // Made-up tokens do not push out the answers that matter.
+            let least = slots.values().position(|slot| !slot.is_good());
+            slots.shift_remove_index(least.unwrap_or(0));
         }
         let answer = Arc::new(OnceCell::new());
         slots.insert(
@@ -306,27 +370,33 @@ impl<T: Clone> Cache<T> {
             Slot {
                 answer: answer.clone(),
                 until: now + self.ttl,
+                was_good,
             },
         );
-        answer
+        (answer, was_good)
     }
 
-    /// A failure is remembered for a shorter time than an answer, and for none if nobody was asked.
-    fn shorten(
-        &self,
-        question: &Question,
-        answer: &Arc<OnceCell<Result<T, Failure>>>,
-        failure: Failure,
-    ) {
-        let time = match failure {
-            Failure::Failed => (self.ttl / 3).max(MIN_FAILURE),
-            Failure::Busy => Duration::ZERO,
-        };
-        let until = Instant::now() + time;
+    /// A failure is remembered for a shorter time than an answer.
+    fn shorten(&self, question: &Question, answer: &Arc<OnceCell<Result<T, Failure>>>) {
+        let until = Instant::now() + (self.ttl / 3).max(MIN_FAILURE);
         if let Some(slot) = self.slots.lock().get_mut(question)
             && Arc::ptr_eq(&slot.answer, answer)
         {
             slot.until = until;
+        }
+    }
+
+    /// Nobody was asked, so the next in line is asked about anew.
+    fn forget(&self, question: &Question, answer: &Arc<OnceCell<Result<T, Failure>>>) {
+        let mut slots = self.slots.lock();
+        if let Some(slot) = slots.get_mut(question)
+            && Arc::ptr_eq(&slot.answer, answer)
+        {
+            if slot.was_good {
+                slot.until = Instant::now();
+            } else {
+                slots.shift_remove(question);
+            }
         }
     }
 }
@@ -336,6 +406,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::StreamExt;
+    use futures::stream::FuturesUnordered;
     use http::header::AUTHORIZATION;
     use http::{HeaderValue, Request, Response, StatusCode};
     use http_body_util::BodyExt;
@@ -348,6 +419,12 @@ mod tests {
         namespace: "ns",
         name: "box",
     };
+
+    impl Verdict for u8 {
+        fn is_good(&self) -> bool {
+            true
+        }
+    }
 
     /// An API server that answers reviews from a script and counts them.
     fn cluster(
@@ -513,16 +590,13 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn strangers_with_ever_new_tokens_do_not_turn_on_the_api_server() {
-        let calls = Arc::new(AtomicUsize::new(0));
-        let (gate, counted) = (Arc::new(Semaphore::new(0)), calls.clone());
-        let opened = gate.clone();
+    /// An API server that knows every token, and answers as many questions as there are permits.
+    fn slow(calls: Arc<AtomicUsize>, answers: Arc<Semaphore>) -> Client {
         let service = tower::service_fn(move |_: Request<Body>| {
-            let (gate, calls) = (gate.clone(), counted.clone());
+            let (calls, answers) = (calls.clone(), answers.clone());
             async move {
                 calls.fetch_add(1, Ordering::SeqCst);
-                gate.acquire().await.unwrap().forget();
+                answers.acquire().await.unwrap().forget();
                 let (status, value) = authenticated("", &json!({"spec": {"token": "good"}}));
                 let response = Response::builder()
                     .status(status)
@@ -531,9 +605,26 @@ mod tests {
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
-        let reviews = Reviews::new(Client::new(service, "default"), settings());
+        Client::new(service, "default")
+    }
+
+    /// So many calls have been made. The clock, which is paused, stays where it is.
+    async fn made(calls: &AtomicUsize, number: usize) {
+        for _ in 0..100_000 {
+            if calls.load(Ordering::SeqCst) >= number {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("only {} of {number} calls", calls.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_with_ever_new_tokens_do_not_turn_on_the_api_server() {
+        let (calls, answers) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(0)));
+        let reviews = Reviews::new(slow(calls.clone(), answers.clone()), settings());
         let tokens: Vec<_> = (0..3 * AT_ONCE).map(|n| bearing(&n.to_string())).collect();
-        let mut verdicts: futures::stream::FuturesUnordered<_> = tokens
+        let mut verdicts: FuturesUnordered<_> = tokens
             .iter()
             .map(|token| reviews.authorize(token, BOX))
             .collect();
@@ -543,7 +634,7 @@ mod tests {
             assert!(matches!(verdict, Err(Error::Overloaded(_))), "{verdict:?}");
         }
         assert_eq!(calls.load(Ordering::SeqCst), AT_ONCE);
-        opened.add_permits(AT_ONCE + 1);
+        answers.add_permits(AT_ONCE + 1);
         while let Some(verdict) = verdicts.next().await {
             assert_eq!(verdict, Ok(()));
         }
@@ -553,16 +644,50 @@ mod tests {
         assert_eq!(calls.load(Ordering::SeqCst), AT_ONCE + 1);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_was_known_before_does_not_queue_behind_strangers() {
+        let (calls, answers) = (Arc::<AtomicUsize>::default(), Arc::new(Semaphore::new(1)));
+        let cache_size = 2 * AT_ONCE;
+        let settings = ReviewSettings {
+            cache_size,
+            ..settings()
+        };
+        let ttl = settings.ttl;
+        let reviews = Reviews::new(slow(calls.clone(), answers.clone()), settings);
+        let known = bearing("known");
+        assert_eq!(reviews.authorize(&known, BOX).await, Ok(()));
+        tokio::time::advance(ttl).await;
+        // More strangers than there are turns, and than there are places for answers.
+        let tokens: Vec<_> = (0..2 * cache_size)
+            .map(|n| bearing(&n.to_string()))
+            .collect();
+        let mut strangers: FuturesUnordered<_> = tokens
+            .iter()
+            .map(|token| reviews.authorize(token, BOX))
+            .collect();
+        tokio::select! {
+            verdict = strangers.next() => panic!("nobody was asked and yet {verdict:?}"),
+            () = made(&calls, 1 + AT_ONCE) => {}
+        }
+        let mut again = std::pin::pin!(reviews.authorize(&known, BOX));
+        tokio::select! {
+            verdict = again.as_mut() => panic!("nobody was asked and yet {verdict:?}"),
+            () = made(&calls, 2 + AT_ONCE) => {}
+        }
+        answers.add_permits(tokens.len());
+        assert_eq!(again.await, Ok(()));
+    }
+
     #[tokio::test]
     async fn a_caller_that_leaves_does_not_answer_for_others() {
         let cache: Cache<u8> = Cache::new(Duration::from_secs(30), 2);
         let question = hash(&["q"]);
-        let leaving = cache.get(question, std::future::pending);
+        let leaving = cache.get(question, |_| std::future::pending());
         assert!(
             tokio::time::timeout(Duration::ZERO, leaving).await.is_err(),
             "it left in the middle"
         );
-        let answer = cache.get(question, || std::future::ready(Ok(7))).await;
+        let answer = cache.get(question, |_| std::future::ready(Ok(7))).await;
         assert_eq!(answer, Ok(7));
     }
 
@@ -572,7 +697,7 @@ mod tests {
         for n in 0..10_u8 {
             let question = hash(&[&n.to_string()]);
             assert_eq!(
-                cache.get(question, || std::future::ready(Ok(n))).await,
+                cache.get(question, |_| std::future::ready(Ok(n))).await,
                 Ok(n)
             );
         }
