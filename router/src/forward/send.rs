@@ -223,7 +223,7 @@ impl Proxy {
         let Outgoing {
             request, patience, ..
         } = outgoing;
-        match exchange::over_http2(&mut sender, *request, &patience).await {
+        match exchange::over_http2(&mut sender.requests, *request, &patience).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 let head = Head::new(parts.status, parts.headers);
@@ -231,7 +231,7 @@ impl Proxy {
             }
             Err(ExchangeError::NotSent(request)) if is_kept => {
                 // The shared connection ended in between; the next attempt opens another.
-                self.pool.unshare(key);
+                self.pool.unshare(key, &sender);
                 Err(Attempt::Stale(Box::new(Outgoing {
                     request,
                     patience,

@@ -36,6 +36,14 @@ pub(crate) enum DialError {
         /// How long was waited.
         timeout: Duration,
     },
+    /// Others were dialling all the time.
+    #[error("{address} could not be dialled within {timeout:?}, because others were dialling it")]
+    Queued {
+        /// Where.
+        address: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
     /// The name has no address.
     #[error("{address} does not resolve")]
     Name {
@@ -71,7 +79,7 @@ impl DialError {
     /// The value of the `reason` label.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::TimedOut { .. } => "timeout",
+            Self::TimedOut { .. } | Self::Queued { .. } => "timeout",
             _ => "dial",
         }
     }

@@ -19,9 +19,8 @@ use tokio::time::Instant;
 
 use super::connection::Http1;
 use super::dial::{DialError, connect};
-use super::shared::Shared;
+use super::shared::{Sender, Shared};
 use crate::config::PoolLimits;
-use crate::forward::body::RequestBody;
 use crate::metrics::RouterMetrics;
 use crate::resolve::{Address, Route};
 
@@ -53,9 +52,9 @@ pub(crate) struct Key {
 #[derive(Debug)]
 pub(crate) enum Dialled {
     /// Opened by this request, so that it has carried none before.
-    Here(http2::SendRequest<RequestBody>),
+    Here(Sender),
     /// Opened by another.
-    Elsewhere(http2::SendRequest<RequestBody>),
+    Elsewhere(Sender),
 }
 
 #[derive(Debug, Default)]
@@ -177,7 +176,7 @@ impl Pool {
     }
 
     /// An HTTP/2 connection that other requests use already.
-    pub(crate) fn shared(&self, key: &Key) -> Option<http2::SendRequest<RequestBody>> {
+    pub(crate) fn shared(&self, key: &Key) -> Option<Sender> {
         self.shared.get(key)
     }
 
@@ -188,34 +187,38 @@ impl Pool {
         key: &Key,
         timeout: Duration,
     ) -> Result<Dialled, DialError> {
+        // For all of it together: the turn, the connection and the handshake.
+        let by = Instant::now() + timeout;
+        let address = || key.address.to_string();
         let turn = self.shared.turn(key);
-        let Ok(_turn) = tokio::time::timeout(timeout, turn.lock()).await else {
-            return Err(DialError::TimedOut {
-                address: key.address.to_string(),
+        let Ok(_turn) = tokio::time::timeout_at(by, turn.lock()).await else {
+            return Err(DialError::Queued {
+                address: address(),
                 timeout,
             });
         };
         if let Some(sender) = self.shared.get(key) {
             return Ok(Dialled::Elsewhere(sender));
         }
-        let stream = self.connect(&key.address, timeout).await?;
+        let left = by.saturating_duration_since(Instant::now());
+        let stream = self.connect(&key.address, left).await?;
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .handshake(TokioIo::new(stream));
-        let (sender, driver) = match tokio::time::timeout(timeout, handshake).await {
+        let (sender, driver) = match tokio::time::timeout_at(by, handshake).await {
             Ok(Ok(made)) => made,
             Ok(Err(source)) => {
                 return Err(DialError::Handshake {
-                    address: key.address.to_string(),
+                    address: address(),
                     source,
                 });
             }
             Err(_) => {
                 return Err(DialError::TimedOut {
-                    address: key.address.to_string(),
+                    address: address(),
                     timeout,
                 });
             }
@@ -225,13 +228,12 @@ impl Pool {
                 tracing::debug!(%error, "HTTP/2 connection to a sandbox ended");
             }
         });
-        self.shared.insert(key.clone(), sender.clone());
-        Ok(Dialled::Here(sender))
+        Ok(Dialled::Here(self.shared.insert(key.clone(), sender)))
     }
 
     /// Forgets a shared connection that failed.
-    pub(crate) fn unshare(&self, key: &Key) {
-        self.shared.remove(key);
+    pub(crate) fn unshare(&self, key: &Key, failed: &Sender) {
+        self.shared.remove(key, failed);
     }
 
     async fn connect(&self, address: &Address, timeout: Duration) -> Result<TcpStream, DialError> {

@@ -5,6 +5,7 @@
 //! ended.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,15 +28,24 @@ pub(super) struct Shared {
     limit: usize,
     by_key: Mutex<HashMap<Key, Entry, RandomState>>,
     dialling: Mutex<HashMap<Key, Weak<Turn>, RandomState>>,
+    /// How many there have been.
+    made: AtomicU64,
     metrics: RouterMetrics,
 }
 
 /// Held by whoever dials.
 type Turn = tokio::sync::Mutex<()>;
 
+/// A connection, or a clone of it: the same number means the same connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Sender {
+    pub(crate) requests: SendRequest<RequestBody>,
+    number: u64,
+}
+
 #[derive(Debug)]
 struct Entry {
-    sender: SendRequest<RequestBody>,
+    sender: Sender,
     used: Instant,
 }
 
@@ -45,15 +55,16 @@ impl Shared {
             limit,
             by_key: Mutex::default(),
             dialling: Mutex::default(),
+            made: AtomicU64::new(0),
             metrics,
         }
     }
 
     /// A connection that is open.
-    pub(super) fn get(&self, key: &Key) -> Option<SendRequest<RequestBody>> {
+    pub(super) fn get(&self, key: &Key) -> Option<Sender> {
         let mut by_key = self.by_key.lock();
         let entry = by_key.get_mut(key)?;
-        if entry.sender.is_closed() {
+        if entry.sender.requests.is_closed() {
             return None;
         }
         entry.used = Instant::now();
@@ -73,11 +84,19 @@ impl Shared {
 
     /// Keeps a connection for others. The one that was used least recently goes when there are too
     /// many.
-    pub(super) fn insert(&self, key: Key, sender: SendRequest<RequestBody>) {
+    pub(super) fn insert(&self, key: Key, requests: SendRequest<RequestBody>) -> Sender {
+        let sender = Sender {
+            requests,
+            number: self.made.fetch_add(1, Ordering::Relaxed),
+        };
         let mut by_key = self.by_key.lock();
         let before = by_key.len();
         let used = Instant::now();
-        by_key.insert(key, Entry { sender, used });
+        let entry = Entry {
+            sender: sender.clone(),
+            used,
+        };
+        by_key.insert(key, entry);
         if by_key.len() > self.limit {
             let oldest = by_key.iter().min_by_key(|(_, entry)| entry.used);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
@@ -85,13 +104,19 @@ impl Shared {
             }
         }
         self.count(before, by_key.len());
+        sender
     }
 
-    /// Forgets a connection that failed.
-    pub(super) fn remove(&self, key: &Key) {
+    /// Forgets a connection that failed, unless it has been replaced.
+    pub(super) fn remove(&self, key: &Key, failed: &Sender) {
         let mut by_key = self.by_key.lock();
         let before = by_key.len();
-        by_key.remove(key);
+        if by_key
+            .get(key)
+            .is_some_and(|entry| entry.sender.number == failed.number)
+        {
+            by_key.remove(key);
+        }
         self.count(before, by_key.len());
     }
 
@@ -99,7 +124,7 @@ impl Shared {
     pub(super) fn sweep(&self) {
         let mut by_key = self.by_key.lock();
         let before = by_key.len();
-        by_key.retain(|_, entry| !entry.sender.is_closed() && entry.used.elapsed() < IDLE);
+        by_key.retain(|_, entry| !entry.sender.requests.is_closed() && entry.used.elapsed() < IDLE);
         self.count(before, by_key.len());
         drop(by_key);
         let mut dialling = self.dialling.lock();
