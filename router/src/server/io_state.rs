@@ -33,11 +33,6 @@ impl Stream {
         }
     }
 
-    /// Waits until the socket has bytes, or has ended.
-    pub(super) async fn readable(&self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.socket().poll_read_ready(cx)).await
-    }
-
     /// Has the socket let go of the task that waited for it last.
     pub(super) fn let_go(&self) {
         let nobody = &mut Context::from_waker(Waker::noop());

@@ -110,47 +110,48 @@ impl<T: Park> Lot<T> {
         Ok(())
     }
 
-    /// Takes out some of those who have something to say; none when nobody has.
-    fn woken(&self) -> io::Result<Vec<T>> {
+    /// Takes out some of those who have something to say; `None` when nobody has.
+    fn woken(&self) -> io::Result<Option<Vec<T>>> {
         let mut room = [const { MaybeUninit::<Event>::uninit() }; BATCH];
         let (events, _) = epoll::wait(self.epoll.get_ref(), &mut room, Some(&Timespec::default()))?;
+        if events.is_empty() {
+            return Ok(None);
+        }
         let places = events.iter().map(|event| event.data.u64());
-        Ok(places
-            .filter_map(|place| self.take(usize::try_from(place).ok()?))
-            .collect())
+        let woken = places.filter_map(|place| self.take(usize::try_from(place).ok()?));
+        Ok(Some(woken.collect()))
     }
 
     fn take(&self, place: usize) -> Option<T> {
         let mut places = self.places.lock();
-        let parked = places.parked.try_remove(place)?;
-        places.deadlines.remove(&(parked.until, place));
+        let parked = places.remove(place)?;
         drop(places);
-        self.leave(&parked.connection);
+        self.parked.dec();
+        if let Err(error) = epoll::delete(self.epoll.get_ref(), parked.connection.socket()) {
+            tracing::debug!(%error, "a parked connection was not watched");
+        }
         Some(parked.connection)
     }
 
-    /// Ends those whose time is up, and says when to look again.
-    fn end_late(&self, now: Instant) -> Option<Instant> {
-        loop {
-            let mut places = self.places.lock();
-            let (until, place) = *places.deadlines.first()?;
-            if until > now {
-                return Some(until);
-            }
-            places.deadlines.pop_first();
-            let late = places.parked.try_remove(place);
-            // Closed outside the lock.
-            drop(places);
-            if let Some(late) = late {
-                self.leave(&late.connection);
-            }
-        }
+    /// When the next connection ends that says nothing.
+    fn deadline(&self) -> Option<Instant> {
+        let places = self.places.lock();
+        places.deadlines.first().map(|(until, _)| *until)
     }
 
-    fn leave(&self, connection: &T) {
-        self.parked.dec();
-        if let Err(error) = epoll::delete(self.epoll.get_ref(), connection.socket()) {
-            tracing::debug!(%error, "a parked connection was not watched");
+    /// Ends some of those whose time is up.
+    fn end_late(&self, now: Instant) {
+        for _ in 0..BATCH {
+            let mut places = self.places.lock();
+            let late = match places.deadlines.first() {
+                Some((until, place)) if *until <= now => *place,
+                _ => return,
+            };
+            let late = places.remove(late);
+            // Closed outside the lock, and not watched from then on.
+            drop(places);
+            drop(late);
+            self.parked.dec();
         }
     }
 
@@ -162,9 +163,20 @@ impl<T: Park> Lot<T> {
             places.deadlines.clear();
             std::mem::take(&mut places.parked)
         };
-        for (_, parked) in &parked {
-            self.leave(&parked.connection);
+        self.parked
+            .sub(i64::try_from(parked.len()).unwrap_or(i64::MAX));
+    }
+}
+
+impl<T> Places<T> {
+    fn remove(&mut self, place: usize) -> Option<Parked<T>> {
+        let parked = self.parked.try_remove(place)?;
+        self.deadlines.remove(&(parked.until, place));
+        if self.parked.is_empty() {
+            // There may have been very many.
+            self.parked.shrink_to_fit();
         }
+        Some(parked)
     }
 }
 
@@ -176,21 +188,32 @@ impl<T: Park> Attendant<T> {
 
     /// Waits until connections have something to say, and hands them over. Ends meanwhile those whose
     /// deadline comes. Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// When the system does not say who has something to say.
     pub(super) async fn next(&mut self) -> io::Result<Vec<T>> {
         let lot = &*self.0;
         loop {
-            let look_again = lot.end_late(Instant::now());
+            let (deadline, now) = (lot.deadline(), Instant::now());
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                // Who spoke in time is heard, however late it is looked.
+                if let Some(woken) = lot.woken()? {
+                    return Ok(woken);
+                }
+                lot.end_late(now);
+                // There may be very many.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let mut ready = tokio::select! {
                 ready = lot.epoll.readable() => ready?,
                 () = lot.hurry.notified() => continue,
-                () = at(look_again) => continue,
+                () = at(deadline) => continue,
             };
-            let woken = lot.woken()?;
-            if woken.is_empty() {
-                ready.clear_ready();
-            } else {
+            match lot.woken()? {
                 // There may be more than were asked for.
-                return Ok(woken);
+                Some(woken) => return Ok(woken),
+                None => ready.clear_ready(),
             }
         }
     }
@@ -362,6 +385,32 @@ mod tests {
         let hasty = park(&lot, 2, SOON);
         assert!(tokio::time::timeout(2 * SOON, waiting).await.is_err());
         assert!(is_closed(hasty));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_spoke_in_time_is_heard_although_it_was_looked_too_late() {
+        let (mut attendant, lot, parked) = lot();
+        let mut hasty = park(&lot, 1, SOON / 4);
+        let silent = park(&lot, 2, SOON / 4);
+        hasty.write_all(b"x").unwrap();
+        tokio::time::advance(SOON).await;
+        assert_eq!(next(&mut attendant).await, [1]);
+        let waiting = tokio::time::timeout(SOON, attendant.next());
+        assert!(waiting.await.is_err());
+        assert!(is_closed(silent));
+        assert_eq!(parked.get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_than_end_in_one_go_end_all_the_same() {
+        let (mut attendant, lot, parked) = lot();
+        let clients: Vec<_> = (0..2 * BATCH + 10)
+            .map(|number| park(&lot, number, SOON / 4))
+            .collect();
+        let waiting = tokio::time::timeout(SOON, attendant.next());
+        assert!(waiting.await.is_err());
+        assert!(clients.into_iter().all(is_closed));
+        assert_eq!(parked.get(), 0);
     }
 
     #[tokio::test]

@@ -157,27 +157,37 @@ impl Server {
     async fn accept_and_wake(&self, listener: TcpListener) {
         let mut attendant = self.open_lot().await;
         let lot = attendant.lot().clone();
+        let mut pause = None;
         loop {
-            let outcome = tokio::select! {
-                accepted = accept(&listener, &self.permits) => accepted.map(|(stream, address, permit)| {
-                    let place = Place::take(permit, self.shared.metrics.connections());
-                    let shared = self.shared.clone();
-                    self.spawn(&lot, address, async move {
-                        welcome(&shared, stream, address, place).await
-                    });
-                }),
-                woken = attendant.next() => woken.map(|woken| {
-                    for client in woken {
+            tokio::select! {
+                accepted = accept(&listener, &self.permits, pause) => match accepted {
+                    Ok((stream, address, permit)) => {
+                        pause = None;
+                        let place = Place::take(permit, self.shared.metrics.connections());
                         let shared = self.shared.clone();
-                        self.spawn(&lot, client.address, async move {
-                            connection::serve(&shared, client).await
+                        self.spawn(&lot, address, async move {
+                            welcome(&shared, stream, address, place).await
                         });
                     }
-                }),
-            };
-            if let Err(error) = outcome {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        pause = Some(Instant::now() + ACCEPT_PAUSE);
+                    }
+                },
+                woken = attendant.next() => match woken {
+                    Ok(woken) => {
+                        for client in woken {
+                            let shared = self.shared.clone();
+                            self.spawn(&lot, client.address, async move {
+                                connection::serve(&shared, client).await
+                            });
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot look after idle connections");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
             }
         }
     }
@@ -204,13 +214,14 @@ impl Server {
     {
         let lot = lot.clone();
         self.connections.spawn("connection", async move {
-            let outcome = match serving.await {
-                Ok(Some(Idle { client, until })) => lot.park(client, until),
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = outcome {
-                tracing::debug!(%peer, %error, "connection ended early");
+            match serving.await {
+                Ok(Some(Idle { client, until })) => {
+                    if let Err(error) = lot.park(client, until) {
+                        tracing::warn!(%peer, %error, "an idle connection cannot be kept");
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%peer, %error, "connection ended early"),
             }
         });
     }
@@ -291,8 +302,9 @@ async fn welcome(
     // The first request may have come with the end of the TLS handshake, and then the socket has
     // nothing more to say.
     if !is_tls {
+        let mut seen = [0];
         tokio::select! {
-            readable = client.stream.readable() => readable?,
+            spoken = client.stream.socket().peek(&mut seen) => drop(spoken?),
             () = tokio::time::sleep_until(until.min(Instant::now() + LINGER)) => {
                 return Ok(Some(Idle { client, until }));
             }
@@ -310,11 +322,15 @@ async fn handshake(tls: &Certificates, stream: TcpStream) -> io::Result<Box<TlsS
     Ok(Box::new(accepted.map_err(|_| late())??))
 }
 
-/// The next connection and its place under the limit.
+/// The next connection and its place under the limit, not before `pause` is over.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
+    pause: Option<Instant>,
 ) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+    if let Some(pause) = pause {
+        tokio::time::sleep_until(pause).await;
+    }
     let permit = permits
         .clone()
         .acquire_owned()

@@ -283,6 +283,22 @@ async fn an_idle_connection_is_parked_and_then_closed() {
 }
 
 #[tokio::test]
+async fn a_connection_that_says_nothing_is_parked_and_then_closed() {
+    let mut config = rig::config();
+    config.time.request_header = LONG;
+    let rig = Rig::start(config);
+    let stub = Sandbox::answering(ok(b"x"));
+    let (mut late, mut never) = (rig.connect().await, rig.connect().await);
+    rig.metric_is("sandbox_router_parked_connections", 2.0)
+        .await;
+    late.write(stub.get("/")).await;
+    assert_eq!(late.reply().await.text(), "x");
+    StoppedClock::skip(LONG).await;
+    assert!(never.is_closed().await);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn half_a_request_that_came_early_survives_parking() {
     let mut config = rig::config();
     config.time.request_header = LONG;
