@@ -15,6 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use crate::client::{Connection, Way};
+use crate::network;
 use crate::pattern::{Check, PatternBody};
 use crate::programs::{POLL, Program, eventually};
 use crate::router::Router;
@@ -69,16 +70,16 @@ const SLOW_TIME: Duration = Duration::from_secs(3);
 
 const NAMESPACE: &str = "load";
 const NAME: &str = "bodies";
-const SANDBOX: &str = "load/bodies=127.83.2.1";
 
 /// Runs it.
 ///
 /// # Errors
 /// When anything cannot be started, a body does not arrive as it was sent, or memory grows.
 pub async fn run(plan: Plan, progress: impl Fn(&str)) -> Result<Report> {
-    let sandboxes = Program::sandboxes(SANDBOX)?;
+    let sandbox = format!("{NAMESPACE}/{NAME}={}", network::address(2, 1)?);
+    let sandboxes = Program::sandboxes(&sandbox)?;
     let arguments = [
-        format!("--static-sandboxes={SANDBOX}"),
+        format!("--static-sandboxes={sandbox}"),
         "--access-log=false".to_owned(),
         // Slow sandboxes are still taking what they were sent.
         "--shutdown-timeout=2s".to_owned(),

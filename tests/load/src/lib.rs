@@ -10,12 +10,13 @@
 //!   are replaced: the suite of the router.
 //! * [`router`] is the router as a program beside the suite, [`programs`] what any such program needs.
 //! * [`sandbox`] is a scripted sandbox that says who it is, [`client`] who talks to it; [`pattern`] and
-//!   [`websocket`] are what both ends of its bodies and tunnels agree on.
+//!   [`websocket`] are what both ends of its bodies and tunnels agree on, and [`network`] has addresses for it.
 
 pub mod bodies;
 pub mod client;
 pub mod machine;
 pub mod many;
+pub mod network;
 pub mod pattern;
 pub mod programs;
 pub mod router;

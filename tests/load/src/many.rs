@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::client::{Connection, Way, WebSocket};
+use crate::network;
 use crate::pattern::PatternBody;
 use crate::programs::{Program, eventually, require_descriptors};
 use crate::router::Router;
@@ -89,10 +90,16 @@ pub async fn run(plan: Plan, progress: impl Fn(&str)) -> Result<Report> {
             "{count} routers share the load, because this machine allows a process {allowed} descriptors"
         ));
     }
-    let given: Vec<String> = (1..=SANDBOXES)
-        .map(|number| format!("{NAMESPACE}/{}=127.83.3.{number}", name(number)))
+    let given: Result<Vec<String>> = (1..=SANDBOXES)
+        .map(|number| {
+            Ok(format!(
+                "{NAMESPACE}/{}={}",
+                name(number),
+                network::address(3, number)?
+            ))
+        })
         .collect();
-    let given = given.join(",");
+    let given = given?.join(",");
     let sandboxes = Program::sandboxes(&given)?;
     let mut open = Open {
         routers: Vec::new(),

@@ -25,6 +25,7 @@ use super::cluster::{Cluster, Kind};
 use super::ledger::Ledger;
 use super::named::{NAMESPACE, Named};
 use crate::client::{Connection, Failure, Way, refused};
+use crate::network;
 use crate::programs::POLL;
 use crate::sandbox::{Identity, PORT, Sandbox};
 
@@ -95,7 +96,7 @@ impl World {
             cluster: Cluster::start()?,
             ledger,
             places: Vec::new(),
-            free: address(0),
+            free: address(0)?,
             lingering: Vec::new(),
             router: None,
             random: fastrand::Rng::with_seed(seed),
@@ -108,7 +109,7 @@ impl World {
                 named: named.clone(),
                 generation: 0,
                 pod: String::new(),
-                address: address(number),
+                address: address(number)?,
                 sandbox: None,
             };
             world.cluster.apply(
@@ -430,7 +431,6 @@ impl Hole {
     }
 }
 
-/// Addresses that nothing else on this machine uses.
-fn address(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(127, 83, 1, 1 + number)
+fn address(number: u8) -> Result<Ipv4Addr> {
+    network::address(1, 1 + number)
 }
