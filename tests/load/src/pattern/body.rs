@@ -20,11 +20,13 @@ pub struct PatternBody {
     sized: bool,
 }
 
-/// Where the body breaks off, and when: what was sent before is on its way by then.
+/// Where the body breaks off, and when: what was sent before is on its way by then, since whoever sends it has been
+/// made to wait.
 #[derive(Debug)]
 struct Break {
     offset: u64,
-    pause: Interval,
+    /// Begins when the offset has been reached.
+    pause: Option<Interval>,
 }
 
 /// So many bytes at every tick.
@@ -72,7 +74,7 @@ impl PatternBody {
     pub fn breaking_at(mut self, offset: u64) -> Self {
         self.breaks = Some(Break {
             offset,
-            pause: tokio::time::interval_at(Instant::now() + TICK, TICK),
+            pause: None,
         });
         self
     }
@@ -100,7 +102,8 @@ impl Body for PatternBody {
         }
         let limit = match &mut this.breaks {
             Some(it) if it.offset <= this.sent => {
-                ready!(it.pause.poll_tick(cx));
+                let begin = || tokio::time::interval_at(Instant::now() + TICK, TICK);
+                ready!(it.pause.get_or_insert_with(begin).poll_tick(cx));
                 return Poll::Ready(Some(Err(BreaksOff)));
             }
             Some(it) => left.min(it.offset - this.sent),
@@ -135,5 +138,23 @@ impl Body for PatternBody {
         } else {
             SizeHint::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// Otherwise who sends it could throw away the beginning that it has not sent yet.
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_a_body_waits_before_it_breaks_off_however_late_that_is() {
+        let mut body = PatternBody::new(100).breaking_at(50);
+        tokio::time::advance(10 * TICK).await;
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap().len(), 50);
+        assert!(futures::poll!(body.frame()).is_pending());
+        assert_eq!(body.frame().await.unwrap().unwrap_err(), BreaksOff);
     }
 }
