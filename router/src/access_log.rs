@@ -1,7 +1,8 @@
 //! One JSON line per request, written off the data path.
 //!
-//! Requests append to a buffer under a short lock; a task writes it out. When the reader of the log
-//! is slower than the traffic, lines are dropped and counted instead of slowing requests down.
+//! Requests append to a buffer under a short lock; a task writes it out, what came within a few
+//! milliseconds at once, because to wake the thread that writes costs more than the lines. When the reader of
+//! the log is slower than the traffic, lines are dropped and counted instead of slowing requests down.
 //! Query strings, bodies and credentials are never logged.
 
 use std::fmt;
@@ -20,6 +21,12 @@ use crate::resolve::Address;
 
 /// Bytes that may wait to be written.
 const CAPACITY: usize = 1024 * 1024;
+/// How long a line waits for others.
+const GATHER: Duration = Duration::from_millis(10);
+/// So many bytes wait no longer.
+const MANY: usize = CAPACITY / 4;
+/// Memory that is kept for the next lines.
+const KEPT: usize = 64 * 1024;
 
 /// Where lines go; `off` drops them. Clones share one buffer.
 #[derive(Clone, Debug, Default)]
@@ -27,7 +34,10 @@ pub struct AccessLog(Option<Arc<Buffer>>);
 
 struct Buffer {
     lines: Mutex<Vec<u8>>,
+    /// Told of the first line.
     more: Notify,
+    /// Told of many.
+    many: Notify,
     dropped: IntCounter,
 }
 
@@ -109,6 +119,7 @@ impl AccessLog {
         Self(Some(Arc::new(Buffer {
             lines: Mutex::new(Vec::new()),
             more: Notify::new(),
+            many: Notify::new(),
             dropped,
         })))
     }
@@ -161,9 +172,13 @@ impl AccessLog {
             return;
         }
         lines.push(b'\n');
+        let are_many = lines.len() >= MANY;
         drop(lines);
         if length == 0 {
             buffer.more.notify_one();
+        }
+        if are_many && length < MANY {
+            buffer.many.notify_one();
         }
     }
 
@@ -172,21 +187,32 @@ impl AccessLog {
         let Some(buffer) = self.0 else {
             return;
         };
+        let mut empty = Vec::new();
         loop {
+            let gathered = async {
+                buffer.more.notified().await;
+                tokio::select! {
+                    () = tokio::time::sleep(GATHER) => {}
+                    () = buffer.many.notified() => {}
+                }
+            };
             let ending = tokio::select! {
-                () = buffer.more.notified() => false,
+                () = gathered => false,
                 () = end.triggered() => true,
             };
-            let lines = std::mem::take(&mut *buffer.lines.lock());
+            let mut lines = std::mem::replace(&mut *buffer.lines.lock(), empty);
             // The sink may block (a pipe nobody reads), which must not stall the data path.
             let written = tokio::task::spawn_blocking(move || {
                 let outcome = sink.write_all(&lines).and_then(|()| sink.flush());
-                (sink, outcome)
+                lines.clear();
+                lines.shrink_to(KEPT);
+                (sink, lines, outcome)
             })
             .await;
             match written {
-                Ok((returned, outcome)) => {
+                Ok((returned, lines, outcome)) => {
                     sink = returned;
+                    empty = lines;
                     if let Err(error) = outcome {
                         tracing::warn!(%error, "cannot write the access log");
                     }
@@ -223,7 +249,10 @@ fn trace(traceparent: &str) -> (&str, &str) {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+    use agent_sandbox_service::tasks::Tasks;
     use serde_json::Value;
+    use tokio::sync::mpsc;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -280,5 +309,51 @@ mod tests {
         assert!(log.take().len() < CAPACITY + 1024);
         log.write(&line());
         assert!(!log.take().is_empty());
+    }
+
+    /// Tells how many lines are written at a time.
+    struct Sink(mpsc::UnboundedSender<usize>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let lines = memchr::memchr_iter(b'\n', bytes).count();
+            self.0.send(lines).unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The clock is paused: it goes on only to the next deadline, and only when nothing else is to be done.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_soon_after_each_other_is_written_at_once_and_many_lines_do_not_wait() {
+        let log = AccessLog::buffered(IntCounter::new("d", "d").unwrap());
+        let (sink, mut written) = mpsc::unbounded_channel();
+        let (tasks, end) = (Tasks::new("test"), Shutdown::new());
+        tasks.spawn("log", log.clone().run(Box::new(Sink(sink)), end.clone()));
+        let start = Instant::now();
+        for _ in 0..3 {
+            log.write(&line());
+            tokio::time::sleep(GATHER / 5).await;
+        }
+        assert_eq!(written.recv().await, Some(3));
+        assert!(start.elapsed() >= GATHER);
+
+        let start = Instant::now();
+        let mut number = 0;
+        while log.0.as_ref().unwrap().lines.lock().len() < MANY {
+            log.write(&line());
+            number += 1;
+        }
+        assert_eq!(written.recv().await, Some(number));
+        assert!(start.elapsed() < GATHER);
+
+        log.write(&line());
+        end.trigger();
+        assert_eq!(written.recv().await, Some(1));
+        assert_eq!(written.recv().await, None);
+        assert_eq!(tasks.shutdown(Duration::from_secs(60)).await, 0);
     }
 }
