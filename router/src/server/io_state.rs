@@ -26,6 +26,7 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// The socket underneath.
     pub(super) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
