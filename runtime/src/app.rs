@@ -87,8 +87,11 @@ impl Builder {
             processes: Processes::new(Settings {
                 environment: Environment::new(variables),
                 max_processes: config.max_processes,
-                journal_bytes: JOURNAL_BYTES,
+                kept: config.kept_processes,
                 open_files: config.command_open_files,
+                limits: config.command_limits.clone(),
+                journal_bytes: JOURNAL_BYTES,
+                collected_bytes: config.max_collected_bytes,
             })?,
             metrics: RuntimeMetrics::register(&metrics)?,
             config: Arc::new(config),

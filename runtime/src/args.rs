@@ -13,6 +13,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
 use crate::config::{Config, DEFAULT_EXEC_TIMEOUT, DEFAULT_METADATA_PREFIX, TokenSource};
+use crate::exec::ResourceLimits;
 
 /// Runs commands and serves files inside a sandbox
 #[derive(Clone, Debug, Parser)]
@@ -108,10 +109,6 @@ struct SandboxArgs {
 
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
-#[expect(
-    clippy::struct_field_names,
-    reason = "each field is named like its flag, and every limit is a maximum"
-)]
 struct LimitArgs {
     /// Commands that may run at once; further ones are refused with 503
     #[arg(
@@ -121,6 +118,32 @@ struct LimitArgs {
         value_name = "COUNT"
     )]
     max_processes: usize,
+    /// Commands started through /v1/processes that stay known after their end, with the end of their
+    /// output
+    #[arg(
+        long,
+        env = "AGENT_SANDBOX_RUNTIME_KEPT_PROCESSES",
+        default_value_t = 64,
+        value_name = "COUNT"
+    )]
+    kept_processes: usize,
+    /// What each command may use: as, core, cpu, data, fsize, nofile, nproc and stack, as in ulimit,
+    /// such as nproc=256,as=2GiB [default: what the runtime itself may]
+    #[arg(
+        long = "command-limits",
+        env = "AGENT_SANDBOX_RUNTIME_COMMAND_LIMITS",
+        value_name = "NAME=VALUE,..."
+    )]
+    command_limits: Option<ResourceLimits>,
+    /// Bytes of output held for answers of all commands together, beyond 128 KiB each; when they are
+    /// used up, answers leave out more of the middle
+    #[arg(
+        long,
+        env = "AGENT_SANDBOX_RUNTIME_MAX_COLLECTED_BYTES",
+        default_value_t = 256 << 20,
+        value_name = "BYTES"
+    )]
+    max_collected_bytes: usize,
     /// Bytes of each output of a command that an answer carries; the middle of the rest is omitted
     #[arg(
         long,
@@ -207,6 +230,9 @@ impl Args {
             limits:
                 LimitArgs {
                     max_processes,
+                    kept_processes,
+                    command_limits,
+                    max_collected_bytes,
                     max_output_bytes,
                     max_request_bytes,
                     max_upload_bytes,
@@ -253,7 +279,9 @@ impl Args {
             root,
             exec_timeout,
             max_processes,
+            kept_processes,
             max_output_bytes,
+            max_collected_bytes,
             max_request_bytes,
             max_upload_bytes,
             max_connections,
@@ -261,6 +289,7 @@ impl Args {
                 .map(TokenSource::File)
                 .or_else(|| token.map(TokenSource::Value)),
             environment: environment.into_iter().collect(),
+            command_limits: command_limits.unwrap_or_default(),
             command_open_files: None,
             metadata_prefix: metadata_env_prefix,
             shutdown_timeout: shutdown_timeout_seconds,

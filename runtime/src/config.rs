@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::api::auth::TokenSource;
+use crate::exec::ResourceLimits;
 
 /// Prefix of the environment variables that configure the runtime itself. Commands never see them.
 pub const OWN_VARIABLES: &str = "AGENT_SANDBOX_RUNTIME_";
@@ -23,8 +24,13 @@ pub struct Config {
     pub exec_timeout: Duration,
     /// How many commands may run at once; further ones are refused with 503.
     pub max_processes: usize,
+    /// How many commands that were started to be looked at later stay known after their end.
+    pub kept_processes: usize,
     /// How many bytes of each output of a command an answer carries.
     pub max_output_bytes: usize,
+    /// How many bytes of output may be held for answers of all commands together, beyond 128 KiB each.
+    /// When they are used up, answers leave out more of the middle.
+    pub max_collected_bytes: usize,
     /// The largest JSON request, in bytes.
     pub max_request_bytes: usize,
     /// The largest file that may be uploaded, in bytes; unlimited if `None`.
@@ -35,6 +41,8 @@ pub struct Config {
     pub token: Option<TokenSource>,
     /// What the environment of commands starts from. [`OWN_VARIABLES`] are taken out of it.
     pub environment: Vec<(OsString, OsString)>,
+    /// What each command may use of the machine.
+    pub command_limits: ResourceLimits,
     /// The soft limit of open files that commands get, if not that of this process.
     pub command_open_files: Option<u64>,
     /// Which variables of `environment` the daemon API tells about: those that begin with this and do
@@ -54,12 +62,15 @@ impl Config {
             root: root.into(),
             exec_timeout: DEFAULT_EXEC_TIMEOUT,
             max_processes: 4096,
+            kept_processes: 64,
             max_output_bytes: 8 << 20,
+            max_collected_bytes: 256 << 20,
             max_request_bytes: 4 << 20,
             max_upload_bytes: None,
             max_connections: 4096,
             token: None,
             environment: Vec::new(),
+            command_limits: ResourceLimits::default(),
             command_open_files: None,
             metadata_prefix: DEFAULT_METADATA_PREFIX.to_owned(),
             shutdown_timeout: Duration::from_secs(10),

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+use super::budget::Share;
+
 /// The kept output of one stream.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Captured {
@@ -22,43 +24,81 @@ pub struct Captured {
 #[derive(Debug)]
 pub(super) struct Capture {
     head: Vec<u8>,
-    /// Room left in `head`.
-    head_room: usize,
+    head_room: Room,
     tail: VecDeque<Bytes>,
     tail_bytes: usize,
-    tail_limit: usize,
+    tail_room: Room,
     omitted: u64,
+    share: Share,
+}
+
+/// How much a half may hold.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// So much is granted by now.
+    granted: usize,
+    /// So much it may be at most.
+    limit: usize,
 }
 
 /// Pieces smaller than this are merged, so that a million one-byte writes do not keep a million
 /// buffers.
 const PIECE: usize = 4096;
+/// What each half has in any case; more comes out of what all commands share, in steps of this size.
+const OWN: usize = 32 << 10;
+
+impl Room {
+    fn new(limit: usize) -> Self {
+        Self {
+            granted: limit.min(OWN),
+            limit,
+        }
+    }
+
+    /// Makes room for `bytes` in all, or for as many as can be had.
+    fn grow(&mut self, bytes: usize, share: &mut Share) {
+        while self.granted < bytes && self.granted < self.limit {
+            let step = OWN.min(self.limit - self.granted);
+            if share.take(step) {
+                self.granted += step;
+            } else {
+                // What was left out once leaves a gap, so this half never grows again.
+                self.limit = self.granted;
+            }
+        }
+    }
+}
 
 impl Capture {
     /// Keeps at most `limit` bytes, half of them from the beginning.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, share: Share) -> Self {
         let head = limit.div_ceil(2);
         Self {
             head: Vec::new(),
-            head_room: head,
+            head_room: Room::new(head),
             tail: VecDeque::new(),
             tail_bytes: 0,
-            tail_limit: limit - head,
+            tail_room: Room::new(limit - head),
             omitted: 0,
+            share,
         }
     }
 
     pub(super) fn push(&mut self, mut bytes: Bytes) {
-        let fits = bytes.split_to(bytes.len().min(self.head_room));
-        self.head.extend_from_slice(&fits);
-        self.head_room -= fits.len();
+        if self.tail.is_empty() && self.omitted == 0 {
+            self.head_room.grow(self.head.len() + bytes.len(), &mut self.share);
+            let room = self.head_room.granted - self.head.len();
+            let fits = bytes.split_to(bytes.len().min(room));
+            self.head.extend_from_slice(&fits);
+        }
         if bytes.is_empty() {
             return;
         }
         self.tail_bytes += bytes.len();
         self.append_tail(bytes);
-        while self.tail_bytes > self.tail_limit {
-            let excess = self.tail_bytes - self.tail_limit;
+        self.tail_room.grow(self.tail_bytes, &mut self.share);
+        while self.tail_bytes > self.tail_room.granted {
+            let excess = self.tail_bytes - self.tail_room.granted;
             let Some(oldest) = self.tail.front_mut() else {
                 break;
             };
@@ -81,6 +121,7 @@ impl Capture {
         }
     }
 
+    /// The kept output, which no longer counts as collected.
     pub(super) fn finish(mut self) -> Captured {
         let mut tail = Vec::new();
         // When nothing is missing there is no end apart from the whole.
@@ -104,9 +145,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::exec::budget::Budget;
 
     fn capture(limit: usize, pieces: &[&[u8]]) -> Captured {
-        let mut capture = Capture::new(limit);
+        capture_of(usize::MAX, limit, pieces)
+    }
+
+    fn capture_of(budget: usize, limit: usize, pieces: &[&[u8]]) -> Captured {
+        let mut capture = Capture::new(limit, Budget::new(budget).share());
         for piece in pieces {
             capture.push(Bytes::copy_from_slice(piece));
         }
@@ -126,6 +172,26 @@ mod tests {
         );
         assert_eq!(capture(6, &[b"ab", b"cdef"]).head, b"abcdef");
         assert_eq!(capture(0, &[b"ab"]).omitted, 2);
+    }
+
+    #[test]
+    fn without_a_share_of_the_budget_both_ends_are_still_kept() {
+        let output: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+        let pieces: Vec<&[u8]> = output.chunks(1000).collect();
+        for (budget, head, tail) in [
+            (0, OWN, OWN),
+            (OWN * 3, OWN * 4, OWN),
+            (OWN * 30, OWN * 16, OWN * 16),
+        ] {
+            let kept = capture_of(budget, 1 << 20, &pieces);
+            assert!(output.starts_with(&kept.head) && output.ends_with(&kept.tail));
+            let lengths = (kept.head.len(), kept.tail.len());
+            if budget == OWN * 30 {
+                assert_eq!((kept.omitted, kept.head.len()), (0, 1 << 20));
+            } else {
+                assert_eq!(lengths, (head, tail), "{budget}");
+            }
+        }
     }
 
     proptest! {

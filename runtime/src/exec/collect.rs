@@ -1,14 +1,11 @@
 //! Running a command to its end for a caller that wants everything at once.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use agent_sandbox_service::tasks::Tasks;
 
 use super::capture::{Capture, Captured};
 use super::command::Command;
 use super::journal::{Follow, Item, Stream};
-use super::process::{Exit, Process};
+use super::process::{Cause, Exit};
 use super::table::{KILL_TIME, Processes, SpawnError};
 
 /// What a command may use.
@@ -46,12 +43,10 @@ pub async fn run_to_end(
     limits: Limits,
 ) -> Result<Outcome, SpawnError> {
     let (process, follow) = processes.spawn_held(command)?;
-    let guard = Guard {
-        process: Some(process.clone()),
-        tasks: processes.tasks().clone(),
-    };
-    let mut stdout = Capture::new(limits.stream_bytes);
-    let mut stderr = Capture::new(limits.stream_bytes);
+    let leash = processes.leash(&process);
+    let budget = processes.collected();
+    let mut stdout = Capture::new(limits.stream_bytes, budget.share());
+    let mut stderr = Capture::new(limits.stream_bytes, budget.share());
     let mut follow = follow;
     let in_time = async {
         collect(&mut follow, &mut stdout, &mut stderr).await;
@@ -66,14 +61,14 @@ pub async fn run_to_end(
         }
         Err(_) => {
             let rest = async {
-                process.end_tree(KILL_TIME).await;
+                process.end(Cause::TimedOut).await;
                 collect(&mut follow, &mut stdout, &mut stderr).await;
                 process.exited().await
             };
             (tokio::time::timeout(KILL_TIME, rest).await.ok(), true)
         }
     };
-    guard.release();
+    leash.release();
     Ok(Outcome {
         exit,
         timed_out,
@@ -91,28 +86,6 @@ async fn collect(follow: &mut Follow, stdout: &mut Capture, stderr: &mut Capture
             },
             // A holding follower misses nothing.
             Item::Missed { .. } => {}
-        }
-    }
-}
-
-/// Ends the command when its caller goes away.
-struct Guard {
-    process: Option<Arc<Process>>,
-    tasks: Tasks,
-}
-
-impl Guard {
-    fn release(mut self) {
-        self.process = None;
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some(process) = self.process.take() {
-            self.tasks.spawn("end a cancelled command", async move {
-                process.end_tree(KILL_TIME).await;
-            });
         }
     }
 }

@@ -1,9 +1,14 @@
-//! What to run: arguments, environment and working directory, in the form the kernel takes.
+//! What to run: arguments, environment, working directory and what surrounds them, in the form the
+//! kernel takes.
 
-use std::ffi::{CStr, CString, NulError, OsStr, OsString};
+use std::ffi::{CStr, CString, NulError, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use super::limits::ResourceLimits;
+use super::terminal::TerminalSize;
+use super::user::User;
 
 /// A command to start. The face that builds it has already confined the directory.
 #[derive(Clone, Debug)]
@@ -11,7 +16,28 @@ pub struct Command {
     arguments: Vec<CString>,
     directory: Arc<OwnedFd>,
     variables: Vec<(OsString, OsString)>,
+    input: Input,
+    user: Option<User>,
+    limits: ResourceLimits,
+    timeout: Option<Duration>,
+    kept: bool,
 }
+
+/// What a command reads and where it writes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Input {
+    /// Nothing: its standard input is at its end from the start.
+    #[default]
+    Empty,
+    /// What is written to it, until it is closed.
+    Pipe,
+    /// A terminal of this size is its standard input, output and error, and its controlling
+    /// terminal. All output is one stream.
+    Terminal(TerminalSize),
+}
+
+/// The shell of commands that name none: every image that has a shell has it here.
+const SHELL: &CStr = c"/bin/sh";
 
 impl Command {
     /// A command from its argument list, program first. An empty list is refused at the start.
@@ -23,20 +49,76 @@ impl Command {
         I: IntoIterator,
         I::Item: Into<Vec<u8>>,
     {
+        let arguments = arguments
+            .into_iter()
+            .map(CString::new)
+            .collect::<Result<_, _>>()?;
         Ok(Self {
-            arguments: arguments
-                .into_iter()
-                .map(CString::new)
-                .collect::<Result<_, _>>()?,
+            arguments,
             directory,
             variables: Vec::new(),
+            input: Input::Empty,
+            user: None,
+            limits: ResourceLimits::default(),
+            timeout: None,
+            kept: false,
         })
+    }
+
+    /// A line for a shell, `/bin/sh`; a login shell reads the profile first.
+    ///
+    /// # Errors
+    /// A NUL byte in the line.
+    pub fn shell(line: &str, login: bool, directory: Arc<OwnedFd>) -> Result<Self, NulError> {
+        let options: &[&CStr] = if login { &[c"-l", c"-c"] } else { &[c"-c"] };
+        let arguments = [SHELL]
+            .into_iter()
+            .chain(options.iter().copied())
+            .map(CStr::to_bytes)
+            .chain([line.as_bytes()]);
+        Self::new(arguments, directory)
     }
 
     /// Adds a variable to the environment, replacing one of the same name.
     #[must_use]
     pub fn variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// What it reads; nothing unless this is called.
+    #[must_use]
+    pub fn input(mut self, input: Input) -> Self {
+        self.input = input;
+        self
+    }
+
+    /// Runs it as another user, which only a privileged server can. `HOME`, `USER` and `LOGNAME`
+    /// become that user's unless the command sets them.
+    #[must_use]
+    pub fn user(mut self, user: User) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// Limits that are stricter than the server's own for commands.
+    #[must_use]
+    pub fn limits(mut self, limits: ResourceLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Ends its whole tree after this time; no limit unless this is called.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Leaves it in the table after its end, with its output, until room is needed or it is forgotten.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.kept = true;
         self
     }
 
@@ -49,104 +131,33 @@ impl Command {
         &self.directory
     }
 
-    pub(super) fn variables(&self) -> &[(OsString, OsString)] {
-        &self.variables
-    }
-}
-
-/// The environment every command starts from, made once.
-#[derive(Clone, Debug, Default)]
-pub struct Environment {
-    assignments: Vec<CString>,
-}
-
-impl Environment {
-    /// From names and values. Pairs that cannot be an assignment (a NUL byte, an empty name, a `=`
-    /// in a name) are left out: no process can hold them.
-    pub fn new<I>(variables: I) -> Self
-    where
-        I: IntoIterator<Item = (OsString, OsString)>,
-    {
-        let assignments = variables
-            .into_iter()
-            .filter_map(|(name, value)| assignment(&name, &value))
-            .collect();
-        Self { assignments }
-    }
-
-    /// The value of a variable.
-    pub(super) fn value(&self, name: &str) -> Option<&OsStr> {
-        self.assignments.iter().find_map(|assignment| {
-            let value = assignment.to_bytes().strip_prefix(name.as_bytes())?;
-            value.strip_prefix(b"=").map(OsStr::from_bytes)
-        })
-    }
-
-    /// This environment with `variables` over it, the last of equal names winning.
-    pub(super) fn with(&self, variables: &[(OsString, OsString)]) -> Self {
-        let mut assignments = self.assignments.clone();
-        for (name, value) in variables {
-            let Some(new) = assignment(name, value) else {
-                continue;
-            };
-            assignments.retain(|old| !names(old, name.as_bytes()));
-            assignments.push(new);
+    /// What is laid over the server's environment, in order, the last of equal names winning.
+    pub(super) fn variables(&self) -> Vec<(OsString, OsString)> {
+        let mut variables = Vec::new();
+        if let Some(user) = &self.user {
+            variables.extend(user.variables());
         }
-        Self { assignments }
+        variables.extend(self.variables.iter().cloned());
+        variables
     }
 
-    /// This environment without one variable.
-    pub(super) fn without(mut self, name: &str) -> Self {
-        self.assignments.retain(|old| !names(old, name.as_bytes()));
-        self
+    pub(super) fn reads(&self) -> Input {
+        self.input
     }
 
-    pub(super) fn assignments(&self) -> impl Iterator<Item = &CStr> {
-        self.assignments.iter().map(CString::as_c_str)
-    }
-}
-
-fn names(assignment: &CStr, name: &[u8]) -> bool {
-    assignment
-        .to_bytes()
-        .strip_prefix(name)
-        .is_some_and(|rest| rest.starts_with(b"="))
-}
-
-fn assignment(name: &OsStr, value: &OsStr) -> Option<CString> {
-    if name.is_empty() || name.as_bytes().contains(&b'=') {
-        return None;
-    }
-    CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(pairs: &[(&str, &str)]) -> Environment {
-        Environment::new(
-            pairs
-                .iter()
-                .map(|(name, value)| (name.into(), value.into())),
-        )
+    pub(super) fn runs_as(&self) -> Option<&User> {
+        self.user.as_ref()
     }
 
-    #[test]
-    fn overlays_replace_exactly_the_variable_they_name() {
-        let base = environment(&[("PATH", "/bin"), ("PATHS", "x"), ("EMPTY", "")]);
-        let over = base.with(&[("PATH".into(), "/a".into()), ("PATH".into(), "/b".into())]);
-        assert_eq!(over.value("PATH"), Some(OsStr::new("/b")));
-        assert_eq!(over.value("PATHS"), Some(OsStr::new("x")));
-        assert_eq!(over.value("EMPTY"), Some(OsStr::new("")));
-        assert_eq!(over.value("PAT"), None);
-        assert_eq!(over.assignments().count(), 3);
-        assert_eq!(base.value("PATH"), Some(OsStr::new("/bin")));
+    pub(super) fn resource_limits(&self) -> &ResourceLimits {
+        &self.limits
     }
 
-    #[test]
-    fn impossible_assignments_are_left_out() {
-        let odd = environment(&[("", "x"), ("A=B", "x"), ("NUL", "a\0b"), ("OK", "1")]);
-        assert_eq!(odd.assignments().count(), 1);
+    pub(super) fn time_limit(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
     }
 }

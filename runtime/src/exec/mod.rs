@@ -15,19 +15,32 @@
 //!
 //! The engine knows nothing of HTTP and never decides what a face answers.
 
+mod budget;
 mod capture;
 mod collect;
 mod command;
+mod driver;
+mod environment;
+mod input;
 mod journal;
+mod limits;
 mod lookup;
 mod process;
 mod reaper;
+mod streams;
 mod table;
+mod terminal;
 mod tree;
+mod user;
 
 pub use capture::Captured;
 pub use collect::{Limits, Outcome, run_to_end};
-pub use command::{Command, Environment};
+pub use command::{Command, Input};
+pub use environment::Environment;
+pub use input::InputError;
 pub use journal::{Entry, Follow, Item, Journal, Stream};
-pub use process::{Exit, Process, ProcessId};
+pub use limits::{LimitError, ResourceLimits};
+pub use process::{Cause, Ended, Exit, Leash, Process, ProcessId};
 pub use table::{Processes, Settings, SpawnError};
+pub use terminal::TerminalSize;
+pub use user::{User, UserError};

@@ -1,21 +1,22 @@
-//! One running command and the task that drives it: pipes into the journal, exit to whoever waits.
+//! One command that was started: what it is, how it ended, and what can be done to it.
 
+use std::ffi::CString;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
-use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use agent_sandbox_service::tasks::Tasks;
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal};
+use tokio::sync::watch;
 
-use super::journal::{Journal, Stream};
+use super::input::{InputError, Writer};
+use super::journal::Journal;
 use super::reaper::Children;
+use super::table::KILL_TIME;
+use super::terminal::{Terminal, TerminalSize};
 use super::tree;
-use crate::sys::children::ExitHandle;
 
 /// A command's number: 1, 2, 3 ... per server start, never reused, unrelated to system process ids.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -38,41 +39,97 @@ pub enum Exit {
     Unknown,
 }
 
+impl Exit {
+    /// One number for both, as shells have it: a signal is 128 more than its number. An unknown end
+    /// is -1, which no program can exit with.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+            Self::Unknown => -1,
+        }
+    }
+
+    /// The signal that killed it.
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Self::Signal(signal) => Some(signal),
+            Self::Code(_) | Self::Unknown => None,
+        }
+    }
+}
+
+/// Why a command was ended from outside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cause {
+    /// Its time was up.
+    TimedOut,
+    /// Nobody waited for it any more, or somebody asked for it.
+    Cancelled,
+}
+
 /// A command that was started. Dropping the handle leaves it running.
 #[derive(Debug)]
 pub struct Process {
     id: ProcessId,
     leader: Pid,
     mark: tree::Mark,
+    arguments: Vec<CString>,
+    began: SystemTime,
     journal: Arc<Journal>,
-    exit: watch::Receiver<Option<Exit>>,
+    exit: watch::Receiver<Option<Ended>>,
+    cause: Mutex<Option<Cause>>,
+    input: Writer,
+    terminal: Option<Arc<Terminal>>,
     children: Arc<Children>,
 }
 
-/// How long after the leader's exit output of others that share its pipes still counts as the
-/// command's: a `tee` behind a shell's process substitution ends a moment after the shell.
-const GRACE: Duration = Duration::from_millis(100);
-/// How many bytes after the exit still count at most: more than any pipe holds, so everything the
-/// leader wrote itself is among them.
-const GRACE_BYTES: usize = 2 << 20;
-/// The first and the largest read buffer.
-const BUFFER: (usize, usize) = (4 << 10, 64 << 10);
+/// The end of a command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// How it ended.
+    pub exit: Exit,
+    /// When that was noticed.
+    pub at: SystemTime,
+}
+
+/// What a [`Process`] is made of.
+pub(super) struct Parts {
+    pub(super) id: ProcessId,
+    pub(super) leader: Pid,
+    pub(super) mark: tree::Mark,
+    pub(super) arguments: Vec<CString>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) exit: watch::Receiver<Option<Ended>>,
+    pub(super) input: Writer,
+    pub(super) terminal: Option<Arc<Terminal>>,
+    pub(super) children: Arc<Children>,
+}
 
 impl Process {
-    pub(super) fn new(
-        id: ProcessId,
-        leader: Pid,
-        mark: tree::Mark,
-        journal: Arc<Journal>,
-        exit: watch::Receiver<Option<Exit>>,
-        children: Arc<Children>,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
+            id,
+            leader,
+            mark,
+            arguments,
+            journal,
+            exit,
+            input,
+            terminal,
+            children,
+        } = parts;
         Self {
             id,
             leader,
             mark,
+            arguments,
+            began: SystemTime::now(),
             journal,
             exit,
+            cause: Mutex::new(None),
+            input,
+            terminal,
             children,
         }
     }
@@ -87,33 +144,136 @@ impl Process {
         self.leader
     }
 
+    /// The argument list, program first.
+    pub fn arguments(&self) -> &[CString] {
+        &self.arguments
+    }
+
+    /// When it was started.
+    pub fn began(&self) -> SystemTime {
+        self.began
+    }
+
+    /// Whether it has a terminal.
+    pub fn has_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
     /// The command's output.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }
 
+    /// The end, if it happened.
+    pub fn ended(&self) -> Option<Ended> {
+        *self.exit.borrow()
+    }
+
     /// The exit, if it happened.
     pub fn exit(&self) -> Option<Exit> {
-        *self.exit.borrow()
+        self.ended().map(|ended| ended.exit)
+    }
+
+    /// Why it was ended from outside, if it was.
+    pub fn cause(&self) -> Option<Cause> {
+        *self.cause.lock()
     }
 
     /// Waits for the exit of the leader. Output may still be on its way to the journal.
     pub async fn exited(&self) -> Exit {
         let mut exit = self.exit.clone();
         match exit.wait_for(Option::is_some).await {
-            Ok(exit) => exit.unwrap_or(Exit::Unknown),
+            Ok(ended) => ended.map_or(Exit::Unknown, |ended| ended.exit),
             // The driver was aborted by a shutdown before the exit.
             Err(_) => Exit::Unknown,
         }
     }
 
+    /// Writes all of `bytes` to its standard input, waiting while the command does not read. A call
+    /// that is cancelled may have written a part.
+    ///
+    /// # Errors
+    /// See [`InputError`].
+    pub async fn write(&self, bytes: &[u8]) -> Result<(), InputError> {
+        tokio::select! {
+            biased;
+            written = self.input.write(bytes) => written,
+            // Somebody in the background may hold the other side open and never read it.
+            _ = self.exited() => Err(InputError::Unread),
+        }
+    }
+
+    /// Ends its standard input. At a terminal this is the key for the end of input, and more may follow.
+    ///
+    /// # Errors
+    /// See [`InputError`].
+    pub async fn finish_input(&self) -> Result<(), InputError> {
+        tokio::select! {
+            biased;
+            finished = self.input.finish() => finished,
+            _ = self.exited() => Err(InputError::Unread),
+        }
+    }
+
+    /// Changes the size of its terminal; `false` when it has none or has ended.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn resize(&self, size: TerminalSize) -> io::Result<bool> {
+        match &self.terminal {
+            Some(terminal) => terminal.resize(size),
+            None => Ok(false),
+        }
+    }
+
+    /// Lets go of what only a running command needs.
+    pub(super) async fn release(&self) {
+        self.input.close().await;
+        if let Some(terminal) = &self.terminal {
+            terminal.close();
+        }
+    }
+
     /// Signals the command's process group; `false` when the leader has exited.
-    pub fn signal(&self, signal: Signal) -> bool {
+    pub(super) fn signal_group(&self, signal: Signal) -> bool {
         self.children.signal_group(self.leader, signal)
     }
 
-    /// Kills the command and every descendant of it, those in sessions of their own included, and
-    /// returns when no live one is left or `within` has passed.
+    /// Sends a signal to every process of the command, once each, those in sessions of their own
+    /// included. `false`, and nothing is done, when the command has exited: what it left in the
+    /// background is no longer its business.
+    pub async fn signal(&self, signal: Signal) -> bool {
+        if self.exit().is_some() {
+            return false;
+        }
+        let (mark, children, leader) = (self.mark.clone(), self.children.clone(), self.leader);
+        let work = tokio::task::spawn_blocking(move || {
+            if !children.holds(leader) {
+                return false;
+            }
+            match tree::Hunt::new(mark, Some(leader)).strike(signal) {
+                Some(_) => true,
+                None => children.signal_group(leader, signal),
+            }
+        });
+        work.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "signalling a process tree failed");
+            false
+        })
+    }
+
+    /// Kills the command and every descendant of it for this reason, unless it has exited by itself.
+    /// Returns when no live one is left or a few seconds have passed.
+    pub async fn end(&self, cause: Cause) {
+        if self.exit().is_some() {
+            return;
+        }
+        self.cause.lock().get_or_insert(cause);
+        self.end_tree(KILL_TIME).await;
+    }
+
+    /// Kills the command and every descendant of it, those in sessions of their own included and those
+    /// it left behind at its exit, and returns when no live one is left or `within` has passed.
     pub async fn end_tree(&self, within: Duration) {
         // Who left the group is found through the parents that are still in it, so look before the
         // kill; the group call then reaches what was forked meanwhile.
@@ -122,7 +282,7 @@ impl Process {
         let leader = self.leader;
         let work = tokio::task::spawn_blocking(move || {
             let mut hunt = tree::Hunt::new(mark, children.holds(leader).then_some(leader));
-            hunt.strike();
+            hunt.strike(Signal::KILL);
             children.signal_group(leader, Signal::KILL);
             hunt.finish(within);
         });
@@ -132,242 +292,33 @@ impl Process {
     }
 }
 
-/// What the driver of a command holds.
+/// Ends a command when its caller goes away before it has exited.
 #[derive(Debug)]
-pub(super) struct Driver {
-    pub(super) leader: Pid,
-    pub(super) children: Arc<Children>,
-    pub(super) journal: Arc<Journal>,
-    pub(super) stdout: pipe::Receiver,
-    pub(super) stderr: pipe::Receiver,
-    pub(super) exit: watch::Sender<Option<Exit>>,
+pub struct Leash {
+    process: Option<Arc<Process>>,
+    tasks: Tasks,
 }
 
-impl Driver {
-    /// Runs until the command has exited and nobody writes to its pipes any more. `ended` is called
-    /// once, after the exit and the last output that counts.
-    pub(super) async fn run(self, ended: impl FnOnce()) {
-        let gone = CancellationToken::new();
-        let pumps = async {
-            tokio::join!(
-                pump(self.stdout, Stream::Stdout, &self.journal, &gone),
-                pump(self.stderr, Stream::Stderr, &self.journal, &gone),
-            )
-        };
-        let wait = async {
-            let exit = wait_for_exit(self.leader, &self.children).await;
-            self.exit.send_replace(Some(exit));
-            gone.cancel();
-        };
-        let ((stdout, stderr), ()) = tokio::join!(pumps, wait);
-        self.journal.end();
-        ended();
-        // Children in the background may hold the pipes for hours. They must neither be stopped by
-        // a full pipe nor killed by a closed one.
-        tokio::join!(discard(stdout), discard(stderr));
-    }
-}
-
-/// Copies a pipe into the journal until its end, or until the grace after the exit is over; then the
-/// pipe is returned.
-async fn pump(
-    mut pipe: pipe::Receiver,
-    stream: Stream,
-    journal: &Journal,
-    gone: &CancellationToken,
-) -> Option<pipe::Receiver> {
-    let mut buffer = BytesMut::with_capacity(BUFFER.0);
-    let mut size = BUFFER.0;
-    let mut grace = Grace::default();
-    loop {
-        if grace.bytes == 0 {
-            return Some(pipe);
-        }
-        buffer.reserve(size);
-        let read = tokio::select! {
-            biased;
-            read = pipe.read_buf(&mut buffer) => Some(read),
-            () = grace.over(gone) => None,
-        };
-        match read {
-            None => return Some(pipe),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "reading a command's output failed");
-                return None;
-            }
-            Some(Ok(0)) => return None,
-            Some(Ok(count)) => {
-                if count >= size {
-                    size = (size * 4).min(BUFFER.1);
-                }
-                grace.received(count, gone);
-                // Waiting for a slow reader is not counted: what is in the pipe stays there.
-                journal.append(stream, buffer.split().freeze()).await;
-            }
-        }
-    }
-}
-
-/// What is left of the time and the bytes after the exit.
-#[derive(Debug)]
-struct Grace {
-    time: Duration,
-    bytes: usize,
-}
-
-impl Default for Grace {
-    fn default() -> Self {
+impl Leash {
+    pub(super) fn new(process: Arc<Process>, tasks: Tasks) -> Self {
         Self {
-            time: GRACE,
-            bytes: GRACE_BYTES,
+            process: Some(process),
+            tasks,
         }
     }
-}
 
-impl Grace {
-    /// Completes when the leader is gone and the grace used up. Time runs only while this is awaited.
-    async fn over(&mut self, gone: &CancellationToken) {
-        gone.cancelled().await;
-        let deadline = Instant::now() + self.time;
-        let _spent = Spent {
-            time: &mut self.time,
-            deadline,
-        };
-        tokio::time::sleep_until(deadline).await;
-    }
-
-    fn received(&mut self, count: usize, gone: &CancellationToken) {
-        if gone.is_cancelled() {
-            self.bytes = self.bytes.saturating_sub(count);
-        }
+    /// Lets the command go.
+    pub fn release(mut self) {
+        self.process = None;
     }
 }
 
-/// Takes the time that passed off the grace, also when the wait is cancelled by data.
-struct Spent<'a> {
-    time: &'a mut Duration,
-    deadline: Instant,
-}
-
-impl Drop for Spent<'_> {
+impl Drop for Leash {
     fn drop(&mut self) {
-        *self.time = self.deadline.saturating_duration_since(Instant::now());
-    }
-}
-
-async fn discard(pipe: Option<pipe::Receiver>) {
-    let Some(mut pipe) = pipe else { return };
-    let mut buffer = BytesMut::new();
-    loop {
-        buffer.clear();
-        buffer.reserve(BUFFER.0);
-        if !matches!(pipe.read_buf(&mut buffer).await, Ok(1..)) {
-            return;
-        }
-    }
-}
-
-/// Waits until the leader has exited and takes its status.
-async fn wait_for_exit(leader: Pid, children: &Children) -> Exit {
-    match ExitHandle::open(leader) {
-        Ok(handle) => loop {
-            if let Some(exit) = children.reap(leader) {
-                return exit;
-            }
-            if let Err(error) = handle.exited().await {
-                tracing::error!(%error, "process handle failed");
-                return blocking_wait(leader, children).await;
-            }
-        },
-        Err(error) => {
-            tracing::debug!(%error, "no process handles here, waiting in a thread");
-            blocking_wait(leader, children).await
-        }
-    }
-}
-
-/// The way out where process handles do not exist: a thread waits without taking the status.
-async fn blocking_wait(leader: Pid, children: &Children) -> Exit {
-    loop {
-        if let Some(exit) = children.reap(leader) {
-            return exit;
-        }
-        let (exited, over) = oneshot::channel();
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        // Not the runtime's pool: it is bounded and shared with file work, commands may run for days.
-        let thread = std::thread::Builder::new()
-            .name(format!("wait-{}", leader.as_raw_nonzero()))
-            .stack_size(64 << 10)
-            .spawn(move || {
-                let waited = rustix::process::waitid(WaitId::Pid(leader), options);
-                // Nobody listens any more if the server is going down.
-                exited.send(waited.map(drop)).ok();
+        if let Some(process) = self.process.take().filter(|process| process.exit().is_none()) {
+            self.tasks.spawn("end a cancelled command", async move {
+                process.end(Cause::Cancelled).await;
             });
-        if let Err(error) = thread {
-            tracing::error!(%error, "no thread to wait for a command");
-            tokio::time::sleep(GRACE).await;
-        } else if let Ok(Err(error)) = over.await {
-            tracing::debug!(%error, "waiting for a command was interrupted");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::CString;
-    use std::fs::File;
-    use std::os::fd::AsFd;
-
-    use super::*;
-    use crate::sys::spawn::{Launch, launch};
-
-    fn start(script: &str) -> (Pid, Children) {
-        let null = File::open("/dev/null").unwrap();
-        let here = File::open("/").unwrap();
-        let script = CString::new(script).unwrap();
-        let children = Children::default();
-        let pid = children
-            .spawn(&Launch {
-                program: c"/bin/sh",
-                arguments: &[c"sh", c"-c", &script],
-                environment: &[],
-                directory: here.as_fd(),
-                stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
-            })
-            .unwrap();
-        (pid, children)
-    }
-
-    #[tokio::test]
-    async fn the_status_arrives_with_and_without_process_handles() {
-        for (script, exit) in [
-            ("exit 3", Exit::Code(3)),
-            ("kill -9 $$", Exit::Signal(9)),
-            ("exit 0", Exit::Code(0)),
-        ] {
-            let (pid, children) = start(script);
-            assert_eq!(wait_for_exit(pid, &children).await, exit);
-            assert!(!children.signal_group(pid, Signal::KILL), "id is free now");
-            let (pid, children) = start(script);
-            assert_eq!(blocking_wait(pid, &children).await, exit);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_status_taken_by_others_is_unknown_and_not_waited_for_forever() {
-        let null = File::open("/dev/null").unwrap();
-        let pid = launch(&Launch {
-            program: c"/bin/true",
-            arguments: &[c"true"],
-            environment: &[],
-            directory: File::open("/").unwrap().as_fd(),
-            stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
-        })
-        .unwrap();
-        rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).unwrap();
-        assert_eq!(
-            blocking_wait(pid, &Children::default()).await,
-            Exit::Unknown
-        );
     }
 }

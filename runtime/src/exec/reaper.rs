@@ -5,7 +5,7 @@
 //! all waiting: this registry. Orphans are reaped without ever taking the status of a command.
 
 use std::collections::HashSet;
-use std::io;
+
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use super::process::Exit;
 use crate::sys::children::exited_child;
-use crate::sys::spawn::{Launch, launch};
+use crate::sys::spawn::{Launch, LaunchError, launch};
 
 /// The children this process started and has not waited for.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) struct Children {
 
 impl Children {
     /// Starts a program; from here on its status belongs to [`Self::reap`].
-    pub(super) fn spawn(&self, program: &Launch<'_>) -> io::Result<Pid> {
+    pub(super) fn spawn(&self, program: &Launch<'_>) -> Result<Pid, LaunchError> {
         // Held across the start: an orphan sweep must not see the child before it is known.
         let mut known = self.known.lock();
         let pid = launch(program)?;

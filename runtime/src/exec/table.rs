@@ -1,6 +1,6 @@
-//! The table of running commands: starting, finding, ending them.
+//! The table of commands: starting, finding, ending them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,18 +12,21 @@ use agent_sandbox_service::tasks::Tasks;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, Resource, Rlimit, Signal};
-use tokio::net::unix::pipe;
+use rustix::process::{Resource, Signal};
 use tokio::sync::watch;
 
-use super::command::{Command, Environment};
+use super::budget::Budget;
+use super::command::Command;
+use super::driver::Driver;
+use super::environment::Environment;
 use super::journal::{Follow, Journal};
+use super::limits::ResourceLimits;
 use super::lookup;
-use super::process::{Driver, Process, ProcessId};
+use super::process::{Leash, Parts, Process, ProcessId};
 use super::reaper::Children;
+use super::streams::Streams;
 use super::tree::{Hunt, Mark};
-use crate::sys::spawn::Launch;
+use crate::sys::spawn::{Launch, Limit, Step};
 
 /// How the engine is set up.
 #[derive(Clone, Debug)]
@@ -32,10 +35,17 @@ pub struct Settings {
     pub environment: Environment,
     /// How many commands may run at once.
     pub max_processes: usize,
+    /// How many commands that have ended stay in the table, of those that asked for it.
+    pub kept: usize,
     /// The soft limit of open files a command gets, if not that of this process.
     pub open_files: Option<u64>,
+    /// What each command may use; a command may ask for less.
+    pub limits: ResourceLimits,
     /// How many bytes of output the journal of one command keeps.
     pub journal_bytes: usize,
+    /// How many bytes of output all commands together may have collected for their callers, beyond a
+    /// small share that each has of its own.
+    pub collected_bytes: usize,
 }
 
 /// Why a command was not started.
@@ -53,11 +63,19 @@ pub enum SpawnError {
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Closing,
-    /// The system refused: no such program, no permission, no resources.
+    /// The program cannot be loaded: there is none, or it may not be executed.
     #[error("cannot start {program:?}")]
-    System {
+    Program {
         /// The program as it was asked for.
         program: CString,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What a program needs to start cannot be had.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -79,8 +97,17 @@ struct Inner {
     closing: AtomicBool,
     null: OwnedFd,
     children: Arc<Children>,
-    running: Arc<Mutex<BTreeMap<ProcessId, Arc<Process>>>>,
+    table: Arc<Mutex<Table>>,
+    collected: Budget,
     tasks: Tasks,
+}
+
+/// What is known of commands, by number.
+#[derive(Debug, Default)]
+struct Table {
+    processes: BTreeMap<ProcessId, Arc<Process>>,
+    /// Those of `processes` that have ended, in the order they did.
+    ended: VecDeque<ProcessId>,
 }
 
 /// How long killed processes may take to go.
@@ -99,20 +126,21 @@ impl Processes {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         Ok(Self {
             inner: Arc::new(Inner {
-                settings,
                 server,
                 next: AtomicU64::new(1),
                 closing: AtomicBool::new(false),
                 null: rustix::fs::open("/dev/null", flags, Mode::empty())?,
                 children: Arc::default(),
-                running: Arc::default(),
+                table: Arc::default(),
+                collected: Budget::new(settings.collected_bytes),
                 tasks: Tasks::new("commands"),
+                settings,
             }),
         })
     }
 
-    /// Starts a command in a session of its own, with an empty standard input. It runs until it exits
-    /// or is ended, whatever becomes of the handle.
+    /// Starts a command in a session of its own. It runs until it exits or is ended, whatever becomes
+    /// of the handle.
     ///
     /// # Errors
     /// See [`SpawnError`]. Nothing is left running then.
@@ -128,33 +156,45 @@ impl Processes {
         self.start(command, Journal::follow_holding)
     }
 
-    /// The running command with this number.
-    pub fn get(&self, id: ProcessId) -> Option<Arc<Process>> {
-        self.inner.running.lock().get(&id).cloned()
+    /// Ends the command when the returned leash is dropped before it has exited.
+    pub fn leash(&self, process: &Arc<Process>) -> Leash {
+        Leash::new(process.clone(), self.inner.tasks.clone())
     }
 
-    /// The running commands, oldest first.
+    /// A command that runs, or was kept after its end.
+    pub fn get(&self, id: ProcessId) -> Option<Arc<Process>> {
+        self.inner.table.lock().processes.get(&id).cloned()
+    }
+
+    /// Every command that runs or was kept, in the order they were started.
     pub fn list(&self) -> Vec<Arc<Process>> {
-        self.inner.running.lock().values().cloned().collect()
+        self.inner.table.lock().processes.values().cloned().collect()
     }
 
     /// How many commands run.
-    pub fn len(&self) -> usize {
-        self.inner.running.lock().len()
+    pub fn running(&self) -> usize {
+        self.inner.table.lock().running()
     }
 
-    /// Whether no command runs.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Ends a command with everything it started and left behind, and forgets it. `false` when there is
+    /// none of that number.
+    pub async fn forget(&self, id: ProcessId) -> bool {
+        let Some(process) = self.get(id) else {
+            return false;
+        };
+        process.end(super::Cause::Cancelled).await;
+        process.end_tree(KILL_TIME).await;
+        self.inner.table.lock().remove(id);
+        true
     }
 
-    /// Whether [`Self::shutdown`] has begun.
+    /// Whether [`Self::shutdown`] was called.
     pub fn is_closing(&self) -> bool {
         self.inner.closing.load(Ordering::Acquire)
     }
 
-    /// Takes the exit status of orphans that ended up with this process, which happens when it is
-    /// process 1 or a subreaper. Exits of commands are never taken.
+    /// Takes the exit status of every exited child that is no command: orphans that became this
+    /// process's because it is process 1 or a subreaper. Exits of commands are never taken.
     pub fn reap_orphans(&self) -> usize {
         self.inner.children.reap_orphans()
     }
@@ -165,7 +205,7 @@ impl Processes {
         self.inner.closing.store(true, Ordering::Release);
         let running = self.list();
         for process in &running {
-            process.signal(Signal::TERM);
+            process.signal_group(Signal::TERM);
         }
         let exits = async {
             for process in &running {
@@ -177,7 +217,7 @@ impl Processes {
         }
         let mark = Mark::server(self.inner.server);
         for process in &running {
-            process.signal(Signal::KILL);
+            process.signal_group(Signal::KILL);
         }
         let hunt = tokio::task::spawn_blocking(|| Hunt::new(mark, None).finish(KILL_TIME));
         if let Err(error) = hunt.await {
@@ -186,8 +226,9 @@ impl Processes {
         self.inner.tasks.shutdown(KILL_TIME).await;
     }
 
-    pub(super) fn tasks(&self) -> &Tasks {
-        &self.inner.tasks
+    /// What collected output is taken from.
+    pub(super) fn collected(&self) -> &Budget {
+        &self.inner.collected
     }
 
     fn start<T>(
@@ -197,53 +238,47 @@ impl Processes {
     ) -> Result<(Arc<Process>, T), SpawnError> {
         let inner = &self.inner;
         let program = command.arguments().next().ok_or(SpawnError::Empty)?;
-        let failed = |source: io::Error| SpawnError::System {
-            program: program.to_owned(),
-            source,
-        };
         // Held until the new command is in: the limit is exact, and a shutdown misses nothing.
-        let mut running = inner.running.lock();
+        let mut table = inner.table.lock();
         if inner.closing.load(Ordering::Acquire) {
             return Err(SpawnError::Closing);
         }
         let limit = inner.settings.max_processes;
-        if running.len() >= limit {
+        if table.running() >= limit {
             return Err(SpawnError::Busy { limit });
         }
+        let streams = Streams::open(command.reads(), &inner.null)
+            .map_err(SpawnError::system("open the command's pipes"))?;
         let id = ProcessId(inner.next.fetch_add(1, Ordering::Relaxed));
         let mark = Mark::command(inner.server, id.0);
-        let (stdout, stdout_end) = output().map_err(failed)?;
-        let (stderr, stderr_end) = output().map_err(failed)?;
-        let leader = inner
-            .launch(command, program, &mark, &stdout_end, &stderr_end)
-            .map_err(failed)?;
-        drop((stdout_end, stderr_end));
-        if let Some(limit) = inner.settings.open_files {
-            limit_open_files(leader, limit);
-        }
+        let leader = inner.launch(command, program, &mark, &streams)?;
+        let (input, terminal, output) = streams.keep();
         let journal = Arc::new(Journal::new(inner.settings.journal_bytes));
         let (exit, exits) = watch::channel(None);
         let attached = attach(&journal);
-        let process = Arc::new(Process::new(
+        let process = Arc::new(Process::new(Parts {
             id,
             leader,
             mark,
-            journal.clone(),
-            exits,
-            inner.children.clone(),
-        ));
-        running.insert(id, process.clone());
-        let driver = Driver {
-            leader,
-            children: inner.children.clone(),
+            arguments: command.arguments().map(CStr::to_owned).collect(),
             journal,
-            stdout,
-            stderr,
+            exit: exits,
+            input,
+            terminal,
+            children: inner.children.clone(),
+        }));
+        table.processes.insert(id, process.clone());
+        let driver = Driver {
+            process: process.clone(),
+            children: inner.children.clone(),
+            output,
             exit,
+            timeout: command.time_limit(),
         };
-        let table = inner.running.clone();
+        let (shared, kept) = (inner.table.clone(), inner.settings.kept);
+        let kept = if command.is_kept() { kept } else { 0 };
         inner.tasks.spawn("command", async move {
-            driver.run(|| drop(table.lock().remove(&id))).await;
+            driver.run(|| shared.lock().end(id, kept)).await;
         });
         Ok((process, attached))
     }
@@ -255,57 +290,118 @@ impl Inner {
         command: &Command,
         program: &CStr,
         mark: &Mark,
-        stdout: &OwnedFd,
-        stderr: &OwnedFd,
-    ) -> io::Result<Pid> {
+        streams: &Streams<'_>,
+    ) -> Result<rustix::process::Pid, SpawnError> {
+        let refused = |source: io::Error| SpawnError::Program {
+            program: program.to_owned(),
+            source,
+        };
         let overlaid;
-        let environment = if command.variables().is_empty() {
+        let mut variables = command.variables();
+        if streams.are_terminal() && self.settings.environment.value("TERM").is_none() {
+            // Without it programs take the terminal for a typewriter.
+            variables.insert(0, ("TERM".into(), "xterm".into()));
+        }
+        let environment = if variables.is_empty() {
             &self.settings.environment
         } else {
-            overlaid = self.settings.environment.with(command.variables());
+            overlaid = self.settings.environment.with(&variables);
             &overlaid
         };
         let path = environment.value("PATH");
-        let file = lookup::find(program, path, command.directory())?;
+        let file = lookup::find(program, path, command.directory())
+            .map_err(|error| refused(error.into()))?;
         let (name, value) = mark.variable();
-        let mark = CString::new(format!("{name}={value}"))?;
+        let mark = CString::new(format!("{name}={value}"))
+            .map_err(|error| refused(io::Error::other(error)))?;
         let arguments: Vec<&CStr> = command.arguments().collect();
         let assignments: Vec<&CStr> = environment.assignments().chain([mark.as_c_str()]).collect();
-        self.children.spawn(&Launch {
-            program: &file,
-            arguments: &arguments,
-            environment: &assignments,
-            directory: command.directory().as_fd(),
-            stdio: [self.null.as_fd(), stdout.as_fd(), stderr.as_fd()],
-        })
+        self.children
+            .spawn(&Launch {
+                program: &file,
+                arguments: &arguments,
+                environment: &assignments,
+                directory: command.directory().as_fd(),
+                stdio: streams.ends(),
+                terminal: streams.are_terminal(),
+                limits: &self.limits(command),
+                user: command.runs_as().map(super::user::User::identity),
+            })
+            .map_err(|error| match error.step {
+                Step::Load => refused(error.source),
+                step => SpawnError::System {
+                    what: describe(step),
+                    source: error.source,
+                },
+            })
+    }
+
+    fn limits(&self, command: &Command) -> Vec<Limit> {
+        let mut limits = Vec::new();
+        if let Some(soft) = self.settings.open_files {
+            let own = rustix::process::getrlimit(Resource::Nofile).maximum;
+            limits.push(Limit {
+                resource: Resource::Nofile,
+                soft,
+                hard: own.unwrap_or(u64::MAX),
+            });
+        }
+        let strictest = self.settings.limits.strictest(command.resource_limits());
+        limits.extend(strictest.kernel());
+        limits
     }
 }
 
-/// A moment after the start, because the call that starts a program cannot; programs that care look
-/// later than that.
-fn limit_open_files(leader: Pid, limit: u64) {
-    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    let limits = Rlimit {
-        current: Some(limit),
-        maximum: hard,
-    };
-    if let Err(error) = rustix::process::prlimit(Some(leader), Resource::Nofile, limits) {
-        tracing::debug!(%error, "a command keeps this program's limit of open files");
+impl Table {
+    fn running(&self) -> usize {
+        self.processes.len() - self.ended.len()
+    }
+
+    fn remove(&mut self, id: ProcessId) {
+        self.processes.remove(&id);
+        self.ended.retain(|ended| *ended != id);
+    }
+
+    /// A command has ended and stays as one of the last `kept` of its kind.
+    fn end(&mut self, id: ProcessId, kept: usize) {
+        if kept == 0 || !self.processes.contains_key(&id) {
+            self.processes.remove(&id);
+            return;
+        }
+        self.ended.push_back(id);
+        while self.ended.len() > kept
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.processes.remove(&oldest);
+        }
     }
 }
 
-/// A pipe: our end, the command's end.
-fn output() -> io::Result<(pipe::Receiver, OwnedFd)> {
-    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))
+fn describe(step: Step) -> &'static str {
+    match step {
+        Step::Fork => "start another process",
+        Step::Session => "begin a session for the command",
+        Step::Limits => "limit what the command may use",
+        Step::Stdio => "hand the command its pipes",
+        Step::Terminal => "make the terminal the command's",
+        Step::Directory => "enter the working directory",
+        Step::User => "run the command as the user asked for",
+        Step::Load => "load the program",
+    }
 }
 
 impl SpawnError {
+    fn system(what: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+
     /// The system's error number, if the system refused.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::System { source, .. } => Errno::from_io_error(source),
-            _ => None,
+            Self::Program { source, .. } | Self::System { source, .. } => {
+                Errno::from_io_error(source)
+            }
+            Self::Empty | Self::Busy { .. } | Self::Closing => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Ending every descendant of a command.
+//! Reaching every descendant of a command, to signal it.
 //!
 //! A process belongs to a command if it is a child of one that does, shares its session or group, or
 //! was started with the command's mark in its environment. The mark finds daemons: they leave
@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use tokio::time::Instant;
 
 use crate::sys::proc::{self, Entry};
@@ -65,7 +65,7 @@ impl Mark {
     }
 }
 
-/// The search for what belongs to a command, to kill it. Every method blocks.
+/// The search for what belongs to a command, to signal it. Every method blocks.
 #[derive(Debug)]
 pub(super) struct Hunt {
     mark: Mark,
@@ -84,13 +84,14 @@ impl Hunt {
         }
     }
 
-    /// Kills every live member there is now and returns how many those were.
-    pub(super) fn strike(&mut self) -> usize {
+    /// Sends a signal to every live member there is now and returns how many those were; `None` when
+    /// there is no way to look.
+    pub(super) fn strike(&mut self, signal: Signal) -> Option<usize> {
         let entries = match proc::entries() {
             Ok(entries) => entries,
             Err(error) => {
-                tracing::warn!(%error, "/proc is not readable, only process groups are killed");
-                return 0;
+                tracing::warn!(%error, "/proc is not readable, only process groups are signalled");
+                return None;
             }
         };
         let Self { mark, kin, clean } = self;
@@ -99,16 +100,16 @@ impl Hunt {
             !clean.contains(&seen) && (mark.is_on(entry.pid) || !clean.insert(seen))
         });
         for member in &members {
-            proc::kill(member);
+            proc::signal(member, signal);
         }
-        members.len()
+        Some(members.len())
     }
 
     /// Strikes until nothing alive is left or `within` has passed.
     pub(super) fn finish(&mut self, within: Duration) {
         let deadline = Instant::now() + within;
         loop {
-            let left = self.strike();
+            let left = self.strike(Signal::KILL).unwrap_or_default();
             if left == 0 {
                 return;
             }

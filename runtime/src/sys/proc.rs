@@ -52,8 +52,8 @@ pub(crate) fn environment_starts(pid: i32, prefix: &[u8]) -> bool {
     })
 }
 
-/// Sends SIGKILL to exactly the process of `entry`, never to a later one with its pid.
-pub(crate) fn kill(entry: &Entry) {
+/// Sends a signal to exactly the process of `entry`, never to a later one with its pid.
+pub(crate) fn signal(entry: &Entry, signal: Signal) {
     let Some(pid) = Pid::from_raw(entry.pid) else {
         return;
     };
@@ -63,11 +63,11 @@ pub(crate) fn kill(entry: &Entry) {
         return;
     }
     let sent = match handle {
-        Some(handle) => rustix::process::pidfd_send_signal(&handle, Signal::KILL),
-        None => rustix::process::kill_process(pid, Signal::KILL),
+        Some(handle) => rustix::process::pidfd_send_signal(&handle, signal),
+        None => rustix::process::kill_process(pid, signal),
     };
     if let Err(error) = sent {
-        tracing::debug!(pid = entry.pid, %error, "process could not be killed");
+        tracing::debug!(pid = entry.pid, %error, "process could not be signalled");
     }
 }
 

@@ -1,22 +1,22 @@
-//! Starting a program with `posix_spawn`.
+//! Starting a program without copying this process.
 //!
-//! `fork` copies the page tables of a grown server and costs tens of milliseconds; `posix_spawn`
-//! shares them until the program is loaded and costs the same at any size. The standard library
-//! falls back to `fork` as soon as a session, a directory handle or an own `PATH` is asked for, so
-//! the call is made here. It returns after the program has been loaded, with the error of whatever
-//! step failed.
+//! `fork` copies the page tables of a grown server and costs tens of milliseconds. Here the child
+//! shares this process's memory and runs on a stack of its own until the program is loaded, while the
+//! calling thread waits, as in `posix_spawn`: it costs the same at any size. The call is made here
+//! because `posix_spawn` can neither set resource limits nor another user nor a controlling terminal.
+//! It returns after the program has been loaded, or with the error of whatever step failed.
 #![allow(
     unsafe_code,
-    reason = "posix_spawn with a new session and a directory handle has no safe binding"
+    reason = "a child on shared memory with a session, limits, a user and a terminal has no safe binding"
 )]
 
-use std::ffi::{CStr, c_char, c_int, c_short};
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, WaitId, WaitIdOptions};
 
 /// A program to start. Every descriptor of this process that is not close-on-exec leaks into the
 /// program, so all of them must be (Rust opens them that way).
@@ -30,141 +30,387 @@ pub(crate) struct Launch<'a> {
     pub(crate) environment: &'a [&'a CStr],
     /// The working directory.
     pub(crate) directory: BorrowedFd<'a>,
-    /// Standard input, output and error.
+    /// Standard input, output and error; none of them is below 3.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Whether standard input is a terminal, which becomes the controlling one.
+    pub(crate) terminal: bool,
+    /// Limits that differ from those of this process.
+    pub(crate) limits: &'a [Limit],
+    /// Who the program runs as, if not as this process's user.
+    pub(crate) user: Option<&'a Identity>,
+}
+
+/// One resource limit, both values in the kernel's unit; `u64::MAX` is no limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Limit {
+    pub(crate) resource: Resource,
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// A user as the kernel knows one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+}
+
+/// The part of a start that failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Step {
+    /// The child was not made: no memory, too many processes.
+    Fork,
+    Session,
+    Limits,
+    Stdio,
+    Terminal,
+    Directory,
+    User,
+    /// Loading the program.
+    Load,
+}
+
+/// Why a program was not started.
+#[derive(Debug, thiserror::Error)]
+#[error("{step:?}")]
+pub(crate) struct LaunchError {
+    pub(crate) step: Step,
+    pub(crate) source: io::Error,
 }
 
 /// Starts the program as leader of a new session (and so of a new process group), with default
-/// signal dispositions and an empty signal mask.
+/// signal dispositions and an empty signal mask. The caller must keep others from taking the
+/// status of unknown children meanwhile.
 ///
 /// # Errors
-/// What loading the program or entering the directory failed with.
-pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<Pid> {
-    let mut actions = FileActions::new()?;
-    for (target, source) in (0..).zip(launch.stdio) {
-        actions.duplicate(source, target)?;
-    }
-    actions.enter(launch.directory)?;
-    let attributes = Attributes::new()?;
+/// The step that failed, with what the system said. No process is left then.
+pub(crate) fn launch(launch: &Launch<'_>) -> Result<Pid, LaunchError> {
     let arguments = pointers(launch.arguments);
     let environment = pointers(launch.environment);
-    let mut pid: libc::pid_t = 0;
-    // SAFETY: `program` is a C string; both vectors end with a null pointer and point to C strings
-    // that outlive the call; `actions` and `attributes` are initialised.
-    check(unsafe {
-        libc::posix_spawn(
-            &raw mut pid,
-            launch.program.as_ptr(),
-            &raw const actions.0,
-            &raw const attributes.0,
-            arguments.as_ptr(),
-            environment.as_ptr(),
+    let mut order = Order {
+        launch,
+        arguments: arguments.as_ptr(),
+        environment: environment.as_ptr(),
+        step: Step::Fork,
+        error: 0,
+    };
+    let mut stack = Stack::new();
+    // Handlers of this process must not run in the child, which shares its memory.
+    let mask = block_signals();
+    // SAFETY: the child runs `child` on a stack of its own. This thread waits until the child has
+    // loaded a program or ended (CLONE_VFORK), so what `order` points to outlives its use, and nothing
+    // else touches `order` or the stack meanwhile.
+    let pid = unsafe {
+        libc::clone(
+            child,
+            stack.top(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            (&raw mut order).cast(),
         )
-    })?;
-    Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    };
+    let fork_error = io::Error::last_os_error();
+    set_mask(mask);
+    let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
+        return Err(LaunchError {
+            step: Step::Fork,
+            source: fork_error,
+        });
+    };
+    // SAFETY: both are initialised; they are read as volatile because the child wrote them.
+    let (step, error) = unsafe {
+        (
+            ptr::read_volatile(&raw const order.step),
+            ptr::read_volatile(&raw const order.error),
+        )
+    };
+    if error == 0 {
+        return Ok(pid);
+    }
+    // The child is gone or about to be, and its status is of no use to anybody.
+    let waited = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+    if let Err(error) = waited {
+        tracing::debug!(%error, "the child of a failed start was not there to be waited for");
+    }
+    Err(LaunchError {
+        step,
+        source: io::Error::from_raw_os_error(error),
+    })
 }
 
-fn pointers(strings: &[&CStr]) -> Vec<*mut c_char> {
+fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
     strings
         .iter()
-        .map(|string| string.as_ptr().cast_mut())
-        .chain([ptr::null_mut()])
+        .map(|string| string.as_ptr())
+        .chain([ptr::null()])
         .collect()
 }
 
-/// These functions return an error number instead of setting `errno`.
-fn check(code: c_int) -> io::Result<()> {
-    match code {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code)),
+/// The child's stack. It calls a handful of functions with small frames.
+struct Stack(Box<[MaybeUninit<u128>]>);
+
+const STACK_BYTES: usize = 64 << 10;
+
+impl Stack {
+    fn new() -> Self {
+        Self(Box::new_uninit_slice(STACK_BYTES / size_of::<u128>()))
+    }
+
+    /// Stacks grow downwards on every architecture this is built for, and are aligned to 16 bytes.
+    fn top(&mut self) -> *mut c_void {
+        self.0.as_mut_ptr_range().end.cast()
     }
 }
 
-struct FileActions(libc::posix_spawn_file_actions_t);
+/// A set of all 64 signals as the kernel takes it.
+type Mask = u64;
 
-impl FileActions {
-    fn new() -> io::Result<Self> {
-        let mut actions = MaybeUninit::uninit();
-        // SAFETY: the call initialises what it is given.
-        check(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
-        // SAFETY: initialised by the call above, which succeeded.
-        Ok(Self(unsafe { actions.assume_init() }))
+fn block_signals() -> Mask {
+    set_mask(Mask::MAX)
+}
+
+/// Sets this thread's signal mask and returns the one before. The system call itself, because the
+/// library's function leaves out signals that the library uses.
+fn set_mask(mask: Mask) -> Mask {
+    let mut before: Mask = 0;
+    // SAFETY: both pointers are valid for the size given.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            c_long::from(libc::SIG_SETMASK),
+            &raw const mask,
+            &raw mut before,
+            size_of::<Mask>(),
+        );
     }
+    before
+}
 
-    fn duplicate(&mut self, source: BorrowedFd<'_>, target: c_int) -> io::Result<()> {
-        // SAFETY: `self.0` is initialised; the descriptor outlives the spawn call.
-        check(unsafe {
-            libc::posix_spawn_file_actions_adddup2(&raw mut self.0, source.as_raw_fd(), target)
+/// What the child works off, and where it says how far it got.
+struct Order<'a> {
+    launch: &'a Launch<'a>,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+    step: Step,
+    error: c_int,
+}
+
+/// Runs in the child. It must not allocate, lock, panic or return.
+extern "C" fn child(order: *mut c_void) -> c_int {
+    let order: *mut Order<'_> = order.cast();
+    // SAFETY: `order` is the valid `Order` of the parent, which waits; nobody else uses it.
+    unsafe {
+        let order = &mut *order;
+        let error = become_program(order);
+        ptr::write_volatile(&raw mut order.error, error);
+        libc::_exit(127)
+    }
+}
+
+/// Returns only when something failed: the error number. The step is in the order.
+///
+/// # Safety
+/// Only in a child that shares its memory with a waiting parent.
+unsafe fn become_program(order: &mut Order<'_>) -> c_int {
+    // SAFETY: every call below is a plain system call on valid arguments: the descriptors and texts
+    // are borrowed by the launch, the vectors end with null. The library's own wrappers of setuid and
+    // its kin are avoided because they would reach for the parent's other threads.
+    unsafe {
+        default_signals();
+        order.step = Step::Session;
+        if libc::syscall(libc::SYS_setsid) < 0 {
+            return errno();
+        }
+        order.step = Step::Limits;
+        for limit in order.launch.limits {
+            let values = libc::rlimit64 {
+                rlim_cur: limit.soft,
+                rlim_max: limit.hard,
+            };
+            let none = ptr::null_mut::<libc::rlimit64>();
+            if libc::syscall(
+                libc::SYS_prlimit64,
+                0,
+                limit.resource as c_int,
+                &raw const values,
+                none,
+            ) < 0
+            {
+                return errno();
+            }
+        }
+        order.step = Step::Stdio;
+        for (target, source) in (0..).zip(&order.launch.stdio) {
+            if libc::dup2(source.as_raw_fd(), target) < 0 {
+                return errno();
+            }
+        }
+        order.step = Step::Terminal;
+        if order.launch.terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+            return errno();
+        }
+        order.step = Step::Directory;
+        if libc::fchdir(order.launch.directory.as_raw_fd()) < 0 {
+            return errno();
+        }
+        order.step = Step::User;
+        if let Some(user) = order.launch.user {
+            let (groups, uid, gid) = (&user.groups, user.uid, user.gid);
+            if libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) < 0
+                || libc::syscall(libc::SYS_setresgid, gid, gid, gid) < 0
+                || libc::syscall(libc::SYS_setresuid, uid, uid, uid) < 0
+            {
+                return errno();
+            }
+        }
+        order.step = Step::Load;
+        set_mask(0);
+        libc::execve(
+            order.launch.program.as_ptr(),
+            order.arguments,
+            order.environment,
+        );
+        errno()
+    }
+}
+
+/// Gives every signal its default meaning: handlers must not run here, and what this process or its
+/// parents ignore (Rust programs SIGPIPE, `nohup` SIGHUP) would be ignored by the program as well.
+///
+/// # Safety
+/// Only in a child that does not share its table of handlers.
+unsafe fn default_signals() {
+    // SAFETY: all zeroes is a valid action: the default one, with an empty mask. Signals whose action
+    // cannot be changed are refused without effect.
+    unsafe {
+        let default: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        for signal in 1..=64 {
+            libc::sigaction(signal, &raw const default, ptr::null_mut());
+        }
+    }
+}
+
+fn errno() -> c_int {
+    // SAFETY: the location is this thread's own.
+    unsafe { *libc::__errno_location() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// Runs a shell script with these settings and returns what it wrote.
+    fn run(script: &CStr, limits: &[Limit], user: Option<&Identity>) -> Result<String, Step> {
+        let null = File::open("/dev/null").unwrap();
+        let (mut ours, theirs) = io::pipe().unwrap();
+        let pid = launch(&Launch {
+            program: c"/bin/sh",
+            arguments: &[c"sh", c"-c", script],
+            environment: &[c"PATH=/usr/bin:/bin"],
+            directory: File::open("/").unwrap().as_fd(),
+            stdio: [null.as_fd(), theirs.as_fd(), theirs.as_fd()],
+            terminal: false,
+            limits,
+            user,
         })
+        .map_err(|error| error.step)?;
+        drop(theirs);
+        let mut text = String::new();
+        ours.read_to_string(&mut text).unwrap();
+        rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).unwrap();
+        Ok(text)
     }
 
-    fn enter(&mut self, directory: BorrowedFd<'_>) -> io::Result<()> {
-        // SAFETY: `self.0` is initialised; the descriptor outlives the spawn call.
-        check(unsafe {
-            libc::posix_spawn_file_actions_addfchdir_np(&raw mut self.0, directory.as_raw_fd())
-        })
-    }
-}
-
-impl Drop for FileActions {
-    fn drop(&mut self) {
-        // SAFETY: initialised in `new`, destroyed once. It cannot fail on an initialised object.
-        unsafe { libc::posix_spawn_file_actions_destroy(&raw mut self.0) };
-    }
-}
-
-struct Attributes(libc::posix_spawnattr_t);
-
-impl Attributes {
-    fn new() -> io::Result<Self> {
-        let mut attributes = MaybeUninit::uninit();
-        // SAFETY: the call initialises what it is given.
-        check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
-        // SAFETY: initialised by the call above, which succeeded.
-        let mut attributes = Self(unsafe { attributes.assume_init() });
-        let mut none = MaybeUninit::uninit();
-        // SAFETY: `sigemptyset` initialises the set it is given and cannot fail on a valid pointer.
-        let none = unsafe {
-            libc::sigemptyset(none.as_mut_ptr());
-            none.assume_init()
+    #[test]
+    fn limits_are_in_force_when_the_program_starts() {
+        let limit = Limit {
+            resource: Resource::Nofile,
+            soft: 17,
+            hard: 23,
         };
-        // Handled signals are reset by loading a program; these are the ones Rust programs, their
-        // parents or `nohup` leave ignored, which would be inherited.
-        let mut ignored = none;
-        for signal in [
-            libc::SIGPIPE,
-            libc::SIGXFSZ,
-            libc::SIGHUP,
-            libc::SIGINT,
-            libc::SIGQUIT,
-            libc::SIGTERM,
-            libc::SIGCHLD,
-        ] {
-            // SAFETY: the set is initialised and the numbers are valid signals.
-            unsafe { libc::sigaddset(&raw mut ignored, signal) };
-        }
-        let flags = libc::POSIX_SPAWN_SETSID
-            | c_short::try_from(libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETSIGMASK)
-                .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        // SAFETY: `attributes` and both sets are initialised.
-        unsafe {
-            check(libc::posix_spawnattr_setsigmask(
-                &raw mut attributes.0,
-                &raw const none,
-            ))?;
-            check(libc::posix_spawnattr_setsigdefault(
-                &raw mut attributes.0,
-                &raw const ignored,
-            ))?;
-            check(libc::posix_spawnattr_setflags(&raw mut attributes.0, flags))?;
-        }
-        Ok(attributes)
+        assert_eq!(
+            run(c"ulimit -Sn; ulimit -Hn", &[limit], None).unwrap(),
+            "17\n23\n"
+        );
     }
-}
 
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: initialised in `new`, destroyed once. It cannot fail on an initialised object.
-        unsafe { libc::posix_spawnattr_destroy(&raw mut self.0) };
+    #[test]
+    fn a_step_that_fails_is_named_and_nothing_is_left() {
+        let upside_down = Limit {
+            resource: Resource::Nofile,
+            soft: 2,
+            hard: 1,
+        };
+        assert_eq!(run(c"true", &[upside_down], None), Err(Step::Limits));
+        let null = File::open("/dev/null").unwrap();
+        let failed = |program: &CStr, directory: &File, terminal| {
+            launch(&Launch {
+                program,
+                arguments: &[c"x"],
+                environment: &[],
+                directory: directory.as_fd(),
+                stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+                terminal,
+                limits: &[],
+                user: None,
+            })
+            .map_err(|error| (error.step, error.source.raw_os_error()))
+        };
+        let here = File::open("/").unwrap();
+        let enoent = Some(libc::ENOENT);
+        assert_eq!(failed(c"/none", &here, false), Err((Step::Load, enoent)));
+        assert_eq!(
+            failed(c"/bin/true", &null, false),
+            Err((Step::Directory, Some(libc::ENOTDIR)))
+        );
+        assert_eq!(
+            failed(c"/bin/true", &here, true),
+            Err((Step::Terminal, Some(libc::ENOTTY)))
+        );
+    }
+
+    #[test]
+    fn signals_have_their_default_meaning_and_none_is_blocked() {
+        // This program ignores SIGPIPE, as Rust programs do.
+        let text = run(c"grep -E '^Sig(Blk|Ign)' /proc/self/status", &[], None).unwrap();
+        let sets: Vec<u64> = text
+            .lines()
+            .map(|line| u64::from_str_radix(line.split_once('\t').unwrap().1, 16).unwrap())
+            .collect();
+        // Signals 32 and 33 are the C library's own, which it lets nobody change.
+        let [blocked, ignored] = sets.try_into().unwrap();
+        assert_eq!((blocked, ignored & !(0b11 << 31)), (0, 0), "{text}");
+    }
+
+    #[test]
+    fn the_mask_of_the_caller_is_as_before() {
+        let before = set_mask(0);
+        set_mask(before);
+        run(c"true", &[], None).unwrap();
+        assert_eq!(set_mask(before), before);
+    }
+
+    #[test]
+    fn a_user_is_taken_on_whole() {
+        let user = Identity {
+            uid: 12_345,
+            gid: 23_456,
+            groups: vec![34_567],
+        };
+        let ids = c"grep -E '^(Uid|Gid|Groups)' /proc/self/status";
+        if rustix::process::geteuid().is_root() {
+            let text = run(ids, &[], Some(&user)).unwrap();
+            assert_eq!(
+                text,
+                "Uid:\t12345\t12345\t12345\t12345\nGid:\t23456\t23456\t23456\t23456\nGroups:\t34567 \n"
+            );
+        } else {
+            assert_eq!(run(ids, &[], Some(&user)), Err(Step::User));
+        }
     }
 }

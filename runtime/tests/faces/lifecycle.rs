@@ -63,7 +63,7 @@ async fn a_stop_ends_commands_answers_their_requests_and_returns() {
         .unwrap()
         .unwrap();
     assert!(!runs(leader) && !runs(child));
-    assert!(processes.is_empty());
+    assert_eq!(processes.running(), 0);
 }
 
 #[tokio::test]

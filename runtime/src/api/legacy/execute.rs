@@ -118,9 +118,10 @@ async fn run(app: &App, request: &Request) -> Response<Body> {
 fn refused(error: &SpawnError) -> Response<Body> {
     match error {
         SpawnError::Empty => failed("list index out of range"),
-        SpawnError::System { program, source } => {
+        SpawnError::Program { program, source } => {
             failed(&python::os_error(source, &program.to_string_lossy()))
         }
+        SpawnError::System { what, source } => failed(&format!("cannot {what}: {source}")),
         SpawnError::Busy { .. } | SpawnError::Closing => {
             reply::busy(format!("Failed to execute command: {error}"))
         }

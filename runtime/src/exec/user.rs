@@ -1,0 +1,216 @@
+//! Users of the container, as `/etc/passwd` and `/etc/group` name them.
+//!
+//! The files are read directly: a static program cannot load the plugins of the C library's lookup,
+//! and containers have no other source of names.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+
+use crate::sys::spawn::Identity;
+
+/// Who a command runs as.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct User {
+    identity: Identity,
+    /// Login name and home directory, if the user is known by name.
+    account: Option<(String, String)>,
+}
+
+/// Why a user cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// Nobody has that name.
+    #[error("there is no user {0:?} in /etc/passwd; expected a name, a number, or either with a group behind a colon")]
+    Unknown(String),
+    /// No group has that name.
+    #[error("there is no group {0:?} in /etc/group")]
+    UnknownGroup(String),
+    /// This process may not become another user.
+    #[error("commands can run as another user only where the runtime runs as root")]
+    Unprivileged,
+    /// A file that is there cannot be read.
+    #[error("cannot read {path}")]
+    Unreadable {
+        /// The file.
+        path: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+impl User {
+    /// The user that `text` means: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. Numbers need no entry in any
+    /// file. `None` when that is who this process runs as, so that nothing has to change.
+    ///
+    /// # Errors
+    /// See [`UserError`].
+    pub fn find(text: &str) -> Result<Option<Self>, UserError> {
+        let user = lookup(text, &read(PASSWD)?, &read(GROUP)?)?;
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        if (user.identity.uid, user.identity.gid) == (uid.as_raw(), gid.as_raw()) {
+            return Ok(None);
+        }
+        if uid.is_root() {
+            Ok(Some(user))
+        } else {
+            Err(UserError::Unprivileged)
+        }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What programs expect to find about their user.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        self.account.iter().flat_map(|(name, home)| {
+            [("HOME", home), ("USER", name), ("LOGNAME", name)]
+                .map(|(variable, value)| (variable.into(), value.into()))
+        })
+    }
+}
+
+/// A missing file knows nobody, as in images that hold one program.
+fn read(path: &'static str) -> Result<String, UserError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => Err(UserError::Unreadable { path, source }),
+    }
+}
+
+fn lookup(text: &str, passwd: &str, group: &str) -> Result<User, UserError> {
+    let (user, wanted_group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let account = accounts(passwd).find(|account| account.is(user));
+    let (uid, own_gid) = match (&account, user.parse()) {
+        (Some(account), _) => (account.uid, account.gid),
+        // As container runtimes have it: a number without an account is in the root group.
+        (None, Ok(uid)) => (uid, 0),
+        (None, Err(_)) => return Err(UserError::Unknown(user.to_owned())),
+    };
+    let gid = match wanted_group {
+        None => own_gid,
+        Some(wanted) => groups(group)
+            .find(|(name, ..)| *name == wanted)
+            .map(|(_, gid, _)| gid)
+            .or_else(|| wanted.parse().ok())
+            .ok_or_else(|| UserError::UnknownGroup(wanted.to_owned()))?,
+    };
+    let name = account.as_ref().map(|account| account.name);
+    let mut supplementary: Vec<u32> = groups(group)
+        .filter(|(.., members)| name.is_some_and(|name| members.split(',').any(|one| one == name)))
+        .map(|(_, gid, _)| gid)
+        .filter(|other| *other != gid)
+        .collect();
+    supplementary.sort_unstable();
+    supplementary.dedup();
+    Ok(User {
+        identity: Identity {
+            uid,
+            gid,
+            groups: supplementary,
+        },
+        account: account.map(|account| (account.name.to_owned(), account.home.to_owned())),
+    })
+}
+
+struct Account<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+impl Account<'_> {
+    fn is(&self, text: &str) -> bool {
+        self.name == text || text.parse() == Ok(self.uid)
+    }
+}
+
+/// Lines that are no account are passed over, as the C library does.
+fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let home = fields.nth(1)?;
+        Some(Account {
+            name,
+            uid,
+            gid,
+            home,
+        })
+    })
+}
+
+/// Name, number and members of each group.
+fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
+    group.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        let gid = fields.nth(1)?.parse().ok()?;
+        Some((name, gid, fields.next().unwrap_or_default()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USERS: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\nbroken:x\nagent:x:1000:1001:An agent,,,:/home/agent:/bin/bash\n";
+    const GROUPS: &str =
+        "root:x:0:\nagents:x:1001:agent\nvideo:x:44:other,agent\naudio:x:29:agentx\nstaff:x:50:\n";
+
+    #[test]
+    fn users_are_found_by_name_and_number_with_their_groups() {
+        for (text, uid, gid, groups, home) in [
+            ("agent", 1000, 1001, vec![44], Some("/home/agent")),
+            ("1000", 1000, 1001, vec![44], Some("/home/agent")),
+            ("agent:staff", 1000, 50, vec![44, 1001], Some("/home/agent")),
+            ("1000:7", 1000, 7, vec![44, 1001], Some("/home/agent")),
+            ("4242", 4242, 0, vec![], None),
+            ("4242:4243", 4242, 4243, vec![], None),
+            ("root", 0, 0, vec![], Some("/root")),
+        ] {
+            let user = lookup(text, USERS, GROUPS).unwrap();
+            assert_eq!(user.identity, Identity { uid, gid, groups }, "{text}");
+            let found = user.account.as_ref().map(|(_, home)| home.as_str());
+            assert_eq!(found, home, "{text}");
+        }
+    }
+
+    #[test]
+    fn who_is_not_there_is_named() {
+        for (text, says) in [
+            ("nobody", "there is no user \"nobody\""),
+            ("broken", "there is no user \"broken\""),
+            ("", "there is no user \"\""),
+            ("-1", "there is no user \"-1\""),
+            ("agent:wheel", "there is no group \"wheel\""),
+            ("agent:", "there is no group \"\""),
+        ] {
+            let error = lookup(text, USERS, GROUPS).unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_names_the_user() {
+        let user = lookup("agent", USERS, GROUPS).unwrap();
+        let variables: Vec<_> = user.variables().collect();
+        let expected = [("HOME", "/home/agent"), ("USER", "agent"), ("LOGNAME", "agent")];
+        assert_eq!(
+            variables,
+            expected.map(|(name, value)| (OsString::from(name), OsString::from(value)))
+        );
+        assert_eq!(lookup("4242", USERS, GROUPS).unwrap().variables().count(), 0);
+    }
+}
