@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::api::App;
 use crate::api::auth::{Gate, TokenError};
+use crate::api::grpc::Health;
 use crate::config::{Config, OWN_VARIABLES};
 use crate::exec::{Environment, Processes, Settings};
 use crate::files::{Root, RootError};
@@ -38,6 +39,9 @@ pub enum StartError {
     /// The metrics registry is already used by another runtime.
     #[error("metrics of another runtime are in the same registry")]
     Metrics(#[from] prometheus::Error),
+    /// The definitions of the gRPC services.
+    #[error("the definitions of the gRPC services are broken")]
+    Definitions(#[from] tonic_reflection::server::Error),
     /// Something every machine has is missing.
     #[error("cannot prepare the process engine")]
     System(#[from] io::Error),
@@ -94,10 +98,11 @@ impl Builder {
                 collected_bytes: config.max_collected_bytes,
             })?,
             metrics: RuntimeMetrics::register(&metrics)?,
+            health: Health::new(),
             config: Arc::new(config),
             began: Instant::now(),
         };
-        let router = routes::router(&app, gate, metrics);
+        let router = routes::router(&app, gate, metrics)?;
         Ok(Runtime { app, router })
     }
 }
@@ -138,6 +143,7 @@ impl Runtime {
     /// requests in flight finish within the configured time, and returns.
     pub async fn serve(self, listeners: Vec<TcpListener>, shutdown: Shutdown) {
         let config = &self.app.config;
+        self.app.health.serving().await;
         let connections = Tasks::new("listeners");
         for listener in listeners {
             if let Ok(address) = listener.local_addr() {
@@ -150,6 +156,7 @@ impl Runtime {
             );
         }
         shutdown.triggered().await;
+        self.app.health.not_serving().await;
         // Ended commands answer their requests, so this comes before the connections are waited for.
         self.app.processes.shutdown(PATIENCE).await;
         // Each listener keeps its own deadline; the margin only covers a stuck one.

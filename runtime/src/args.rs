@@ -11,6 +11,7 @@ use std::time::Duration;
 use agent_sandbox_service::args::LogArgs;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use http::HeaderValue;
 
 use crate::config::{Config, DEFAULT_EXEC_TIMEOUT, DEFAULT_METADATA_PREFIX, TokenSource};
 use crate::exec::ResourceLimits;
@@ -49,7 +50,11 @@ struct ListenArgs {
         value_name = "PORT"
     )]
     ports: Vec<u16>,
-    /// File with a bearer token that every request but health checks must present; read again when
+    /// What every answer says in X-Sandbox-Identity, so that a client sees when an address has got
+    /// another owner [default: the environment variable HOSTNAME, which is a pod's name]
+    #[arg(long, env = "AGENT_SANDBOX_RUNTIME_IDENTITY", value_name = "TEXT")]
+    identity: Option<HeaderValue>,
+    /// File with a bearer token, one in each line, that every request but health checks must present; read again when
     /// it changes
     #[arg(
         long,
@@ -217,6 +222,7 @@ impl Args {
                 ListenArgs {
                     address,
                     ports,
+                    identity,
                     token_file,
                     token,
                 },
@@ -264,6 +270,10 @@ impl Args {
             DEFAULT_EXEC_TIMEOUT,
         )?;
         let warnings = lenient.warnings;
+        let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
+        let host = environment.iter().find(|(name, _)| name == "HOSTNAME");
+        let identity =
+            identity.or_else(|| HeaderValue::from_bytes(host?.1.as_encoded_bytes()).ok());
         for (flag, count) in [
             ("--max-processes", max_processes),
             ("--max-connections", max_connections),
@@ -285,10 +295,11 @@ impl Args {
             max_request_bytes,
             max_upload_bytes,
             max_connections,
+            identity,
             token: token_file
                 .map(TokenSource::File)
                 .or_else(|| token.map(TokenSource::Value)),
-            environment: environment.into_iter().collect(),
+            environment,
             command_limits: command_limits.unwrap_or_default(),
             command_open_files: None,
             metadata_prefix: metadata_env_prefix,

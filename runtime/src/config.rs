@@ -5,11 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 pub use crate::api::auth::TokenSource;
 use crate::exec::ResourceLimits;
 
 /// Prefix of the environment variables that configure the runtime itself. Commands never see them.
 pub const OWN_VARIABLES: &str = "AGENT_SANDBOX_RUNTIME_";
+
+/// The header that names the sender of an answer.
+pub const IDENTITY_HEADER: HeaderName = HeaderName::from_static("x-sandbox-identity");
 
 /// Everything the runtime needs to know.
 #[derive(Clone, Debug)]
@@ -37,6 +42,9 @@ pub struct Config {
     pub max_upload_bytes: Option<u64>,
     /// How many connections are served at once, per port.
     pub max_connections: usize,
+    /// What every answer names as its sender, in [`IDENTITY_HEADER`]. It tells a client or a proxy that
+    /// an address has got another owner.
+    pub identity: Option<HeaderValue>,
     /// The token every request must present, if any.
     pub token: Option<TokenSource>,
     /// What the environment of commands starts from. [`OWN_VARIABLES`] are taken out of it.
@@ -68,6 +76,7 @@ impl Config {
             max_request_bytes: 4 << 20,
             max_upload_bytes: None,
             max_connections: 4096,
+            identity: None,
             token: None,
             environment: Vec::new(),
             command_limits: ResourceLimits::default(),

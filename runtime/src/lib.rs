@@ -7,6 +7,7 @@
 //!     -> routes: access log, token, then one of the faces
 //!          api::legacy   /execute /upload /download /list /exists   (k8s-agent-sandbox SDKs)
 //!          api::daemon   /v1/files /v1/health /v1/metadata          (the daemon API)
+//!          api::grpc     process.v1.ProcessService, health and reflection
 //!          api::health   /healthz /metrics
 //!     -> exec::Processes   one table of commands        -> sys (posix_spawn, /proc)
 //!        files::Root       one tree beneath a handle    -> cap-std (openat2)
@@ -24,6 +25,7 @@ pub mod exec;
 pub mod files;
 mod metrics;
 pub mod program;
+pub mod proto;
 mod routes;
 mod sys;
 

@@ -7,7 +7,7 @@ use prometheus::{
 };
 use tokio::time::Instant;
 
-use crate::exec::{Exit, Outcome};
+use crate::exec::{Cause, Exit, Outcome};
 
 /// Handles of everything that is counted. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -126,6 +126,16 @@ impl RunningCommand {
         };
         let omitted = outcome.stdout.omitted + outcome.stderr.omitted;
         self.metrics.omitted_bytes.inc_by(omitted);
+    }
+
+    /// A command whose output was streamed.
+    pub(crate) fn ended(&mut self, exit: Exit, cause: Option<Cause>) {
+        self.outcome = match (cause, exit) {
+            (Some(Cause::TimedOut), _) => "timed_out",
+            (Some(Cause::Cancelled), _) => "cancelled",
+            (None, Exit::Signal(_)) => "signaled",
+            (None, _) => "exited",
+        };
     }
 
     pub(crate) fn refused(&mut self) {

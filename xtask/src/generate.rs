@@ -22,7 +22,14 @@ pub(crate) enum What {
     BuiltinSchemas(builtin_schemas::Args),
 }
 
-/// Writes or compares the CRD manifests in the chart.
+/// The packages with generated files, and the example of each that makes them.
+const GENERATORS: [(&str, &str); 2] = [
+    ("agent-sandbox-crds", "crdgen"),
+    ("agent-sandbox-runtime", "protogen"),
+];
+
+/// Writes or compares the CRD manifests in the chart and the code of the gRPC services. All of them, also
+/// after one was stale.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(What::BuiltinSchemas(args)) = &args.what {
         return builtin_schemas::run(args, cargo::root()?);
@@ -32,16 +39,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         "generating files"
     });
-    let mut arguments = vec![
-        "run",
-        "--package",
-        "agent-sandbox-crds",
-        "--example",
-        "crdgen",
-        "--",
-    ];
-    if args.check {
-        arguments.push("--check");
+    let mut outcome = Ok(());
+    for (package, example) in GENERATORS {
+        let mut arguments = vec!["run", "--package", package, "--example", example, "--"];
+        if args.check {
+            arguments.push("--check");
+        }
+        outcome = outcome.and(cargo::run(&arguments));
     }
-    cargo::run(&arguments)
+    outcome
 }

@@ -14,6 +14,7 @@ use axum::http::{Response, StatusCode};
 use axum::middleware::Next;
 use parking_lot::Mutex;
 
+use super::grpc;
 use super::legacy::reply;
 
 /// Where the token comes from.
@@ -21,7 +22,8 @@ use super::legacy::reply;
 pub enum TokenSource {
     /// The token itself.
     Value(String),
-    /// A file that holds it, blanks around it ignored; read again when it changes.
+    /// A file that holds it, read again when it changes. Each line is a token, blanks around it
+    /// ignored: while a token is replaced, the old one and the new one are both good.
     File(PathBuf),
 }
 
@@ -67,8 +69,11 @@ pub(crate) struct Gate {
 struct ReadToken {
     /// Device, inode, size and modification time of the file the token was read from.
     identity: (u64, u64, u64, i64, i64),
-    token: Arc<[u8]>,
+    tokens: Tokens,
 }
+
+/// The tokens that are good now. Never empty.
+type Tokens = Arc<[Box<[u8]>]>;
 
 impl std::fmt::Debug for ReadToken {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,11 +91,11 @@ impl Gate {
             source: source.map(Arc::new),
             read: Arc::default(),
         };
-        gate.token()?;
+        gate.tokens()?;
         Ok(gate)
     }
 
-    fn token(&self) -> Result<Option<Arc<[u8]>>, TokenError> {
+    fn tokens(&self) -> Result<Option<Tokens>, TokenError> {
         match self.source.as_deref() {
             None => Ok(None),
             Some(TokenSource::Value(value)) => checked(value.as_bytes(), "the token").map(Some),
@@ -98,7 +103,7 @@ impl Gate {
         }
     }
 
-    fn read_file(&self, path: &Path) -> Result<Arc<[u8]>, TokenError> {
+    fn read_file(&self, path: &Path) -> Result<Tokens, TokenError> {
         let unreadable = |source| TokenError::Unreadable {
             path: path.to_owned(),
             source,
@@ -113,25 +118,31 @@ impl Gate {
         );
         let mut read = self.read.lock();
         if let Some(known) = read.as_ref().filter(|known| known.identity == identity) {
-            return Ok(known.token.clone());
+            return Ok(known.tokens.clone());
         }
         let text = fs::read(path).map_err(unreadable)?;
-        let token = checked(&text, &format!("the token file {}", path.display()))?;
+        let tokens = checked(&text, &format!("the token file {}", path.display()))?;
         *read = Some(ReadToken {
             identity,
-            token: token.clone(),
+            tokens: tokens.clone(),
         });
-        Ok(token)
+        Ok(tokens)
     }
 }
 
-fn checked(token: &[u8], what: &str) -> Result<Arc<[u8]>, TokenError> {
-    match token.trim_ascii() {
-        [] => Err(TokenError::Empty {
+fn checked(text: &[u8], what: &str) -> Result<Tokens, TokenError> {
+    let tokens: Tokens = text
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+        .map(Box::from)
+        .collect();
+    if tokens.is_empty() {
+        return Err(TokenError::Empty {
             what: what.to_owned(),
-        }),
-        token => Ok(token.into()),
+        });
     }
+    Ok(tokens)
 }
 
 /// Lets a request pass or answers it.
@@ -140,15 +151,16 @@ pub(crate) async fn check(
     request: Request,
     next: Next,
 ) -> Response<Body> {
-    if OPEN.contains(&request.uri().path()) {
+    let path = request.uri().path();
+    if OPEN.contains(&path) || grpc::is_health(path) {
         return next.run(request).await;
     }
-    match gate.token() {
+    match gate.tokens() {
         Ok(None) => next.run(request).await,
-        Ok(Some(token)) if presents(&request, &token) => next.run(request).await,
+        Ok(Some(tokens)) if presents(&request, &tokens) => next.run(request).await,
         Ok(Some(_)) => {
-            let mut response =
-                reply::detail(StatusCode::UNAUTHORIZED, "A valid bearer token is required");
+            let text = "A valid bearer token is required";
+            let mut response = refused(&request, StatusCode::UNAUTHORIZED, text);
             response
                 .headers_mut()
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -156,15 +168,21 @@ pub(crate) async fn check(
         }
         Err(error) => {
             tracing::error!(%error, "no request can be authenticated");
-            reply::detail(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "The token to check requests against is unavailable",
-            )
+            let text = "The token to check requests against is unavailable";
+            refused(&request, StatusCode::SERVICE_UNAVAILABLE, text)
         }
     }
 }
 
-fn presents(request: &Request, token: &[u8]) -> bool {
+fn refused(request: &Request, status: StatusCode, text: &str) -> Response<Body> {
+    if grpc::is_call(request.headers()) {
+        grpc::refusal(status, text)
+    } else {
+        reply::detail(status, text)
+    }
+}
+
+fn presents(request: &Request, tokens: &[Box<[u8]>]) -> bool {
     request
         .headers()
         .get(AUTHORIZATION)
@@ -172,7 +190,15 @@ fn presents(request: &Request, token: &[u8]) -> bool {
             let (scheme, presented) = value.as_bytes().split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then_some(presented)
         })
-        .is_some_and(|presented| equal(presented.trim_ascii(), token))
+        .is_some_and(|presented| {
+            let presented = presented.trim_ascii();
+            // Every token is compared, so that the time says nothing about which one it was.
+            let good = tokens
+                .iter()
+                .filter(|token| equal(presented, token))
+                .count();
+            good > 0
+        })
 }
 
 /// Takes the same time wherever the first difference is.
@@ -198,7 +224,9 @@ mod tests {
 
     #[test]
     fn only_the_exact_token_passes() {
+        let tokens = [Box::from(&b"secret"[..]), Box::from(&b"other"[..])];
         for (authorization, passes) in [
+            (Some("Bearer other"), true),
             (Some("Bearer secret"), true),
             (Some("bearer  secret "), true),
             (Some("Bearer secre"), false),
@@ -210,7 +238,7 @@ mod tests {
             (None, false),
         ] {
             assert_eq!(
-                presents(&request(authorization), b"secret"),
+                presents(&request(authorization), &tokens),
                 passes,
                 "{authorization:?}"
             );
@@ -224,13 +252,20 @@ mod tests {
         assert!(Gate::new(Some(TokenSource::File(file.clone()))).is_err());
         fs::write(&file, " one\n").unwrap();
         let gate = Gate::new(Some(TokenSource::File(file.clone()))).unwrap();
-        assert_eq!(gate.token().unwrap().unwrap().as_ref(), b"one");
+        let good = || -> Vec<String> {
+            let tokens = gate.tokens().unwrap().unwrap();
+            let text = |token: &Box<[u8]>| String::from_utf8(token.to_vec()).unwrap();
+            tokens.iter().map(text).collect()
+        };
+        assert_eq!(good(), ["one"]);
+        fs::write(&file, "one\n\n second\r\n").unwrap();
+        assert_eq!(good(), ["one", "second"]);
         fs::write(&file, "second\n").unwrap();
-        assert_eq!(gate.token().unwrap().unwrap().as_ref(), b"second");
+        assert_eq!(good(), ["second"]);
         fs::write(&file, " \n").unwrap();
-        assert!(matches!(gate.token(), Err(TokenError::Empty { .. })));
+        assert!(matches!(gate.tokens(), Err(TokenError::Empty { .. })));
         fs::remove_file(&file).unwrap();
-        assert!(matches!(gate.token(), Err(TokenError::Unreadable { .. })));
+        assert!(matches!(gate.tokens(), Err(TokenError::Unreadable { .. })));
         assert!(Gate::new(Some(TokenSource::Value(" ".to_owned()))).is_err());
     }
 

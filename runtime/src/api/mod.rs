@@ -10,12 +10,15 @@ use crate::exec::Processes;
 use crate::files::Root;
 use crate::metrics::RuntimeMetrics;
 
+use self::grpc::Health;
+
 pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod content;
 pub(crate) mod daemon;
+pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod legacy;
 pub(crate) mod multipart;
@@ -27,6 +30,7 @@ pub(crate) struct App {
     pub(crate) root: Root,
     pub(crate) processes: Processes,
     pub(crate) metrics: RuntimeMetrics,
+    pub(crate) health: Health,
     /// When the runtime was set up.
     pub(crate) began: Instant,
 }

@@ -20,6 +20,51 @@ pub struct Captured {
     pub tail: Vec<u8>,
 }
 
+impl Captured {
+    /// How many bytes are kept.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
+    /// Whether nothing was written, or nothing kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same within `bytes`, the mark of what is missing included.
+    #[must_use]
+    pub fn shortened(mut self, bytes: usize) -> Self {
+        if self.len() + if self.omitted > 0 { MARK } else { 0 } <= bytes {
+            return self;
+        }
+        let before = self.len();
+        let kept = bytes.saturating_sub(MARK);
+        let half = kept.div_ceil(2);
+        if self.omitted == 0 {
+            self.tail = self.head.split_off(half.min(self.head.len()));
+        }
+        self.head.truncate(half);
+        let excess = self.tail.len().saturating_sub(kept - self.head.len());
+        self.tail.drain(..excess);
+        self.omitted += (before - self.len()) as u64;
+        self
+    }
+
+    /// Everything in one piece; where something is missing, a line says how much.
+    pub fn marked(self) -> Bytes {
+        if self.omitted == 0 {
+            return self.head.into();
+        }
+        let mark = format!("\n[... {} bytes omitted ...]\n", self.omitted);
+        [self.head.as_slice(), mark.as_bytes(), &self.tail]
+            .concat()
+            .into()
+    }
+}
+
+/// Room for the mark of what is missing, whatever the number in it.
+const MARK: usize = 64;
+
 /// Collects the output of one stream.
 #[derive(Debug)]
 pub(super) struct Capture {
@@ -86,7 +131,8 @@ impl Capture {
 
     pub(super) fn push(&mut self, mut bytes: Bytes) {
         if self.tail.is_empty() && self.omitted == 0 {
-            self.head_room.grow(self.head.len() + bytes.len(), &mut self.share);
+            self.head_room
+                .grow(self.head.len() + bytes.len(), &mut self.share);
             let room = self.head_room.granted - self.head.len();
             let fits = bytes.split_to(bytes.len().min(room));
             self.head.extend_from_slice(&fits);

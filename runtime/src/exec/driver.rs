@@ -47,7 +47,7 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Runs until the command has exited and nobody writes to its pipes any more. `ended` is called
-    /// once, after the exit and the last output that counts.
+    /// once, at the exit: a reader that takes its time for the last output keeps no place in the table.
     pub(super) async fn run(self, ended: impl FnOnce()) {
         let Self {
             process,
@@ -73,19 +73,21 @@ impl Driver {
             let how = wait_for_exit(process.leader(), &children).await;
             let at = SystemTime::now();
             exit.send_replace(Some(Ended { exit: how, at }));
+            ended();
             gone.cancel();
             process.release().await;
         };
         let limit = async {
             if let Some(timeout) = timeout
-                && tokio::time::timeout(timeout, gone.cancelled()).await.is_err()
+                && tokio::time::timeout(timeout, gone.cancelled())
+                    .await
+                    .is_err()
             {
                 process.end(Cause::TimedOut).await;
             }
         };
         let ((stdout, stderr), (), ()) = tokio::join!(pumps, wait, limit);
         journal.end();
-        ended();
         drop(process);
         // Children in the background may hold the pipes for hours. They must neither be stopped by
         // a full pipe nor killed by a closed one.
@@ -294,9 +296,9 @@ mod tests {
             environment: &[],
             directory: File::open("/").unwrap().as_fd(),
             stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
-                terminal: false,
-                limits: &[],
-                user: None,
+            terminal: false,
+            limits: &[],
+            user: None,
         })
         .unwrap();
         rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).unwrap();

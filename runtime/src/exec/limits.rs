@@ -44,7 +44,9 @@ const fn kind(resource: Resource, name: &'static str, bytes: bool) -> Kind {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum LimitError {
     /// There is no such resource.
-    #[error("no resource is named {0:?}; expected as, core, cpu, data, fsize, nofile, nproc or stack")]
+    #[error(
+        "no resource is named {0:?}; expected as, core, cpu, data, fsize, nofile, nproc or stack"
+    )]
     Resource(String),
     /// The value is no number.
     #[error("{name} is {value:?}; expected a whole number{}", unit(*.bytes))]
@@ -178,9 +180,15 @@ mod tests {
         assert_eq!("".parse(), Ok(ResourceLimits::default()));
         for (text, says) in [
             ("nproc", "\"nproc\" has no value; expected NAME=VALUE"),
-            ("threads=1", "no resource is named \"threads\"; expected as,"),
+            (
+                "threads=1",
+                "no resource is named \"threads\"; expected as,",
+            ),
             ("nproc=1KiB", "nproc is \"1KiB\"; expected a whole number"),
-            ("as=-1", "as is \"-1\"; expected a whole number of bytes, or of KiB"),
+            (
+                "as=-1",
+                "as is \"-1\"; expected a whole number of bytes, or of KiB",
+            ),
             ("as=99999999999GiB", "as is \"99999999999GiB\""),
             ("cpu=", "cpu is \"\"; expected a whole number"),
         ] {
@@ -200,7 +208,9 @@ mod tests {
 
     #[test]
     fn no_limit_is_above_this_process_own() {
-        let own = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap();
+        let own = rustix::process::getrlimit(Resource::Nofile)
+            .maximum
+            .unwrap();
         let limits: ResourceLimits = format!("nofile={}", own + 1).parse().unwrap();
         let [limit] = limits.kernel().try_into().unwrap();
         assert_eq!((limit.soft, limit.hard), (own, own));

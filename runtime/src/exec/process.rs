@@ -315,7 +315,11 @@ impl Leash {
 
 impl Drop for Leash {
     fn drop(&mut self) {
-        if let Some(process) = self.process.take().filter(|process| process.exit().is_none()) {
+        if let Some(process) = self
+            .process
+            .take()
+            .filter(|process| process.exit().is_none())
+        {
             self.tasks.spawn("end a cancelled command", async move {
                 process.end(Cause::Cancelled).await;
             });

@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 
-
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};

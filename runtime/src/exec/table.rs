@@ -168,7 +168,13 @@ impl Processes {
 
     /// Every command that runs or was kept, in the order they were started.
     pub fn list(&self) -> Vec<Arc<Process>> {
-        self.inner.table.lock().processes.values().cloned().collect()
+        self.inner
+            .table
+            .lock()
+            .processes
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// How many commands run.

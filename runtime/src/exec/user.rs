@@ -21,7 +21,9 @@ pub struct User {
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
     /// Nobody has that name.
-    #[error("there is no user {0:?} in /etc/passwd; expected a name, a number, or either with a group behind a colon")]
+    #[error(
+        "there is no user {0:?} in /etc/passwd; expected a name, a number, or either with a group behind a colon"
+    )]
     Unknown(String),
     /// No group has that name.
     #[error("there is no group {0:?} in /etc/group")]
@@ -206,11 +208,18 @@ mod tests {
     fn the_environment_names_the_user() {
         let user = lookup("agent", USERS, GROUPS).unwrap();
         let variables: Vec<_> = user.variables().collect();
-        let expected = [("HOME", "/home/agent"), ("USER", "agent"), ("LOGNAME", "agent")];
+        let expected = [
+            ("HOME", "/home/agent"),
+            ("USER", "agent"),
+            ("LOGNAME", "agent"),
+        ];
         assert_eq!(
             variables,
             expected.map(|(name, value)| (OsString::from(name), OsString::from(value)))
         );
-        assert_eq!(lookup("4242", USERS, GROUPS).unwrap().variables().count(), 0);
+        assert_eq!(
+            lookup("4242", USERS, GROUPS).unwrap().variables().count(),
+            0
+        );
     }
 }

@@ -131,6 +131,17 @@ impl Root {
         Ok(self.current()?.handle.clone())
     }
 
+    /// A handle of a directory, for the working directory of a command.
+    ///
+    /// # Errors
+    /// See [`FileError`]; a file is `NOTDIR`.
+    pub fn directory(&self, path: &TreePath) -> Result<Arc<OwnedFd>, FileError> {
+        let dir = self.beneath("opening the directory", path, |dir, path| {
+            dir.open_dir(path)
+        })?;
+        Ok(Arc::new(dir.into_std_file().into()))
+    }
+
     /// What the path is: links are followed.
     ///
     /// # Errors

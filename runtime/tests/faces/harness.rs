@@ -252,3 +252,28 @@ pub(crate) fn runs(pid: i32) -> bool {
         !fields.trim_start().starts_with(['Z', 'X'])
     })
 }
+
+/// The running `sleep` programs that were started in the server's root.
+pub(crate) fn sleepers(server: &Server) -> Vec<i32> {
+    let root = std::fs::canonicalize(server.root()).unwrap();
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            let place = std::fs::read_link(format!("/proc/{pid}/cwd"));
+            name.is_ok_and(|name| name == "sleep\n") && place.is_ok_and(|place| place == root)
+        })
+        .filter(|pid| runs(*pid))
+        .collect()
+}
+
+/// Waits until `quiet` has held at twenty looks in a row.
+pub(crate) async fn settled(what: &str, mut quiet: impl FnMut() -> bool) {
+    let mut looks = 0;
+    eventually(what, || {
+        looks = if quiet() { looks + 1 } else { 0 };
+        looks == 20
+    })
+    .await;
+}

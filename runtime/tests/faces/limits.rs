@@ -37,7 +37,10 @@ async fn more_commands_than_allowed_are_refused_at_once() {
     let mut sender = server.connect().await;
     let body = json!({"command": "sleep 1000"}).to_string();
     let running = tokio::spawn(sender.send_request(post("/execute", "application/json", body)));
-    eventually("the first runs", || server.runtime.processes().running() == 1).await;
+    eventually("the first runs", || {
+        server.runtime.processes().running() == 1
+    })
+    .await;
     let body = json!({"command": "true"}).to_string();
     let answer = server.post("/execute", "application/json", body).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);

@@ -10,6 +10,7 @@
 )]
 
 mod daemon;
+mod grpc;
 mod harness;
 mod legacy;
 mod lifecycle;

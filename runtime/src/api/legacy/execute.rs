@@ -191,13 +191,9 @@ fn text(output: Captured) -> (String, Option<String>, Option<u64>) {
             }
         };
     }
-    let text = format!(
-        "{}\n[... {} bytes omitted ...]\n{}",
-        String::from_utf8_lossy(&output.head),
-        output.omitted,
-        String::from_utf8_lossy(&output.tail),
-    );
-    (text, None, Some(output.omitted))
+    let omitted = output.omitted;
+    let text = String::from_utf8_lossy(&output.marked()).into_owned();
+    (text, None, Some(omitted))
 }
 
 /// Why a body is no request.
