@@ -51,7 +51,8 @@ impl RuntimeMetrics {
             commands: IntCounterVec::new(
                 name(
                     "commands_total",
-                    "Commands by outcome: exited, signaled, timed_out, cancelled, refused",
+                    "Commands by outcome: exited, signaled, timed_out, cancelled, refused; and detached, those that \
+                     were left to themselves",
                 ),
                 &["outcome"],
             )?,
@@ -96,6 +97,11 @@ impl RuntimeMetrics {
 
     pub(crate) fn uploaded(&self, bytes: u64) {
         self.uploaded_bytes.inc_by(bytes);
+    }
+
+    /// A command that was left to itself.
+    pub(crate) fn detached(&self) {
+        self.commands.with_label_values(&["detached"]).inc();
     }
 
     /// A command that is about to start. Dropping the guard without a word counts it as cancelled.

@@ -254,8 +254,10 @@ mod tests {
         let gate = Gate::new(Some(TokenSource::File(file.clone()))).unwrap();
         let good = || -> Vec<String> {
             let tokens = gate.tokens().unwrap().unwrap();
-            let text = |token: &Box<[u8]>| String::from_utf8(token.to_vec()).unwrap();
-            tokens.iter().map(text).collect()
+            tokens
+                .iter()
+                .map(|token| String::from_utf8(token.to_vec()).unwrap())
+                .collect()
         };
         assert_eq!(good(), ["one"]);
         fs::write(&file, "one\n\n second\r\n").unwrap();

@@ -16,6 +16,7 @@ pub(crate) mod access;
 pub(crate) mod answer;
 pub(crate) mod auth;
 pub(crate) mod body;
+pub(crate) mod command;
 pub(crate) mod content;
 pub(crate) mod daemon;
 pub(crate) mod grpc;

@@ -88,7 +88,7 @@ mod tests {
                     assert_eq!((bytes.len(), omitted), (length, 0));
                 } else {
                     let marker = format!("\n[... {omitted} bytes omitted ...]\n");
-                    assert_eq!(bytes.len() + omitted as usize, length + marker.len());
+                    assert_eq!(bytes.len() as u64 + omitted, (length + marker.len()) as u64);
                     assert!(String::from_utf8_lossy(&bytes).contains(&marker));
                 }
             }

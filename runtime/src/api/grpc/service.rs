@@ -1,7 +1,5 @@
 //! The calls of `process.v1.ProcessService`.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +10,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status};
 
 use super::{deadline, output, start, status};
-use crate::api::App;
+use crate::api::{App, command};
 use crate::exec::{Command, Exit, Input, Limits, Process, ProcessId, TerminalSize, run_to_end};
 use crate::proto::process::v1::process_service_server::ProcessService;
 use crate::proto::process::v1::write_stdin_request::Payload;
@@ -45,25 +43,21 @@ impl Commands {
 
     fn command(&self, config: Option<ProcessConfig>) -> Result<Command, Status> {
         let ProcessConfig {
-            command,
+            command: words,
             env_vars,
             cwd,
         } = config.ok_or_else(|| Status::invalid_argument("config is missing"))?;
-        let root = &self.app.root;
-        let directory = match cwd.filter(|cwd| !cwd.is_empty()) {
-            None => root.handle(),
-            Some(cwd) => root
-                .parse_absolute(OsStr::new(&cwd))
-                .and_then(|path| root.directory(&path)),
-        }
-        .map_err(|error| status::directory(&error))?;
-        let mut command = Command::new(command, directory).map_err(|error| {
+        let directory = command::directory(&self.app, cwd.as_deref())
+            .map_err(|error| status::directory(&error))?;
+        let mut command = Command::new(words, directory).map_err(|error| {
             let position = error.nul_position();
             Status::invalid_argument(format!(
                 "config.command has a NUL byte at position {position} of an argument"
             ))
         })?;
-        for (name, value) in checked(env_vars)? {
+        for (name, value) in env_vars {
+            command::check_variable(&name, &value)
+                .map_err(|error| Status::invalid_argument(format!("config.env_vars {error}")))?;
             command = command.variable(name, value);
         }
         Ok(command)
@@ -75,19 +69,6 @@ impl Commands {
             .and_then(|id| self.app.processes.get(ProcessId(id)))
             .ok_or_else(|| Status::not_found(format!("there is no process {id}")))
     }
-}
-
-/// What no process can hold is refused instead of left out.
-fn checked(variables: HashMap<String, String>) -> Result<HashMap<String, String>, Status> {
-    for (name, value) in &variables {
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(Status::invalid_argument(format!(
-                "config.env_vars has the variable {name:?}; expected a name that is not empty and has \
-                 no \"=\", and no NUL byte in name or value"
-            )));
-        }
-    }
-    Ok(variables)
 }
 
 #[tonic::async_trait]

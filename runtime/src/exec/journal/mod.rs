@@ -124,6 +124,11 @@ impl Journal {
         self.shrank.notify_waiters();
     }
 
+    /// Whether nothing will follow.
+    pub fn has_ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
     /// The number the next entry will get.
     pub fn next_number(&self) -> u64 {
         self.state.lock().next
@@ -138,10 +143,23 @@ impl Journal {
         }
     }
 
+    /// The number of the oldest entry that is still there, or of the next one if none is.
+    pub fn oldest_number(&self) -> u64 {
+        self.state.lock().oldest()
+    }
+
     /// Reads from the oldest entry on and misses nothing: the command waits when this follower does.
     pub fn follow_holding(self: &Arc<Self>) -> Follow {
+        self.follow_holding_from(0)
+    }
+
+    /// Reads from entry `from` on, where what has made room already is missed; from then on nothing is:
+    /// the command waits when this follower does.
+    pub fn follow_holding_from(self: &Arc<Self>, from: u64) -> Follow {
         let mut state = self.state.lock();
-        let next = state.oldest();
+        // Nobody waits for entries that are not there yet to make room.
+        let next = from.min(state.next);
+        let next = if from == 0 { state.oldest() } else { next };
         let hold = state.followers;
         state.followers += 1;
         state.held.push((hold, next));
@@ -204,30 +222,37 @@ impl Follow {
     /// The next item, as soon as there is one; `None` after the last. Cancelling loses nothing.
     pub async fn next(&mut self) -> Option<Item> {
         loop {
-            let grew = self.journal.grew.notified();
+            let journal = self.journal.clone();
+            let grew = journal.grew.notified();
             tokio::pin!(grew);
             grew.as_mut().enable();
-            {
-                let mut state = self.journal.state.lock();
-                if let Some((item, next)) = state.read(self.next) {
-                    self.next = next;
-                    if let Some(hold) = self.hold {
-                        for (follower, position) in &mut state.held {
-                            if *follower == hold {
-                                *position = next;
-                            }
-                        }
-                        drop(state);
-                        self.journal.shrank.notify_waiters();
-                    }
-                    return Some(item);
-                }
-                if state.ended {
-                    return None;
-                }
+            // Looked at before the entries: those written before the end are still read.
+            let ended = journal.has_ended();
+            if let Some(item) = self.ready() {
+                return Some(item);
+            }
+            if ended {
+                return None;
             }
             grew.await;
         }
+    }
+
+    /// The next item, if it is there.
+    pub fn ready(&mut self) -> Option<Item> {
+        let mut state = self.journal.state.lock();
+        let (item, next) = state.read(self.next)?;
+        self.next = next;
+        if let Some(hold) = self.hold {
+            for (follower, position) in &mut state.held {
+                if *follower == hold {
+                    *position = next;
+                }
+            }
+            drop(state);
+            self.journal.shrank.notify_waiters();
+        }
+        Some(item)
     }
 }
 

@@ -1,4 +1,5 @@
 //! The daemon API.
 
 mod files;
+mod processes;
 mod service;

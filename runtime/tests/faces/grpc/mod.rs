@@ -56,6 +56,7 @@ pub(crate) async fn client(server: &Server) -> Client {
     ProcessServiceClient::with_origin(channel(server).await, origin)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "requests take options")]
 pub(crate) fn config(command: &[&str]) -> Option<ProcessConfig> {
     Some(ProcessConfig {
         command: command.iter().map(|&word| word.to_owned()).collect(),
@@ -157,6 +158,7 @@ pub(crate) async fn write(
     call.expect("an answer in time").map(drop)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "requests take options")]
 pub(crate) fn input(text: &str) -> Option<Payload> {
     Some(Payload::Input(text.as_bytes().to_vec().into()))
 }

@@ -1,0 +1,201 @@
+//! `GET /v1/processes/{id}/attach`: a process over a WebSocket, in the channels that `kubectl exec` uses
+//! (subprotocols `v4.channel.k8s.io` and `v5.channel.k8s.io`), so that its clients serve here too.
+//!
+//! A message is a channel's number and its bytes: 0 standard input, 1 and 2 the outputs, 3 how it ended, 4 a
+//! new size, 255 a channel that is closed (version 5). The process waits while the client does not read.
+//! When the client leaves, or takes nothing and says nothing for too long, the process runs on without it.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Path, State};
+use axum::http::{Response, Uri};
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{find, output};
+use crate::api::App;
+use crate::api::daemon::reply;
+use crate::exec::{Exit, Follow, Item, Process, Stream, TerminalSize};
+
+const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const STATUS: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+/// Finds out within twice this time that a client is gone, who would hold the process back otherwise.
+const PING: Duration = Duration::from_secs(20);
+
+pub(super) async fn attach(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    uri: Uri,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response<Body> {
+    let process = match find(&app, &id) {
+        Ok(process) => process,
+        Err(refusal) => return refusal,
+    };
+    let from = match output::from(&uri) {
+        Ok(from) => from.unwrap_or(0),
+        Err(text) => return reply::invalid(text),
+    };
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(error) => return error.into_response(),
+    };
+    upgrade
+        .protocols(PROTOCOLS)
+        .max_message_size(app.config.max_request_bytes)
+        .on_upgrade(async move |socket| serve(process, from, socket).await)
+}
+
+async fn serve(process: Arc<Process>, from: u64, socket: WebSocket) {
+    let (mut to_client, mut from_client) = socket.split();
+    let mut output = process.journal().follow_holding_from(from);
+    let ended = {
+        let writing = write(&process, &mut output, &mut to_client);
+        let reading = read(&process, &mut from_client);
+        tokio::pin!(writing, reading);
+        tokio::select! {
+            ended = &mut writing => ended,
+            // Whoever is gone needs no farewell.
+            () = &mut reading => return,
+        }
+    };
+    if let Ok(exit) = ended {
+        let farewell = [
+            message(STATUS, json_status(exit).to_string().as_bytes()),
+            Message::Close(Some(CloseFrame {
+                code: close_code::NORMAL,
+                reason: "".into(),
+            })),
+        ];
+        for last in farewell {
+            if to_client.send(last).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Sends the output until its end, and tells how the process ended.
+async fn write(
+    process: &Process,
+    output: &mut Follow,
+    client: &mut SplitSink<WebSocket, Message>,
+) -> Result<Exit, axum::Error> {
+    let mut ping = tokio::time::interval(PING);
+    ping.tick().await;
+    loop {
+        // Neither may keep the other from its turn: a client is silent unless it is pinged.
+        let item = tokio::select! {
+            item = output.next() => item,
+            _ = ping.tick() => {
+                client.send(Message::Ping(Bytes::new())).await?;
+                continue;
+            }
+        };
+        match item {
+            None => return Ok(process.exited().await),
+            // Only what had made room before; there is no word for it in the protocol.
+            Some(Item::Missed { .. }) => {}
+            Some(Item::Entry(entry)) => {
+                let channel = match entry.stream {
+                    Stream::Stdout => STDOUT,
+                    Stream::Stderr => STDERR,
+                };
+                client.send(message(channel, &entry.bytes)).await?;
+            }
+        }
+    }
+}
+
+/// Takes what the client sends until it leaves, or stays silent for too long.
+async fn read(process: &Process, client: &mut SplitStream<WebSocket>) {
+    let mut taking = true;
+    loop {
+        let next = tokio::time::timeout(PING * 2, client.next());
+        let bytes = match next.await {
+            Ok(Some(Ok(Message::Binary(bytes)))) => bytes,
+            Ok(Some(Ok(Message::Text(text)))) => text.into(),
+            Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
+            Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) | Err(_) => return,
+        };
+        if taking && take(process, &bytes).await.is_break() {
+            taking = false;
+        }
+    }
+}
+
+/// One message of the client. Broken off when the process takes no more input; it may still write.
+async fn take(process: &Process, bytes: &[u8]) -> ControlFlow<()> {
+    let done = match bytes.split_first() {
+        Some((&STDIN, input)) => process.write(input).await,
+        Some((&RESIZE, size)) => {
+            resize(process, size);
+            Ok(())
+        }
+        Some((&CLOSE, &[STDIN])) => process.finish_input().await,
+        _ => Ok(()),
+    };
+    match done {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            tracing::debug!(process = %process.id(), %error, "input of an attached client was not taken");
+            ControlFlow::Break(())
+        }
+    }
+}
+
+/// The message of `kubectl`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    width: u32,
+    height: u32,
+}
+
+fn resize(process: &Process, text: &[u8]) {
+    let size = serde_json::from_slice(text).map(|size: Size| {
+        let size = TerminalSize::clamped(size.width, size.height);
+        process.resize(size)
+    });
+    match size {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "cannot resize a terminal"),
+        Err(error) => tracing::debug!(%error, "an attached client sent a size that is none"),
+    }
+}
+
+fn message(channel: u8, bytes: &[u8]) -> Message {
+    let mut message = Vec::with_capacity(bytes.len() + 1);
+    message.push(channel);
+    message.extend_from_slice(bytes);
+    Message::Binary(message.into())
+}
+
+/// How a process ended, as `kubectl` reads it.
+fn json_status(exit: Exit) -> serde_json::Value {
+    match exit.shell_code() {
+        0 => json!({"metadata": {}, "status": "Success"}),
+        code => json!({
+            "metadata": {},
+            "status": "Failure",
+            "message": format!("command terminated with non-zero exit code: {code}"),
+            "reason": "NonZeroExitCode",
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
+        }),
+    }
+}

@@ -1,0 +1,151 @@
+//! A process over a WebSocket.
+
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::harness::{PATIENCE, Server, eventually, runs, settled, start};
+
+struct Attached(WebSocketStream<TcpStream>);
+
+async fn attach(server: &Server, id: u64, query: &str) -> Attached {
+    let url = format!("ws://{}/v1/processes/{id}/attach{query}", server.address);
+    let mut request = url.into_client_request().unwrap();
+    let protocol = "v5.channel.k8s.io".parse().unwrap();
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", protocol);
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (socket, answer) = tokio_tungstenite::client_async(request, stream)
+        .await
+        .unwrap();
+    assert_eq!(
+        answer.headers()["sec-websocket-protocol"],
+        "v5.channel.k8s.io"
+    );
+    Attached(socket)
+}
+
+impl Attached {
+    async fn send(&mut self, channel: u8, bytes: &[u8]) {
+        let message = [&[channel], bytes].concat();
+        self.0.send(Message::Binary(message.into())).await.unwrap();
+    }
+
+    /// The next message with content: its channel and its bytes.
+    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.0.next()).await;
+            match message.expect("a message in time") {
+                Some(Ok(Message::Binary(bytes))) => return Some((bytes[0], bytes[1..].to_vec())),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return None,
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Everything of a channel until the end, and what was said about the end.
+    async fn finish(mut self, wanted: u8) -> (String, Value) {
+        let mut bytes = Vec::new();
+        while let Some((channel, more)) = self.next().await {
+            if channel == 3 {
+                assert_eq!(self.next().await, None, "nothing after the end");
+                let status = serde_json::from_slice(&more).unwrap();
+                return (String::from_utf8(bytes).unwrap(), status);
+            }
+            if channel == wanted {
+                bytes.extend(more);
+            }
+        }
+        panic!("no word about the end after {bytes:?}");
+    }
+
+    async fn until(&mut self, text: &str) {
+        let mut seen = String::new();
+        while !seen.contains(text) {
+            let (_, bytes) = self.next().await.expect("more output");
+            seen += &String::from_utf8_lossy(&bytes);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_shell_is_used_left_and_found_again() {
+    let server = start().await;
+    let request =
+        json!({"argv": ["sh"], "pty": {"cols": 80, "rows": 24}, "env": {"PS1": "ready> "}});
+    let id = server.detach(&request).await;
+    let mut first = attach(&server, id, "").await;
+    first.until("ready> ").await;
+    first.send(0, b"VALUE=kept; stty size\n").await;
+    first.until("24 80").await;
+    first.send(4, br#"{"Width": 132, "Height": 50}"#).await;
+    first.send(0, b"stty size\n").await;
+    first.until("50 132").await;
+    let next = server.process(id).await["output"]["next_entry"]
+        .as_u64()
+        .unwrap();
+    drop(first);
+    let mut second = attach(&server, id, &format!("?from={next}")).await;
+    second.send(0, b"echo still $VALUE\n").await;
+    second.until("still kept").await;
+    second.send(0, b"exit 3\n").await;
+    let (_, status) = second.finish(1).await;
+    assert_eq!(status["details"]["causes"][0]["message"], "3");
+    // Everything is there from the beginning, also after the end.
+    let (all, status) = attach(&server, id, "").await.finish(1).await;
+    assert!(
+        all.contains("24 80") && all.contains("50 132") && all.contains("still kept"),
+        "{all}"
+    );
+    assert_eq!(status["reason"], "NonZeroExitCode");
+}
+
+#[tokio::test]
+async fn outputs_are_told_apart_and_input_can_be_ended() {
+    let server = start().await;
+    let request = json!({"shell": "cat; echo err >&2", "stdin": true});
+    let id = server.detach(&request).await;
+    let mut attached = attach(&server, id, "").await;
+    attached.send(0, b"in").await;
+    attached.send(255, &[0]).await;
+    // What comes after the end is not taken, and breaks nothing.
+    attached.send(0, b"late").await;
+    let (out, status) = attached.finish(1).await;
+    assert_eq!((out.as_str(), &status["status"]), ("in", &json!("Success")));
+    let (err, _) = attach(&server, id, "").await.finish(2).await;
+    assert_eq!(err, "err\n");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_the_process_back_until_it_leaves() {
+    let server = start().await;
+    let id = server
+        .shell("sleep 0.2; head -c 64000000 /dev/zero; touch written; sleep 1000")
+        .await;
+    let attached = attach(&server, id, "").await;
+    let process = server.runtime.processes().list().pop().unwrap();
+    eventually("output began", || process.journal().next_number() > 10).await;
+    let mut last = 0;
+    settled("its output stops", || {
+        let now = process.journal().next_number();
+        std::mem::replace(&mut last, now) == now
+    })
+    .await;
+    let written = server.root().join("written");
+    assert!(!written.exists());
+    drop(attached);
+    eventually("it goes on alone", || written.exists()).await;
+    assert!(runs(process.leader().as_raw_nonzero().get()));
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_is_refused() {
+    let server = start().await;
+    let id = server.shell("sleep 1000").await;
+    let answer = server.get(&format!("/v1/processes/{id}/attach")).await;
+    assert!(answer.status.is_client_error(), "{answer:?}");
+}
