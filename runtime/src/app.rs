@@ -149,7 +149,9 @@ impl Runtime {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(%address, root = %config.root.display(), "serving");
             }
-            let server = Server::new(self.router.clone()).max_connections(config.max_connections);
+            let server = Server::new(self.router.clone())
+                .max_connections(config.max_connections)
+                .header_timeout(config.idle_timeout);
             connections.spawn(
                 "listener",
                 server.serve(listener, shutdown.clone(), config.shutdown_timeout),

@@ -45,6 +45,10 @@ pub struct Config {
     /// What every answer names as its sender, in [`IDENTITY_HEADER`]. It tells a client or a proxy that
     /// an address has got another owner.
     pub identity: Option<HeaderValue>,
+    /// How long a connection may stay without a request.
+    pub idle_timeout: Duration,
+    /// The largest piece of output in one message of a stream; as large as it comes if `None`.
+    pub stream_chunk_bytes: Option<usize>,
     /// The token every request must present, if any.
     pub token: Option<TokenSource>,
     /// What the environment of commands starts from. [`OWN_VARIABLES`] are taken out of it.
@@ -76,6 +80,8 @@ impl Config {
             max_request_bytes: 4 << 20,
             max_upload_bytes: None,
             max_connections: 4096,
+            idle_timeout: Duration::from_secs(60),
+            stream_chunk_bytes: None,
             identity: None,
             token: None,
             environment: Vec::new(),

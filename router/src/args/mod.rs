@@ -11,7 +11,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use agent_sandbox_service::args::{LogArgs, ZapArgs};
+use agent_sandbox_service::args::{GoDuration, LogArgs, ZapArgs, two_dashes};
 use agent_sandbox_service::otlp::{OtlpArgs, OtlpError};
 use clap::parser::ValueSource;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
@@ -39,7 +39,7 @@ use self::resolution::ResolutionArgs;
 use self::time::TimeArgs;
 use self::tls::TlsArgs;
 pub use self::values::BindAddress;
-use self::values::{GoDuration, truthy};
+use self::values::truthy;
 use crate::config::PodIpPolicy;
 
 /// Routes requests to the sandbox named in their headers.
@@ -114,8 +114,7 @@ impl Args {
     /// # Errors
     /// A flag or key that does not parse, or a file that cannot be read.
     pub fn read(command_line: impl IntoIterator<Item = OsString>) -> Result<Self, ArgsError> {
-        let mut command_line: Vec<OsString> =
-            command_line.into_iter().map(values::two_dashes).collect();
+        let mut command_line: Vec<OsString> = command_line.into_iter().map(two_dashes).collect();
         let command = Self::command();
         let first = command.clone().try_get_matches_from(&command_line)?;
         if let Some(path) = first.get_one::<PathBuf>("config")

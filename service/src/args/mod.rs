@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
+mod go;
 mod zap;
 
+pub use self::go::{DurationError, GoDuration, two_dashes};
 pub use self::zap::ZapArgs;
 
 /// How log lines look.

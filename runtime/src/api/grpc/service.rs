@@ -92,7 +92,13 @@ impl ProcessService for Commands {
         match self.app.processes.spawn_held(&command) {
             Ok((process, output)) => {
                 let leash = self.app.processes.leash(&process);
-                let events = start::events(process, output, leash, running);
+                let events = start::events(
+                    process,
+                    output,
+                    self.app.config.stream_chunk_bytes,
+                    leash,
+                    running,
+                );
                 Ok(Response::new(events))
             }
             Err(error) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, StreamExt};
 use tonic::Status;
 
-use crate::exec::{Cause, Follow, Item, Leash, Process, Stream};
+use crate::exec::{Cause, Entry, Follow, Item, Leash, Process, Stream};
 use crate::metrics::RunningCommand;
 use crate::proto::process::v1::start_response::Event;
 use crate::proto::process::v1::{ExitEvent, InitEvent, StartResponse};
@@ -14,6 +14,10 @@ use crate::proto::process::v1::{ExitEvent, InitEvent, StartResponse};
 struct Call {
     process: Arc<Process>,
     output: Follow,
+    /// What did not fit the message before.
+    rest: Option<Entry>,
+    /// The largest piece.
+    piece: usize,
     leash: Leash,
     running: RunningCommand,
 }
@@ -23,6 +27,7 @@ struct Call {
 pub(super) fn events(
     process: Arc<Process>,
     output: Follow,
+    piece: Option<usize>,
     leash: Leash,
     running: RunningCommand,
 ) -> BoxStream<'static, Result<StartResponse, Status>> {
@@ -32,6 +37,8 @@ pub(super) fn events(
     let call = Call {
         process,
         output,
+        rest: None,
+        piece: piece.unwrap_or(usize::MAX),
         leash,
         running,
     };
@@ -41,15 +48,12 @@ pub(super) fn events(
 
 /// The next event, and the call if there are more.
 async fn next(mut call: Call) -> (Result<StartResponse, Status>, Option<Call>) {
-    while let Some(item) = call.output.next().await {
-        // A follower that holds the command back misses nothing.
-        if let Item::Entry(entry) = item {
-            let output = match entry.stream {
-                Stream::Stdout => Event::Stdout(entry.bytes),
-                Stream::Stderr => Event::Stderr(entry.bytes),
-            };
-            return (Ok(event(output)), Some(call));
-        }
+    if let Some(entry) = call.entry().await {
+        let output = match entry.stream {
+            Stream::Stdout => Event::Stdout(entry.bytes),
+            Stream::Stderr => Event::Stderr(entry.bytes),
+        };
+        return (Ok(event(output)), Some(call));
     }
     let Call {
         process,
@@ -66,6 +70,26 @@ async fn next(mut call: Call) -> (Result<StartResponse, Status>, Option<Call>) {
     }
     let exit_code = exit.shell_code();
     (Ok(event(Event::Exit(ExitEvent { exit_code }))), None)
+}
+
+impl Call {
+    /// The next piece of output; `None` after the last.
+    async fn entry(&mut self) -> Option<Entry> {
+        let mut entry = match self.rest.take() {
+            Some(rest) => rest,
+            None => loop {
+                // A follower that holds the command back misses nothing.
+                if let Item::Entry(entry) = self.output.next().await? {
+                    break entry;
+                }
+            },
+        };
+        if entry.bytes.len() > self.piece {
+            let bytes = entry.bytes.split_off(self.piece);
+            self.rest = Some(Entry { bytes, ..entry });
+        }
+        Some(entry)
+    }
 }
 
 fn event(event: Event) -> StartResponse {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_sandbox_runtime::proto::process::v1::start_response::Event;
 use agent_sandbox_runtime::proto::process::v1::{
     ResizeTtyRequest, SendSignalRequest, StartRequest,
 };
@@ -32,6 +33,32 @@ async fn a_number_comes_first_then_each_output_then_the_exit() {
         assert_eq!(seen, expected);
     }
     assert_eq!(server.runtime.processes().running(), 0);
+}
+
+#[tokio::test]
+async fn pieces_are_as_small_as_configured_and_nothing_is_lost() {
+    let server = crate::harness::start_with(|config| config.stream_chunk_bytes = Some(1000)).await;
+    let mut client = client(&server).await;
+    let script = "seq 20000; seq 300 >&2";
+    let mut events = start(&mut client, sh(script), None).await.events;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    while let Some(event) = next(&mut events).await {
+        match event {
+            Event::Stdout(bytes) => {
+                assert!(bytes.len() <= 1000);
+                stdout.extend_from_slice(&bytes);
+            }
+            Event::Stderr(bytes) => {
+                assert!(bytes.len() <= 1000);
+                stderr.extend_from_slice(&bytes);
+            }
+            Event::Exit(exit) => assert_eq!(exit.exit_code, 0),
+            Event::Init(_) => panic!("a second number"),
+        }
+    }
+    let lines = |last: u32| -> String { (1..=last).map(|line| format!("{line}\n")).collect() };
+    assert_eq!(stdout, lines(20_000).as_bytes());
+    assert_eq!(stderr, lines(300).as_bytes());
 }
 
 #[tokio::test]

@@ -3,16 +3,19 @@
 //! `SANDBOX_BASE_DIR` and `SANDBOX_EXEC_TIMEOUT_SECONDS` keep the rule of the original runtime: a blank
 //! or senseless value means the default, with a warning. The same value given as a flag is an error.
 
+mod daemon;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent_sandbox_service::args::LogArgs;
+use agent_sandbox_service::args::{LogArgs, ZapArgs, two_dashes};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use http::HeaderValue;
 
+use self::daemon::{Chosen, DaemonArgs};
 use crate::config::{Config, DEFAULT_EXEC_TIMEOUT, DEFAULT_METADATA_PREFIX, TokenSource};
 use crate::exec::ResourceLimits;
 
@@ -27,7 +30,11 @@ pub struct Args {
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
+    daemon: DaemonArgs,
+    #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    zap: ZapArgs,
 }
 
 #[derive(clap::Args, Clone, Debug)]
@@ -208,6 +215,9 @@ impl Args {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
+        let arguments = arguments
+            .into_iter()
+            .map(|argument| two_dashes(argument.into()));
         let matches = Self::command().try_get_matches_from(arguments)?;
         Self::from_arg_matches(&matches)?.convert(&matches, environment)
     }
@@ -244,8 +254,11 @@ impl Args {
                     max_upload_bytes,
                     max_connections,
                 },
+            daemon,
             log,
+            zap,
         } = self;
+        let (log, ignored) = zap.apply(log);
         let mut lenient = Lenient {
             matches,
             warnings: Vec::new(),
@@ -269,21 +282,14 @@ impl Args {
             |value| seconds(value.to_str().unwrap_or_default()),
             DEFAULT_EXEC_TIMEOUT,
         )?;
-        let warnings = lenient.warnings;
+        let mut warnings = lenient.warnings;
+        warnings.extend(ignored);
         let environment: Vec<(OsString, OsString)> = environment.into_iter().collect();
-        let host = environment.iter().find(|(name, _)| name == "HOSTNAME");
-        let identity =
-            identity.or_else(|| HeaderValue::from_bytes(host?.1.as_encoded_bytes()).ok());
-        for (flag, count) in [
-            ("--max-processes", max_processes),
-            ("--max-connections", max_connections),
-            ("--max-request-bytes", max_request_bytes),
-        ] {
-            if count == 0 {
-                return Err(invalid(&format!("{flag} is 0; it must be at least 1")));
-            }
-        }
-        let config = Config {
+        let identity = identity.or_else(|| host(&environment));
+        at_least_one("--max-processes", max_processes)?;
+        at_least_one("--max-connections", max_connections)?;
+        at_least_one("--max-request-bytes", max_request_bytes)?;
+        let mut config = Config {
             address,
             ports,
             root,
@@ -301,10 +307,18 @@ impl Args {
                 .or_else(|| token.map(TokenSource::Value)),
             environment,
             command_limits: command_limits.unwrap_or_default(),
-            command_open_files: None,
             metadata_prefix: metadata_env_prefix,
             shutdown_timeout: shutdown_timeout_seconds,
+            ..Config::new("")
         };
+        let given = |id| matches.value_source(id) != Some(ValueSource::DefaultValue);
+        let chosen = Chosen {
+            ports: given("ports"),
+            root: given("root_dir"),
+        };
+        daemon
+            .apply(chosen, &mut config)
+            .map_err(|text| invalid(&text))?;
         Ok(Parsed {
             log,
             config,
@@ -344,6 +358,19 @@ impl Lenient<'_> {
             }
         }
     }
+}
+
+fn at_least_one(flag: &str, count: usize) -> Result<(), clap::Error> {
+    if count == 0 {
+        return Err(invalid(&format!("{flag} is 0; it must be at least 1")));
+    }
+    Ok(())
+}
+
+/// The name Kubernetes and container engines give the machine: a pod's is the pod's.
+fn host(environment: &[(OsString, OsString)]) -> Option<HeaderValue> {
+    let (_, name) = environment.iter().find(|(name, _)| name == "HOSTNAME")?;
+    HeaderValue::from_bytes(name.as_encoded_bytes()).ok()
 }
 
 fn invalid(text: &str) -> clap::Error {
@@ -436,6 +463,75 @@ mod tests {
             let error = parse(&arguments).unwrap_err();
             assert!(texts.iter().all(|text| error.contains(text)), "{error}");
         }
+    }
+
+    #[test]
+    fn flags_of_the_daemon_before_mean_what_they_meant() {
+        let parsed = parse(&[
+            "--listen-host=127.0.0.1",
+            "-grpc-port=9091",
+            "--shutdown-timeout=1m30s",
+            "--http-idle-timeout=90s",
+            "--stream-chunk-size=4096",
+            "--zap-encoder=json",
+        ])
+        .unwrap();
+        let config = parsed.config;
+        let addresses: Vec<String> = config.addresses().map(|a| a.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:8080", "127.0.0.1:9091"]);
+        assert_eq!(config.root, PathBuf::from("/workspace"));
+        assert_eq!(config.shutdown_timeout, Duration::from_secs(90));
+        assert_eq!(config.idle_timeout, Duration::from_secs(90));
+        assert_eq!(config.stream_chunk_bytes, Some(4096));
+        // This program's own flags are not overruled.
+        let config = parse(&["--port=8888", "--rest-port=8080", "--root-dir=/app"])
+            .unwrap()
+            .config;
+        assert_eq!(config.ports, [8080, 8888, 9090]);
+        assert_eq!(config.root, PathBuf::from("/app"));
+        for (arguments, texts) in [
+            (
+                ["--rest-port=1", "--grpc-port=1"],
+                ["--rest-port", "differ"],
+            ),
+            (["--rest-port=0", "--port=1"], ["--rest-port", "1.."]),
+            (
+                ["--listen-host=::1", "--address=::1"],
+                ["--listen-host", "--address"],
+            ),
+            (["--http-idle-timeout", "0"], ["--http-idle-timeout", "60s"]),
+            (
+                ["--shutdown-timeout", "10"],
+                ["--shutdown-timeout", "with units"],
+            ),
+        ] {
+            let error = parse(&arguments).unwrap_err();
+            assert!(texts.iter().all(|text| error.contains(text)), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_sender_of_answers_is_the_host_unless_it_is_named() {
+        let identity = |arguments: &[&str]| {
+            let arguments = ["runtime"].iter().chain(arguments);
+            let environment = [("HOSTNAME".into(), "pod-7".into())];
+            Args::parse_from(arguments, environment)
+                .unwrap()
+                .config
+                .identity
+        };
+        assert_eq!(identity(&[]).unwrap(), "pod-7");
+        assert_eq!(identity(&["--identity=box"]).unwrap(), "box");
+        assert!(
+            parse(&["--identity", "a\nb"])
+                .unwrap_err()
+                .contains("--identity")
+        );
+        assert!(
+            parse(&["--command-limits", "x=1"])
+                .unwrap_err()
+                .contains("nproc")
+        );
     }
 
     #[test]
