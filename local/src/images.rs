@@ -16,8 +16,11 @@ const RUNTIME_NAMES: &[&str] = &[
     "agent-sandbox-runtime",
     "agent-sandbox-runtime-python",
     "python-runtime-sandbox",
-    "sandboxd",
 ];
+/// The name of the sandbox daemon before, whose templates expect its directory and ports.
+const DAEMON_NAME: &str = "sandboxd";
+const DAEMON_ROOT: &str = "/workspace";
+const DAEMON_PORTS: [u16; 2] = [8080, 9090];
 /// The user sandboxes run as, as in the published images.
 const RUNTIME_USER: u32 = 1000;
 const RUNTIME_ROOT: &str = "/app";
@@ -99,21 +102,21 @@ pub enum TableError {
 /// # Errors
 /// When a mapping names an image that is neither above nor added by an earlier one.
 pub fn table(program: &Path, mappings: &[Mapping]) -> Result<ImageTable, TableError> {
-    let runtime = Image::program(program)
+    let runtime = runtime(program, RUNTIME_ROOT)
         .names(RUNTIME_NAMES)?
-        // Its own address only: pods share the machine's network.
-        .entrypoint_args([RUNTIME_ARGUMENT, "--address", "$(POD_IP)"])
-        .env(
-            "SANDBOX_BASE_DIR",
-            format!("$(CONTAINER_ROOT){RUNTIME_ROOT}"),
-        )
-        .working_dir(RUNTIME_ROOT)
-        .user(RUNTIME_USER, RUNTIME_USER)
-        .port(RUNTIME_PORT)
-        .init(Init::Own);
-    let mut table = ImageTable::host_defaults().with(runtime).remedy(
-        "start `agent-sandbox up` with --image NAME=IMAGE or --image NAME=/PATH/OF/PROGRAM",
-    );
+        .port(RUNTIME_PORT);
+    let ports = DAEMON_PORTS.map(|port| port.to_string()).join(",");
+    let daemon = DAEMON_PORTS
+        .into_iter()
+        .fold(runtime(program, DAEMON_ROOT), Image::port)
+        .names([DAEMON_NAME])?
+        .env("AGENT_SANDBOX_RUNTIME_PORTS", ports);
+    let mut table = ImageTable::host_defaults()
+        .with(runtime)
+        .with(daemon)
+        .remedy(
+            "start `agent-sandbox up` with --image NAME=IMAGE or --image NAME=/PATH/OF/PROGRAM",
+        );
     for Mapping { name, target } in mappings {
         match target {
             Target::Image(known) => {
@@ -129,6 +132,17 @@ pub fn table(program: &Path, mappings: &[Mapping]) -> Result<ImageTable, TableEr
         }
     }
     Ok(table)
+}
+
+/// The runtime of this build with its files at `root`.
+fn runtime(program: &Path, root: &str) -> Image {
+    Image::program(program)
+        // Its own address only: pods share the machine's network.
+        .entrypoint_args([RUNTIME_ARGUMENT, "--address", "$(POD_IP)"])
+        .env("SANDBOX_BASE_DIR", format!("$(CONTAINER_ROOT){root}"))
+        .working_dir(root)
+        .user(RUNTIME_USER, RUNTIME_USER)
+        .init(Init::Own)
 }
 
 #[cfg(test)]

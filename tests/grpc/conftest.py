@@ -1,11 +1,13 @@
-"""A router process in front of a gRPC server of grpcio, and a channel to it."""
+"""A router process in front of a gRPC server of grpcio and of a runtime, and a channel to it."""
 
+import contextlib
 import os
 import queue
 import re
 import subprocess
 import threading
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,31 +16,25 @@ import service
 from eventually import PATIENCE
 
 ROUTER = os.environ["AGENT_SANDBOX_ROUTER_BIN"]
+RUNTIME = os.environ["AGENT_SANDBOX_RUNTIME_BIN"]
 UNLIMITED = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 
 
-@pytest.fixture(scope="session")
-def router():
-    """The address of a router that knows the sandbox ns/box."""
+@contextlib.contextmanager
+def running(arguments, ready, **options):
+    """A program, and what the pattern found in the line of its log that says it serves."""
     process = subprocess.Popen(
-        [
-            ROUTER,
-            "--authz-mode=allow-all",
-            "--static-sandboxes=ns/box=127.0.0.1",
-            "--http-bind-address=127.0.0.1:0",
-            "--metrics-bind-address=",
-            "--health-probe-bind-address=",
-            "--upstream-max-retries=0",
-            "--resolve-wait=0",
-        ],
+        arguments,
         stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
     lines = queue.Queue()
 
     def read():
-        for line in process.stderr:
+        for line in process.stdout:
             lines.put(line)
         lines.put(None)
 
@@ -46,13 +42,68 @@ def router():
     try:
         while True:
             line = lines.get(timeout=PATIENCE)
-            assert line is not None, "the router does not start"
-            if found := re.search(r"listening.*address=(\S+)", line):
-                yield found.group(1)
+            assert line is not None, f"{arguments[0]} does not start"
+            if found := re.search(ready, line):
+                yield process, found.group(1)
                 break
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def router():
+    """The address of a router that knows the sandbox ns/box."""
+    arguments = [
+        ROUTER,
+        "--authz-mode=allow-all",
+        "--static-sandboxes=ns/box=127.0.0.1",
+        "--http-bind-address=127.0.0.1:0",
+        "--metrics-bind-address=",
+        "--health-probe-bind-address=",
+        "--upstream-max-retries=0",
+        "--resolve-wait=0",
+    ]
+    with running(arguments, r"listening.*address=(\S+)") as (_, address):
+        yield address
+
+
+class Runtime:
+    """A runtime in the place of a sandbox."""
+
+    def __init__(self, address, root):
+        self.address = address
+        self.root = root
+        self.route = (
+            ("x-sandbox-id", "box"),
+            ("x-sandbox-namespace", "ns"),
+            ("x-sandbox-port", address.rsplit(":")[-1]),
+        )
+
+    def running(self):
+        """How many programs that were started in its root still run and are called sleep."""
+        count = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                name = (process / "comm").read_text().strip()
+                state = (process / "stat").read_text().rsplit(")")[-1].split()[0]
+                if name == "sleep" and state != "Z" and (process / "cwd").resolve() == self.root:
+                    count += 1
+            except OSError:
+                pass
+        return count
+
+
+@pytest.fixture(scope="session")
+def runtime(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root").resolve()
+    arguments = [RUNTIME, "--address=127.0.0.1", "--port=0", f"--root-dir={root}"]
+    with running(arguments, r"serving.*address=(\S+)") as (_, address):
+        yield Runtime(address, root)
 
 
 @pytest.fixture(scope="session")

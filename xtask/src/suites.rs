@@ -38,7 +38,7 @@ enum Suite {
     Sdk,
     /// The unmodified Python SDK of the older API version against `agent-sandbox up`
     OldSdk,
-    /// The stock gRPC client of Python against its stock server, through the router
+    /// The stock gRPC client of Python against its stock server and the runtime, through the router
     Grpc,
     /// The router under load: ten thousand tunnels, bodies of a gibibyte, pods replaced under mixed load
     Load,
@@ -181,11 +181,15 @@ impl Suite {
             Self::Sdk => SDK.run(),
             Self::OldSdk => OLD_SDK.run(),
             Self::Grpc => {
-                cargo::run(&["build", "--package", ROUTER, "--bins"])?;
-                let program = cargo::target_directory()?.join("debug").join(ROUTER);
+                cargo::run(&["build", "--package", ROUTER, "--package", RUNTIME, "--bins"])?;
+                let programs = cargo::target_directory()?.join("debug");
                 let python = python::environment("venv-grpc", "tests/grpc/requirements.txt")?;
                 let mut command = Command::new(python);
-                watch(pytest(&mut command, "tests/grpc")?.env("AGENT_SANDBOX_ROUTER_BIN", program))
+                watch(
+                    pytest(&mut command, "tests/grpc")?
+                        .env("AGENT_SANDBOX_ROUTER_BIN", programs.join(ROUTER))
+                        .env("AGENT_SANDBOX_RUNTIME_BIN", programs.join(RUNTIME)),
+                )
             }
             Self::Load => load(),
             Self::Scale => scale(),
@@ -384,6 +388,8 @@ const CONTROLLER: &str = "agent-sandbox-controller";
 const LOAD: &str = "agent-sandbox-load";
 /// The router: its package, and its program.
 const ROUTER: &str = "agent-sandbox-router";
+/// The in-pod server.
+const RUNTIME: &str = "agent-sandbox-runtime";
 /// How many runs of the simulation there are, and for how many of its workloads an operator is killed
 /// at every single write.
 const SEEDS: &str = "10000";

@@ -56,7 +56,11 @@ async fn pieces_are_as_small_as_configured_and_nothing_is_lost() {
             Event::Init(_) => panic!("a second number"),
         }
     }
-    let lines = |last: u32| -> String { (1..=last).map(|line| format!("{line}\n")).collect() };
+    let lines = |last: u32| {
+        let mut lines: Vec<String> = (1..=last).map(|line| line.to_string()).collect();
+        lines.push(String::new());
+        lines.join("\n")
+    };
     assert_eq!(stdout, lines(20_000).as_bytes());
     assert_eq!(stderr, lines(300).as_bytes());
 }
