@@ -86,6 +86,22 @@ impl Tree {
         Ok(cpu)
     }
 
+    /// Processor time of all of them and of the children they have waited for.
+    pub fn whole_time(self) -> Result<Duration> {
+        self.members()?
+            .into_iter()
+            .try_fold(Duration::ZERO, |sum, pid| {
+                let path = format!("/proc/{pid}/stat");
+                // A child may end meanwhile, and then its parent's time has it soon.
+                let Ok(stat) = fs::read_to_string(&path) else {
+                    return Ok(sum);
+                };
+                let time =
+                    machine::whole_time(&stat).with_context(|| format!("{path} is unknown"))?;
+                Ok(sum + time)
+            })
+    }
+
     /// The proportional set size of all of them, in bytes.
     pub fn memory(self) -> Result<u64> {
         self.members()?.into_iter().map(machine::memory).sum()
