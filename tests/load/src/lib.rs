@@ -4,7 +4,7 @@
 //! that it is built with optimisation in a fraction of the time.
 //!
 //! * [`machine`] reads what processes and the machine spend.
-//! * [`router_bench`] measures the router beside its peers; [`bench`](mod@bench) is what they share.
+//! * [`router_bench`] measures the router beside its peers, [`runtime_bench`] the runtime; [`bench`](mod@bench) is what they share.
 //! * [`statistics`] makes figures of samples.
 //! * [`bodies`] are large and slow, [`many`] connections open at once, and [`soak`] is mixed load while pods
 //!   are replaced: the suite of the router.
@@ -22,6 +22,7 @@ pub mod pattern;
 pub mod programs;
 pub mod router;
 pub mod router_bench;
+pub mod runtime_bench;
 pub mod sandbox;
 pub mod soak;
 pub mod statistics;
