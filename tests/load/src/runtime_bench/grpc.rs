@@ -186,7 +186,69 @@ fn standard_output(message: &[u8]) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+
+    use http::{HeaderValue, Response};
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use hyper::body::Incoming;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Answers `echo` with its argument and a line's end, and everything else as unknown.
+    async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        assert_eq!(request.uri().path(), PATH);
+        assert_eq!(request.headers()["te"], "trailers");
+        let asked = request.into_body().collect().await.unwrap().to_bytes();
+        let is_echo = asked == framed(&execute_request(&["echo", "hi"]).unwrap()).unwrap();
+        let mut frames = Vec::new();
+        if is_echo {
+            let message = field(FIELD_2, b"hi\n").unwrap();
+            frames.push(Ok(Frame::data(framed(&message).unwrap())));
+        }
+        let status = HeaderValue::from_static(if is_echo { "0" } else { "12" });
+        let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), status)]);
+        frames.push(Ok(Frame::trailers(trailers)));
+        Ok(Response::new(StreamBody::new(futures::stream::iter(
+            frames,
+        ))))
+    }
+
+    type Body =
+        StreamBody<futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
+
+    /// A server for so many connections.
+    async fn serve(connections: usize, tasks: &Tasks) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tasks.spawn("server", async move {
+            for _ in 0..connections {
+                let (stream, _) = listener.accept().await.unwrap();
+                http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service_fn(answer))
+                    .await
+                    .unwrap();
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_server_is_asked_again_and_again() {
+        let tasks = Tasks::new("test");
+        let address = serve(3, &tasks).await;
+        let times = one_at_a_time(address, &["echo", "hi"], "hi\n", 3).await;
+        assert_eq!(times.unwrap().len(), 3);
+        let other = one_at_a_time(address, &["echo", "hi"], "ho\n", 3).await;
+        assert!(other.unwrap_err().to_string().contains("hi"));
+        let why = missing(address).await.unwrap();
+        assert_eq!(why.as_deref(), Some("UNIMPLEMENTED"));
+        tasks.shutdown(SHUTDOWN).await;
+    }
 
     #[test]
     fn messages_are_as_the_schema_says() {
