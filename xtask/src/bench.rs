@@ -33,6 +33,11 @@ enum Bench {
     /// What is installed is measured (apt-get install nginx-light haproxy wrk), what is not is named.
     /// The Python stack of an upstream router is installed into a virtual environment.
     Router(Router),
+    /// The in-pod runtime beside bare spawns, cp and the upstream Python runtime's stack, on this machine alone
+    ///
+    /// The Python stack is installed into a virtual environment. Memory is measured for root only. Large
+    /// files are written to memory and to the disk with the temporary files, and removed.
+    Runtime(Runtime),
 }
 
 /// How claims are measured.
@@ -72,14 +77,39 @@ struct Router {
     more: Vec<OsString>,
 }
 
-/// What the Python stack needs.
-const REQUIREMENTS: &str = "tests/load/python/requirements.txt";
+/// How the runtime is measured.
+#[derive(clap::Args, Debug)]
+struct Runtime {
+    /// What to measure, such as `exec,rate`; everything when nothing is named
+    #[arg(long, value_name = "LEG,...")]
+    legs: Option<OsString>,
+    /// Rounds of every leg
+    #[arg(long, value_name = "N")]
+    rounds: Option<OsString>,
+    /// Fewer and shorter rounds: minutes instead of a quarter of an hour, for orientation only
+    #[arg(long)]
+    quick: bool,
+    /// Where the results go as JSON [default: xtask/bench-runtime.json in the target directory]
+    #[arg(long, value_name = "FILE")]
+    json: Option<OsString>,
+    /// Leave the Python stack out; nothing is installed for it then
+    #[arg(long)]
+    no_python: bool,
+    /// More arguments for the bench, such as `--runs 2000`; `-- --help` tells all
+    #[arg(last = true)]
+    more: Vec<OsString>,
+}
+
+/// What the Python stack of the router needs, and that of the runtime.
+const ROUTER_REQUIREMENTS: &str = "tests/load/python/requirements.txt";
+const RUNTIME_REQUIREMENTS: &str = "tests/load/python/runtime-requirements.txt";
 
 /// Builds and runs the bench.
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.bench {
         Bench::Claims(claims) => claims.run(),
         Bench::Router(router) => router.run(),
+        Bench::Runtime(runtime) => runtime.run(),
     }
 }
 
@@ -111,6 +141,18 @@ fn results(json: Option<&OsString>, name: &str) -> Result<OsString> {
 fn become_bench(command: &mut Command) -> Result<()> {
     let error = command.exec();
     Err(error).with_context(|| format!("{} does not start", command.get_program().display()))
+}
+
+/// Names the interpreter of a Python stack to the bench, if the stack can be installed.
+fn add_python(command: &mut Command, environment: &str, requirements: &str) {
+    match python::environment(environment, requirements) {
+        Ok(python) => {
+            command.arg("--python").arg(python);
+        }
+        Err(error) => report::step(&format!(
+            "the Python stack is left out, for it cannot be installed: {error:#}"
+        )),
+    }
 }
 
 impl Claims {
@@ -164,17 +206,49 @@ impl Router {
             .arg("--json")
             .arg(json);
         if !self.no_python {
-            match python::environment("bench-router", REQUIREMENTS) {
-                Ok(python) => {
-                    command.arg("--python").arg(python);
-                }
-                Err(error) => report::step(&format!(
-                    "the Python stack is left out, for it cannot be installed: {error:#}"
-                )),
-            }
+            add_python(&mut command, "bench-router", ROUTER_REQUIREMENTS);
         }
         if let Some(program) = &self.go {
             command.arg("--go-router").arg(program);
+        }
+        if self.quick {
+            command.arg("--quick");
+        }
+        become_bench(command.args(&self.more))
+    }
+}
+
+impl Runtime {
+    fn run(&self) -> Result<()> {
+        let runtime = build(
+            "the runtime as it is shipped",
+            cargo::DIST,
+            &["agent-sandbox-runtime"],
+            &["agent-sandbox-runtime"],
+        )?;
+        let bench = build(
+            "the bench",
+            cargo::QUICK,
+            &["agent-sandbox-load"],
+            &["bench-runtime", "grown-runtime"],
+        )?;
+        let json = results(self.json.as_ref(), "bench-runtime.json")?;
+        let mut command = Command::new(bench.join("bench-runtime"));
+        command
+            .arg("--runtime")
+            .arg(runtime.join("agent-sandbox-runtime"))
+            .arg("--grown")
+            .arg(bench.join("grown-runtime"))
+            .arg("--json")
+            .arg(json);
+        if !self.no_python {
+            add_python(&mut command, "bench-runtime", RUNTIME_REQUIREMENTS);
+        }
+        if let Some(legs) = &self.legs {
+            command.arg("--legs").arg(legs);
+        }
+        if let Some(rounds) = &self.rounds {
+            command.arg("--rounds").arg(rounds);
         }
         if self.quick {
             command.arg("--quick");

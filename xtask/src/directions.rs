@@ -20,7 +20,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &[CRDS, SERVICE, RUNTIME, CONTROLLER, ROUTER, APISERVER, NODE],
         &[],
     ),
-    (LOAD, &[SERVICE, ROUTER], &[]),
+    (LOAD, &[SERVICE, RUNTIME, ROUTER], &[]),
     (FUZZ, &[SERVICE, ROUTER], &[]),
     (
         "agent-sandbox-tests",

@@ -171,6 +171,25 @@ impl Times {
     }
 }
 
+/// What this machine is: processors and kernel.
+pub fn description() -> Result<String> {
+    let processors = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    let value = |line: &str| Some(line.split_once(':')?.1.trim().to_owned());
+    let model = processors
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(value);
+    let count = processors
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    Ok(format!(
+        "{count} processors, {}, Linux {}",
+        model.as_deref().unwrap_or("of an unknown model"),
+        rustix::system::uname().release().to_string_lossy()
+    ))
+}
+
 /// The proportional set size of a process in bytes: its own pages, and its part of shared ones.
 pub fn memory(pid: i32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");

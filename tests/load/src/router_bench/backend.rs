@@ -72,7 +72,7 @@ impl Backend {
             .spawn(move || {
                 let served = runtime.block_on(serve(listener, &stop));
                 if let Err(error) = served {
-                    super::say(&format!("the backend ended: {error:#}"));
+                    crate::bench::say(&format!("the backend ended: {error:#}"));
                 }
             })
             .context("cannot start the backend's thread")?;
@@ -95,7 +95,7 @@ impl Drop for Backend {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            super::say("the backend's thread panicked");
+            crate::bench::say("the backend's thread panicked");
         }
     }
 }
@@ -252,8 +252,8 @@ impl Body for Zeros {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client::{Connection, Request};
     use super::*;
+    use crate::bench::client::{Connection, Request};
 
     fn request(backend: &Backend) -> Request {
         Request {

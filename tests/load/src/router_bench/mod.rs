@@ -8,25 +8,18 @@
 
 pub mod args;
 pub mod backend;
-pub mod client;
 pub mod figures;
-pub mod generator;
 pub mod legs;
 pub mod peers;
-pub mod placement;
-pub mod program;
 pub mod report;
-pub mod rounds;
 pub mod rows;
 pub mod stage;
 #[cfg(test)]
 mod tests;
-pub mod tree;
-pub mod watch;
 
-use agent_sandbox_service::shutdown::{self, Shutdown};
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use crate::bench;
 pub use args::Args;
 use args::Leg;
 use report::Report;
@@ -39,28 +32,7 @@ use stage::Stage;
 pub async fn run(args: Args) -> Result<()> {
     let plan = args.plan()?;
     let json = plan.json.clone();
-    let mut report = Report::default();
-    let order = Shutdown::new();
-    let outcome = tokio::select! {
-        biased;
-        signal = shutdown::signals(&order) => Err(match signal {
-            Ok(name) => anyhow::anyhow!("interrupted by {name}"),
-            Err(error) => anyhow::Error::new(error).context("cannot listen for signals"),
-        }),
-        outcome = Box::pin(all(plan, &mut report)) => outcome,
-    };
-    if let Err(error) = outcome {
-        say("void; until then:");
-        print(&report.text()?);
-        return Err(error);
-    }
-    print(&report.text()?);
-    if let Some(path) = json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(&path, text + "\n")
-            .with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    bench::run(json.as_deref(), async |report| all(plan, report).await).await
 }
 
 async fn all(plan: args::Plan, report: &mut Report) -> Result<()> {
@@ -76,15 +48,4 @@ async fn all(plan: args::Plan, report: &mut Report) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// One line per step, before the step starts.
-#[expect(clippy::print_stdout, reason = "the program's terminal")]
-fn say(step: &str) {
-    println!("==> {step}");
-}
-
-#[expect(clippy::print_stdout, reason = "the program's result")]
-fn print(text: &str) {
-    println!("\n{text}");
 }

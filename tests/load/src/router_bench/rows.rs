@@ -1,57 +1,13 @@
 //! The targets: what was found beside what is aimed at, and what holds each figure where it is.
 
-use std::fmt::Write as _;
-
-use serde::Serialize;
-
 use super::args::Leg;
 use super::figures::{Figures, Measure};
 use super::legs::{idle, latency, streaming, throughput, tunnels};
 use super::peers::Kind;
-use super::report::{short, spread, write_aligned};
+use crate::bench::figures::Peer;
+use crate::bench::report::short;
+use crate::bench::targets::{Row, Target};
 use crate::statistics::Spread;
-
-/// One line.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
-    /// What was measured.
-    pub what: String,
-    /// What is aimed at.
-    pub target: String,
-    /// What was found.
-    pub found: String,
-    /// Whether the median meets the target; `None` when it cannot be, because noise is all there is.
-    pub met: Option<bool>,
-    /// What the best peers have.
-    pub peers: String,
-    /// What holds the figure where it is.
-    pub limit: String,
-}
-
-/// Which side of the target is right.
-#[derive(Clone, Copy)]
-enum Target {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-impl Target {
-    /// Nothing takes less than no time.
-    fn is_met(self, found: f64) -> Option<bool> {
-        let met = match self {
-            Self::AtLeast(least) => found >= least,
-            Self::AtMost(most) => found <= most,
-        };
-        (found >= 0.0).then_some(met)
-    }
-
-    fn text(self) -> String {
-        match self {
-            Self::AtLeast(least) => format!(">= {}", short(least)),
-            Self::AtMost(most) => format!("<= {}", short(most)),
-        }
-    }
-}
 
 /// How much the router may differ from nginx at all.
 const RATIO: f64 = 0.85;
@@ -118,32 +74,6 @@ pub fn of(figures: &Figures) -> Vec<Row> {
     rows
 }
 
-/// The lines as a table.
-pub fn write(out: &mut String, rows: &[Row]) -> std::fmt::Result {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let titles = ["", "measure", "target", "found", "peers", "limit"];
-    let mut lines = vec![titles.map(str::to_owned).to_vec()];
-    for row in rows {
-        let mark = match row.met {
-            Some(true) => "met",
-            Some(false) => "MISS",
-            None => "noise",
-        };
-        lines.push(vec![
-            mark.to_owned(),
-            row.what.clone(),
-            row.target.clone(),
-            row.found.clone(),
-            row.peers.clone(),
-            row.limit.clone(),
-        ]);
-    }
-    writeln!(out)?;
-    write_aligned(out, &lines)
-}
-
 fn measure(leg: Leg, setting: &'static str, quantity: &'static str) -> Measure {
     Measure {
         leg,
@@ -168,27 +98,25 @@ fn row(
             Some(format!("{} {}", peer.name(), short(found.median)))
         })
         .collect();
-    Some(Row {
-        what: format!("{}, {}, {}", kind.name(), measure.quantity, measure.setting),
-        target: target.text(),
-        found: spread(&found),
-        met: target.is_met(found.median),
-        peers: peers.join(", "),
+    Some(Row::new(
+        format!("{}, {}, {}", kind.name(), measure.quantity, measure.setting),
+        target,
+        &found,
+        peers.join(", "),
         limit,
-    })
+    ))
 }
 
 fn ratio_row(figures: &Figures, measure: Measure) -> Option<Row> {
     let ratio = figures.figure(measure)?.ratio(Kind::Router, Kind::Nginx)?;
     let target = Target::AtLeast(RATIO);
-    Some(Row {
-        what: format!("router to nginx, {}, {}", measure.quantity, measure.setting),
-        target: target.text(),
-        found: spread(&ratio),
-        met: target.is_met(ratio.median),
-        peers: String::new(),
-        limit: "as above; nginx has no table of sandboxes, metrics or limits to keep".to_owned(),
-    })
+    Some(Row::new(
+        format!("router to nginx, {}, {}", measure.quantity, measure.setting),
+        target,
+        &ratio,
+        String::new(),
+        "as above; nginx has no table of sandboxes, metrics or limits to keep".to_owned(),
+    ))
 }
 
 fn median(figures: &Figures, measure: Measure, kind: Kind) -> Option<f64> {
@@ -270,9 +198,5 @@ mod tests {
         assert_eq!(rows[0].target, ">= 60.0k");
         assert_eq!(rows[0].found, "61.0k (50.0k-70.0k)");
         assert_eq!(rows[2].peers, "haproxy 1.20");
-        assert_eq!(Target::AtMost(100.0).is_met(-5.0), None);
-        let mut text = String::new();
-        write(&mut text, &rows).unwrap();
-        assert!(text.contains("MISS") && text.contains("met"), "{text}");
     }
 }

@@ -10,15 +10,20 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::args::Plan;
 use super::backend::Backend;
-use super::client::Connection;
-use super::generator::Generator;
-use super::peers::{Kind, Peer, Site, free_address, is_installed, nginx};
-use super::placement::Placement;
-use super::program::Program;
+use super::peers::{Kind, Peer, Site, nginx};
 use super::report::Report;
-use super::rounds::Gate;
-use super::tree::Tree;
+use crate::bench::client::Connection;
+use crate::bench::figures::Peer as _;
+use crate::bench::generator::Generator;
+use crate::bench::installed::{free_address, is_installed};
+use crate::bench::placement::Placement;
+use crate::bench::program::Program;
+use crate::bench::rounds::Gate;
+use crate::bench::tree::Tree;
+use crate::machine;
 
+/// What runs where.
+const PLACES: [&str; 2] = ["proxies", "generator and backend"];
 /// Files a proxy or the bench opens for a connection that passes through: two sockets.
 const FILES: u64 = 2;
 /// Files that are open besides.
@@ -61,8 +66,8 @@ impl Stage {
     ) -> Result<Self> {
         let placement = Placement::choose()?;
         placement.settle()?;
-        report.about("machine", machine()?);
-        report.about("placement", placement.text());
+        report.about("machine", machine::description()?);
+        report.about("placement", placement.text(PLACES));
         let connections = raise_limit(plan.connections, report)?;
         let directory = tempfile::Builder::new()
             .prefix("bench-router-")
@@ -168,26 +173,6 @@ async fn sandbox(command: Command, site: &Site) -> Result<Program> {
         sleep(PAUSE).await;
     }
     Ok(program)
-}
-
-/// What the bench runs on.
-fn machine() -> Result<String> {
-    let processors =
-        std::fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
-    let value = |line: &str| Some(line.split_once(':')?.1.trim().to_owned());
-    let model = processors
-        .lines()
-        .find(|line| line.starts_with("model name"))
-        .and_then(value);
-    let count = processors
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
-    Ok(format!(
-        "{count} processors, {}, Linux {}",
-        model.as_deref().unwrap_or("of an unknown model"),
-        rustix::system::uname().release().to_string_lossy()
-    ))
 }
 
 /// Lets this process and its children open as many files as the hard limit allows, and returns how

@@ -14,11 +14,12 @@ use agent_sandbox_service::tasks::Tasks;
 
 use super::args::{Leg, Plan};
 use super::figures::Measure;
-use super::generator::Generator;
 use super::legs::{latency, streaming, throughput, tunnels};
-use super::peers::{Kind, NAMESPACE, Peer, Sandbox, Site, free_address};
+use super::peers::{Kind, NAMESPACE, Peer, Sandbox, Site};
 use super::report::Report;
 use super::stage::Stage;
+use crate::bench::generator::Generator;
+use crate::bench::installed::free_address;
 
 const ROUNDS: usize = 2;
 

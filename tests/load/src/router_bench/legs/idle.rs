@@ -6,15 +6,16 @@ use anyhow::{Result, ensure};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::memory::{self, POINTS};
 use super::unless_void;
+use crate::bench::client::Connection;
+use crate::bench::figures::Peer as _;
+use crate::bench::memory::{self, POINTS};
+use crate::bench::rounds;
+use crate::bench::say;
 use crate::router_bench::args::Leg;
-use crate::router_bench::client::Connection;
 use crate::router_bench::figures::Measure;
 use crate::router_bench::peers::{Peer, Sandbox};
 use crate::router_bench::report::Report;
-use crate::router_bench::rounds;
-use crate::router_bench::say;
 use crate::router_bench::stage::Stage;
 
 /// Under which conditions.

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::{undisturbed, unless_void};
+use crate::bench::generator::{Load, Order};
+use crate::bench::rounds::{self, Gate};
+use crate::bench::say;
 use crate::router_bench::args::Leg;
 use crate::router_bench::figures::Measure;
-use crate::router_bench::generator::{Load, Order};
 use crate::router_bench::peers::{Kind, Peer, Sandbox};
 use crate::router_bench::report::Report;
-use crate::router_bench::rounds::{self, Gate};
-use crate::router_bench::say;
 use crate::router_bench::stage::Stage;
 
 /// The time of a request, and what of it the proxy adds, in microseconds.
@@ -43,8 +43,8 @@ pub async fn compare(
 ) -> Result<()> {
     for (setting, connections, processor) in [
         (ONE_PROCESSOR, 1, stage.placement.rest),
-        (ACROSS, 1, stage.placement.proxy),
-        (LOADED, 50, stage.placement.proxy),
+        (ACROSS, 1, stage.placement.measured),
+        (LOADED, 50, stage.placement.measured),
     ] {
         if setting == ACROSS && stage.placement.is_shared() {
             continue;

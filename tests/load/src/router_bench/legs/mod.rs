@@ -2,7 +2,6 @@
 
 pub mod idle;
 pub mod latency;
-pub mod memory;
 pub mod streaming;
 pub mod throughput;
 pub mod tunnels;
@@ -12,9 +11,10 @@ use anyhow::{Context, Result};
 use super::args::Leg;
 use super::peers::{Kind, Peer};
 use super::report::Report;
-use super::rounds::Gate;
 use super::stage::Stage;
-use super::watch::{TOLERATED, Watch};
+use crate::bench::figures::Peer as _;
+use crate::bench::rounds::Gate;
+use crate::bench::watch;
 
 /// Measures, and measures again if others worked meanwhile, for as long as patience lasts.
 async fn undisturbed<T>(
@@ -24,16 +24,11 @@ async fn undisturbed<T>(
     report: &mut Report,
     measure: impl AsyncFn() -> Result<T>,
 ) -> Result<T> {
-    loop {
-        let watch = Watch::begin(stage, cast)?;
-        let found = measure().await?;
-        let foreign = watch.foreign()?;
-        if foreign <= TOLERATED || !gate.again(watch.elapsed()) {
-            report.foreign(foreign);
-            return Ok(found);
-        }
-        report.discarded();
+    let mut trees: Vec<_> = stage.sandbox()?.into_iter().collect();
+    for peer in cast {
+        trees.extend(peer.tree()?);
     }
+    watch::undisturbed(&trees, gate, report, measure).await
 }
 
 /// What a peer found, or nothing when its part is void. Only our own router must not fail.

@@ -7,13 +7,14 @@ use anyhow::{Result, ensure};
 use tokio::time::{Instant, timeout};
 
 use super::{undisturbed, unless_void};
+use crate::bench::client::{Connection, LARGE_BUFFER};
+use crate::bench::figures::number;
+use crate::bench::rounds::{self, Gate};
+use crate::bench::say;
 use crate::router_bench::args::Leg;
-use crate::router_bench::client::{Connection, LARGE_BUFFER};
-use crate::router_bench::figures::{Measure, number};
+use crate::router_bench::figures::Measure;
 use crate::router_bench::peers::{Peer, Sandbox};
 use crate::router_bench::report::Report;
-use crate::router_bench::rounds::{self, Gate};
-use crate::router_bench::say;
 use crate::router_bench::stage::Stage;
 
 /// Streams of one round, one after the other: processor time is counted in hundredths of a second.

@@ -3,15 +3,16 @@
 use anyhow::Result;
 
 use super::{undisturbed, unless_void};
+use crate::bench::figures::number;
+use crate::bench::generator::{Generator, Load, Order};
+use crate::bench::rounds::{self, Gate};
+use crate::bench::say;
+use crate::bench::tree::{Cpu, Tree};
 use crate::router_bench::args::Leg;
-use crate::router_bench::figures::{Measure, number};
-use crate::router_bench::generator::{Generator, Load, Order};
+use crate::router_bench::figures::Measure;
 use crate::router_bench::peers::{Peer, Sandbox};
 use crate::router_bench::report::Report;
-use crate::router_bench::rounds::{self, Gate};
-use crate::router_bench::say;
 use crate::router_bench::stage::Stage;
-use crate::router_bench::tree::{Cpu, Tree};
 
 /// Requests by the clock.
 pub const PER_SECOND: &str = "requests/s";

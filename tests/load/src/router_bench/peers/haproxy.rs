@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{NAMESPACE, Sandbox, Site, installed, write};
+use super::{NAMESPACE, Sandbox, Site, write};
+use crate::bench::installed::installed;
 
 /// HAProxy in the foreground.
 pub(super) fn proxy(site: &Site, address: SocketAddr) -> Result<Command> {

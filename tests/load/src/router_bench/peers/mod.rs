@@ -11,9 +11,9 @@ pub mod nginx;
 pub mod python;
 pub mod router;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,10 +22,12 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backend::Seen;
-use super::client::{Connection, Request};
-use super::placement::Placement;
-use super::program::Program;
-use super::tree::Tree;
+use crate::bench::client::{Connection, Request};
+use crate::bench::figures::{self, Peer as _};
+use crate::bench::installed::{free_address, is_installed, version};
+use crate::bench::placement::Placement;
+use crate::bench::program::Program;
+use crate::bench::tree::Tree;
 
 /// The namespace of both sandboxes.
 pub const NAMESPACE: &str = "default";
@@ -94,19 +96,6 @@ pub struct Peer {
 }
 
 impl Kind {
-    /// Its name in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Router => "router",
-            Self::RouterLog => "router+log",
-            Self::Nginx => "nginx",
-            Self::Haproxy => "haproxy",
-            Self::Go => "go",
-            Self::Python => "python",
-        }
-    }
-
     /// What it says about its version, where it says so.
     pub fn version(self) -> Option<String> {
         match self {
@@ -114,11 +103,6 @@ impl Kind {
             Self::Haproxy => version("haproxy", "-v"),
             Self::Direct | Self::Router | Self::RouterLog | Self::Go | Self::Python => None,
         }
-    }
-
-    /// Whether it is ours, so that a wrong answer ends the run.
-    pub fn is_ours(self) -> bool {
-        matches!(self, Self::Router | Self::RouterLog)
     }
 
     /// Why it cannot be measured here, if so, and what to do about it.
@@ -142,6 +126,27 @@ impl Kind {
                     .to_owned()
             }),
         }
+    }
+}
+
+impl figures::Peer for Kind {
+    const OURS: Self = Self::Router;
+    const RATIOS: &'static str = "router_to";
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Router => "router",
+            Self::RouterLog => "router+log",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Go => "go",
+            Self::Python => "python",
+        }
+    }
+
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Router | Self::RouterLog)
     }
 }
 
@@ -195,7 +200,8 @@ impl Peer {
         let output = site
             .directory
             .join(format!("{}-{}.txt", kind.name(), address.port()));
-        let program = placement.with_proxy(|| Program::start(kind.name(), command, &output))??;
+        let program =
+            placement.with_measured(|| Program::start(kind.name(), command, &output))??;
         let mut peer = Self {
             kind,
             address: Some(address),
@@ -310,48 +316,6 @@ async fn get(request: &Request) -> Result<u16> {
         .exchange(request.head("GET", "").as_bytes())
         .await?;
     Ok(answer.status)
-}
-
-/// An address of the loopback device on which nobody listens. Somebody else may take it before it is
-/// used; whoever was to listen there then fails to start, and says so.
-pub fn free_address() -> Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .context("no free port on the loopback device")?;
-    Ok(listener.local_addr()?)
-}
-
-/// Whether a program is on the PATH or where Debian has programs for administrators.
-pub fn is_installed(program: &str) -> bool {
-    located(program).is_some()
-}
-
-/// Where a program is.
-pub fn located(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let administrators = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(administrators)
-        .map(|directory| directory.join(program))
-        .find(|file| file.is_file())
-}
-
-/// A command for a program that [`is_installed`].
-fn installed(program: &str) -> Result<Command> {
-    let path = located(program).with_context(|| format!("{program} is not installed"))?;
-    Ok(Command::new(path))
-}
-
-/// The first line of what a program says about its version, wherever it says it.
-pub fn version(program: &str, flag: &str) -> Option<String> {
-    let output = Command::new(located(program)?)
-        .arg(flag)
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().find(|line| !line.trim().is_empty())?;
-    Some(line.trim().to_owned())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{NAMESPACE, Sandbox, Site, installed, write};
+use super::{NAMESPACE, Sandbox, Site, write};
+use crate::bench::installed::installed;
 
 /// Answers of these sizes are files of the sandbox; one of two bytes is in its configuration.
 pub const FILES: [usize; 2] = [4096, 1 << 20];

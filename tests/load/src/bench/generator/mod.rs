@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::client::Request;
-use super::peers;
+use super::installed;
 
 /// What makes the load.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,7 +52,7 @@ pub struct Load {
 impl Generator {
     /// wrk, if it is there.
     pub fn choose() -> Self {
-        if peers::is_installed(wrk::PROGRAM) {
+        if installed::is_installed(wrk::PROGRAM) {
             Self::Wrk
         } else {
             Self::Own
@@ -77,7 +77,7 @@ impl Generator {
     pub fn text(self) -> String {
         match self {
             Self::Wrk => {
-                let version = peers::version(wrk::PROGRAM, "--version");
+                let version = installed::version(wrk::PROGRAM, "--version");
                 let version = version.unwrap_or_else(|| "wrk".to_owned());
                 let short: Vec<&str> = version.split_whitespace().take(2).collect();
                 format!("{}, one thread", short.join(" "))

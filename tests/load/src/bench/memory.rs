@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::router_bench::figures::number;
-use crate::router_bench::tree::Tree;
+use crate::bench::figures::number;
+use crate::bench::tree::Tree;
 
 /// Memory is read at so many numbers besides none.
 pub const POINTS: u32 = 4;

@@ -1,4 +1,4 @@
-//! Which processor runs what: the proxy has one, the generator and the backend share another.
+//! Which processor runs what: what is measured has one, the rest shares another.
 
 use anyhow::{Context, Result};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -7,27 +7,27 @@ use serde::Serialize;
 /// The processors in use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct Placement {
-    /// Where proxies run.
-    pub proxy: usize,
-    /// Where generator and backend run; the same one on a machine with a single processor.
+    /// Where what is measured runs.
+    pub measured: usize,
+    /// Where everything else runs; the same one on a machine with a single processor.
     pub rest: usize,
 }
 
 impl Placement {
-    /// The first processor this process may use is for the proxies, the second for the rest.
+    /// The first processor this process may use is for what is measured, the second for the rest.
     pub fn choose() -> Result<Self> {
         let allowed = sched_getaffinity(None).context("cannot read the processor affinity")?;
         let mut usable = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
-        let proxy = usable.next().context("no processor is allowed")?;
+        let measured = usable.next().context("no processor is allowed")?;
         Ok(Self {
-            proxy,
-            rest: usable.next().unwrap_or(proxy),
+            measured,
+            rest: usable.next().unwrap_or(measured),
         })
     }
 
     /// Whether there is only one.
     pub fn is_shared(self) -> bool {
-        self.proxy == self.rest
+        self.measured == self.rest
     }
 
     /// Moves this thread, and what it starts from now on, to the rest's processor.
@@ -35,27 +35,27 @@ impl Placement {
         pin(self.rest)
     }
 
-    /// Starts something on the proxies' processor: children and threads inherit the place of the
+    /// Starts something where what is measured runs: children and threads inherit the place of the
     /// thread that starts them.
-    pub fn with_proxy<T>(self, start: impl FnOnce() -> T) -> Result<T> {
+    pub fn with_measured<T>(self, start: impl FnOnce() -> T) -> Result<T> {
         let before = sched_getaffinity(None).context("cannot read the processor affinity")?;
-        pin(self.proxy)?;
+        pin(self.measured)?;
         let started = start();
         sched_setaffinity(None, &before).context("cannot restore the processor affinity")?;
         Ok(started)
     }
 
-    /// What was done, for the report.
-    pub fn text(self) -> String {
+    /// What was done, for the report, with the names of what is measured and of the rest.
+    pub fn text(self, [measured, rest]: [&str; 2]) -> String {
         if self.is_shared() {
             return format!(
                 "one processor ({}) for everything: no figure is free of the generator's share",
-                self.proxy
+                self.measured
             );
         }
         format!(
-            "proxies on processor {}, generator and backend on processor {} (sched_setaffinity)",
-            self.proxy, self.rest
+            "{measured} on processor {}, {rest} on processor {} (sched_setaffinity)",
+            self.measured, self.rest
         )
     }
 }
@@ -78,9 +78,9 @@ mod tests {
             let placement = Placement::choose().unwrap();
             let before = sched_getaffinity(None).unwrap().count();
             let inside = placement
-                .with_proxy(|| sched_getaffinity(None).unwrap())
+                .with_measured(|| sched_getaffinity(None).unwrap())
                 .unwrap();
-            assert!(inside.is_set(placement.proxy) && inside.count() == 1);
+            assert!(inside.is_set(placement.measured) && inside.count() == 1);
             assert_eq!(sched_getaffinity(None).unwrap().count(), before);
             placement.settle().unwrap();
             let settled = sched_getaffinity(None).unwrap();
@@ -92,9 +92,19 @@ mod tests {
 
     #[test]
     fn one_processor_is_told() {
-        let one = Placement { proxy: 0, rest: 0 };
-        assert!(one.text().contains("one processor"));
-        let two = Placement { proxy: 0, rest: 3 };
-        assert!(two.text().contains("proxies on processor 0") && !two.is_shared());
+        let one = Placement {
+            measured: 0,
+            rest: 0,
+        };
+        assert!(one.text(["proxies", "the rest"]).contains("one processor"));
+        let two = Placement {
+            measured: 0,
+            rest: 3,
+        };
+        assert!(
+            two.text(["proxies", "the rest"])
+                .contains("proxies on processor 0")
+                && !two.is_shared()
+        );
     }
 }

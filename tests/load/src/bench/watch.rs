@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use rustix::process::Pid;
 use tokio::time::Instant;
 
-use super::peers::Peer;
-use super::stage::Stage;
+use super::report::{Bench, Report};
+use super::rounds::Gate;
 use super::tree::Tree;
 use crate::machine::{self, Processes, Times};
 
@@ -24,12 +24,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins. What the bench, the sandbox and these peers use is not others' work.
-    pub fn begin(stage: &Stage, cast: &[Peer]) -> Result<Self> {
-        let mut trees: Vec<Tree> = stage.sandbox()?.into_iter().collect();
-        for peer in cast {
-            trees.extend(peer.tree()?);
-        }
+    /// Begins. What the bench and these trees use is not others' work.
+    pub fn begin(trees: Vec<Tree>) -> Result<Self> {
         Ok(Self {
             ours: ours(&trees)?,
             machine: Processes::default().times()?,
@@ -51,6 +47,26 @@ impl Watch {
     }
 }
 
+/// Measures, and measures again if others worked meanwhile, for as long as patience lasts. What `trees`
+/// do is not others' work.
+pub async fn undisturbed<B: Bench, T>(
+    trees: &[Tree],
+    gate: &mut Gate,
+    report: &mut Report<B>,
+    measure: impl AsyncFn() -> Result<T>,
+) -> Result<T> {
+    loop {
+        let watch = Watch::begin(trees.to_vec())?;
+        let found = measure().await?;
+        let foreign = watch.foreign()?;
+        if foreign <= TOLERATED || !gate.again(watch.elapsed()) {
+            report.foreign(foreign);
+            return Ok(found);
+        }
+        report.discarded();
+    }
+}
+
 fn share(busy: Duration, idle: Duration, ours: Duration) -> f64 {
     let whole = (busy + idle).as_secs_f64();
     if whole == 0.0 {
@@ -69,7 +85,7 @@ fn ours(trees: &[Tree]) -> Result<Duration> {
     let own = machine::whole_time(&stat).with_context(|| format!("{path} is unknown"))?;
     trees
         .iter()
-        .try_fold(own, |sum, tree| Ok(sum + tree.cpu()?.all()))
+        .try_fold(own, |sum, tree| Ok(sum + tree.whole_time()?))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use tokio::time::{Instant, timeout};
 
 use super::{Load, Order};
-use crate::router_bench::client::Connection;
+use crate::bench::client::Connection;
 use crate::statistics::Latencies;
 
 /// What one answer may take.
@@ -70,8 +70,8 @@ async fn drive(order: &Order, more: impl Fn(Instant, usize) -> bool) -> Result<L
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::client::Request;
     use crate::router_bench::backend::Backend;
-    use crate::router_bench::client::Request;
 
     fn order(backend: &Backend, path: &str, length: u64) -> Order {
         Order {

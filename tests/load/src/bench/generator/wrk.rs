@@ -8,7 +8,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{Load, Order};
-use crate::router_bench::peers;
+use crate::bench::figures::number;
+use crate::bench::installed;
 
 /// Its name.
 pub const PROGRAM: &str = "wrk";
@@ -33,7 +34,7 @@ struct Report {
 /// Runs wrk with one thread. It is killed when this is dropped.
 pub(super) async fn run(order: &Order) -> Result<Load> {
     let seconds = order.time.as_secs().max(1);
-    let program = peers::located(PROGRAM).context("wrk is not installed")?;
+    let program = installed::located(PROGRAM).context("wrk is not installed")?;
     let mut command = Command::new(program);
     command
         .args(["--threads", "1", "--latency"])
@@ -64,7 +65,7 @@ pub(super) async fn run(order: &Order) -> Result<Load> {
     );
     let report = parse(&text)?;
     ensure!(
-        report.received >= super::super::figures::number(report.requests * order.length) * ROUNDING,
+        report.received >= number(report.requests * order.length) * ROUNDING,
         "answers were short: {:.0} bytes in {} of {}",
         report.received,
         report.requests,

@@ -86,6 +86,32 @@ impl Tree {
         Ok(cpu)
     }
 
+    /// Processor time of the root alone, and the same with the children it has waited for.
+    pub fn root_time(self) -> Result<(Duration, Duration)> {
+        let path = format!("/proc/{}/stat", self.0);
+        let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        machine::process_times(&stat)
+            .map(|(user, system)| user + system)
+            .zip(machine::whole_time(&stat))
+            .with_context(|| format!("{path} is unknown"))
+    }
+
+    /// Processor time of all of them and of the children they have waited for.
+    pub fn whole_time(self) -> Result<Duration> {
+        self.members()?
+            .into_iter()
+            .try_fold(Duration::ZERO, |sum, pid| {
+                let path = format!("/proc/{pid}/stat");
+                // A child may end meanwhile, and then its parent's time has it soon.
+                let Ok(stat) = fs::read_to_string(&path) else {
+                    return Ok(sum);
+                };
+                let time =
+                    machine::whole_time(&stat).with_context(|| format!("{path} is unknown"))?;
+                Ok(sum + time)
+            })
+    }
+
     /// The proportional set size of all of them, in bytes.
     pub fn memory(self) -> Result<u64> {
         self.members()?.into_iter().map(machine::memory).sum()
@@ -112,8 +138,15 @@ impl Tree {
 
     /// Moves every thread of every member to a processor. Threads they start later stay there too.
     pub fn pin(self, processor: usize) -> Result<()> {
+        self.place(&[processor])
+    }
+
+    /// The same for several processors.
+    pub fn place(self, processors: &[usize]) -> Result<()> {
         let mut set = CpuSet::new();
-        set.set(processor);
+        for processor in processors {
+            set.set(*processor);
+        }
         for pid in self.members()? {
             let tasks = Path::new("/proc").join(pid.to_string()).join("task");
             let list =
@@ -126,7 +159,7 @@ impl Tree {
                     Ok(()) | Err(rustix::io::Errno::SRCH) => {}
                     Err(error) => {
                         return Err(error).with_context(|| {
-                            format!("cannot move process {pid} to processor {processor}")
+                            format!("cannot move process {pid} to processors {processors:?}")
                         });
                     }
                 }

@@ -215,7 +215,8 @@ impl Head {
             .strip_prefix("HTTP/1.1 ")
             .and_then(|rest| rest.get(..3)?.parse().ok())
             .with_context(|| format!("no status line: {line:?}"))?;
-        let mut length = None;
+        // This status never has a body, and says nothing about its length.
+        let mut length = (status == 204).then_some(0);
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             if name.eq_ignore_ascii_case("content-length") {
                 let value = value.trim();
@@ -237,6 +238,10 @@ mod tests {
         assert_eq!((head.status, head.length), (200, Some(12)));
         assert_eq!(text.get(length..).unwrap(), b"hello");
         assert_eq!(Head::parse(text.get(..40).unwrap()).unwrap(), None);
+        let (head, _) = Head::parse(b"HTTP/1.1 204 No Content\r\n\r\n")
+            .unwrap()
+            .unwrap();
+        assert_eq!((head.status, head.length), (204, Some(0)));
         assert!(Head::parse(b"SSH-2.0\r\n\r\n").is_err());
         assert!(Head::parse(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n").is_err());
     }
