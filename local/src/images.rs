@@ -102,21 +102,18 @@ pub enum TableError {
 /// # Errors
 /// When a mapping names an image that is neither above nor added by an earlier one.
 pub fn table(program: &Path, mappings: &[Mapping]) -> Result<ImageTable, TableError> {
-    let runtime = runtime(program, RUNTIME_ROOT)
+    let usual = image(program, RUNTIME_ROOT)
         .names(RUNTIME_NAMES)?
         .port(RUNTIME_PORT);
     let ports = DAEMON_PORTS.map(|port| port.to_string()).join(",");
     let daemon = DAEMON_PORTS
         .into_iter()
-        .fold(runtime(program, DAEMON_ROOT), Image::port)
+        .fold(image(program, DAEMON_ROOT), Image::port)
         .names([DAEMON_NAME])?
         .env("AGENT_SANDBOX_RUNTIME_PORTS", ports);
-    let mut table = ImageTable::host_defaults()
-        .with(runtime)
-        .with(daemon)
-        .remedy(
-            "start `agent-sandbox up` with --image NAME=IMAGE or --image NAME=/PATH/OF/PROGRAM",
-        );
+    let mut table = ImageTable::host_defaults().with(usual).with(daemon).remedy(
+        "start `agent-sandbox up` with --image NAME=IMAGE or --image NAME=/PATH/OF/PROGRAM",
+    );
     for Mapping { name, target } in mappings {
         match target {
             Target::Image(known) => {
@@ -135,7 +132,7 @@ pub fn table(program: &Path, mappings: &[Mapping]) -> Result<ImageTable, TableEr
 }
 
 /// The runtime of this build with its files at `root`.
-fn runtime(program: &Path, root: &str) -> Image {
+fn image(program: &Path, root: &str) -> Image {
     Image::program(program)
         // Its own address only: pods share the machine's network.
         .entrypoint_args([RUNTIME_ARGUMENT, "--address", "$(POD_IP)"])

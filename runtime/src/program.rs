@@ -89,6 +89,7 @@ fn adopt_orphans(runtime: &Runtime, background: &Tasks) -> anyhow::Result<()> {
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
         tracing::debug!(%error, "cannot become a subreaper");
     }
+    runtime.processes().own_all_children();
     let mut exits = signal(SignalKind::child()).context("cannot listen for SIGCHLD")?;
     let processes = runtime.processes().clone();
     background.spawn("orphans", async move {

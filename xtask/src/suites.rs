@@ -40,7 +40,8 @@ enum Suite {
     OldSdk,
     /// The stock gRPC client of Python against its stock server and the runtime, through the router
     Grpc,
-    /// The router under load: ten thousand tunnels, bodies of a gibibyte, pods replaced under mixed load
+    /// The router under load: ten thousand tunnels, bodies of a gibibyte, pods replaced under mixed load;
+    /// the runtime at its edges: a thousand commands, ten gibibytes of output, a fork bomb
     Load,
     /// Ten thousand idle sandboxes: memory and restart of the controller, in minutes; only when named
     Scale,
@@ -197,14 +198,16 @@ impl Suite {
     }
 }
 
-/// Builds the router with optimisation, because what is tried is how much it carries, and loads it.
+/// Builds the programs with optimisation, because what is tried is how much they carry, and loads them.
 fn load() -> Result<(Count, bool)> {
     cargo::run(&[
         "build",
         "--profile",
         cargo::QUICK,
         "--package",
-        "agent-sandbox-router",
+        ROUTER,
+        "--package",
+        RUNTIME,
         "--package",
         LOAD,
         "--bins",

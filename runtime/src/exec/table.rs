@@ -95,6 +95,8 @@ struct Inner {
     server: u64,
     next: AtomicU64,
     closing: AtomicBool,
+    /// Whether this process starts nothing but commands.
+    alone: AtomicBool,
     null: OwnedFd,
     children: Arc<Children>,
     table: Arc<Mutex<Table>>,
@@ -129,6 +131,7 @@ impl Processes {
                 server,
                 next: AtomicU64::new(1),
                 closing: AtomicBool::new(false),
+                alone: AtomicBool::new(false),
                 null: rustix::fs::open("/dev/null", flags, Mode::empty())?,
                 children: Arc::default(),
                 table: Arc::default(),
@@ -199,6 +202,12 @@ impl Processes {
         self.inner.closing.load(Ordering::Acquire)
     }
 
+    /// Says that every child of this process is a command's, also orphans that became its own: a
+    /// shutdown then ends them all, whatever they did to be forgotten.
+    pub fn own_all_children(&self) {
+        self.inner.alone.store(true, Ordering::Release);
+    }
+
     /// Takes the exit status of every exited child that is no command: orphans that became this
     /// process's because it is process 1 or a subreaper. Exits of commands are never taken.
     pub fn reap_orphans(&self) -> usize {
@@ -225,7 +234,15 @@ impl Processes {
         for process in &running {
             process.signal_group(Signal::KILL);
         }
-        let hunt = tokio::task::spawn_blocking(|| Hunt::new(mark, None).finish(KILL_TIME));
+        let alone = self.inner.alone.load(Ordering::Acquire);
+        let hunt = tokio::task::spawn_blocking(move || {
+            let mut hunt = if alone {
+                Hunt::of_all_children(mark)
+            } else {
+                Hunt::new(mark, None)
+            };
+            hunt.finish(KILL_TIME);
+        });
         if let Err(error) = hunt.await {
             tracing::error!(%error, "ending the remaining processes failed");
         }

@@ -84,6 +84,14 @@ impl Hunt {
         }
     }
 
+    /// For what carries `mark`, and for all children of this process, orphans that became its own
+    /// included: also a daemon that threw its environment away.
+    pub(super) fn of_all_children(mark: Mark) -> Self {
+        let mut hunt = Self::new(mark, None);
+        hunt.kin.children = true;
+        hunt
+    }
+
     /// Sends a signal to every live member there is now and returns how many those were; `None` when
     /// there is no way to look.
     pub(super) fn strike(&mut self, signal: Signal) -> Option<usize> {
@@ -127,6 +135,8 @@ impl Hunt {
 struct Kin {
     sessions: HashSet<i32>,
     members: HashMap<i32, u64>,
+    /// Whether everything this process has for a child belongs.
+    children: bool,
 }
 
 impl Kin {
@@ -158,6 +168,7 @@ impl Kin {
                 let belongs = self.sessions.contains(&entry.session)
                     || self.sessions.contains(&entry.group)
                     || self.members.contains_key(&entry.parent)
+                    || (self.children && u32::try_from(entry.parent).ok() == Some(myself))
                     || self.members.get(&entry.pid) == Some(&entry.started)
                     || (!entry.dead && marked(entry));
                 if belongs {
@@ -265,6 +276,22 @@ mod tests {
         let mut kin = Kin::of(Pid::from_raw(10));
         let table = entries(&[(5, 10, 10, 10)]);
         assert!(kin.members(&table, 5, |_| true).is_empty());
+    }
+
+    #[test]
+    fn all_children_are_members_only_where_that_is_asked_for() {
+        let table = entries(&[
+            (5, 1, 5, 5),
+            (30, 5, 30, 30),
+            (31, 30, 31, 31),
+            (32, 1, 32, 32),
+        ]);
+        assert!(Kin::of(None).members(&table, 5, NOBODY).is_empty());
+        let mut kin = Kin {
+            children: true,
+            ..Kin::default()
+        };
+        assert_eq!(pids(&kin.members(&table, 5, NOBODY)), [30, 31]);
     }
 
     #[test]

@@ -261,6 +261,23 @@ async fn sigterm_ends_everything_the_commands_left_behind() {
 
 /// A file system of 256 KiB, in a mount namespace of its own so that nobody else sees it.
 #[tokio::test]
+async fn sigterm_also_ends_who_threw_session_parents_and_environment_away() {
+    let root = tempfile::tempdir().unwrap();
+    let mut running = start(program(root.path()));
+    let script = "(env -i setsid sh -c 'echo $$ > pid; exec sleep 1000' >/dev/null 2>&1 &)";
+    let answer = running.execute(&sh(script)).await;
+    assert_eq!(answer["exit_code"], 0, "{answer}");
+    let pid = written_pid(&root.path().join("pid")).await;
+    assert!(runs(pid));
+    running.terminate();
+    eventually("the program ends", || {
+        running.child.try_wait().unwrap().is_some()
+    })
+    .await;
+    assert!(!runs(pid));
+}
+
+#[tokio::test]
 async fn a_full_disk_is_507_and_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let mut command = Command::new("unshare");

@@ -1,14 +1,20 @@
-//! The suite of load on the router, short forms: minutes altogether on two cores. `cargo xtask soak
-//! router` runs the long forms.
+//! The suite of load: the router in short forms (`cargo xtask soak router` runs the long ones), and the
+//! runtime at its edges. Minutes altogether on two cores.
 //!
 //! Ignored unless asked for, because the programs must be built with optimisation beforehand, which
 //! `cargo xtask test load` does.
 
 #![allow(
-    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
-    reason = "a test fails by panicking, and tells how far it is"
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, tells how far it is, and joins what it spawns"
 )]
+
+mod runtime;
 
 use std::time::Duration;
 
