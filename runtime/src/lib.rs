@@ -22,6 +22,7 @@ pub mod args;
 pub mod config;
 pub mod exec;
 pub mod files;
+pub mod install;
 mod metrics;
 pub mod program;
 mod routes;
