@@ -126,3 +126,67 @@ impl Drop for Directory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_to_this_machine_are_not_written_and_only_caches_are_collected() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut tree = Tree::default();
+        for (path, entry) in [
+            ("modules/a.py", Entry::file("a")),
+            (
+                "modules/b.so.1",
+                Entry::root(Kind::File(b"b".to_vec()), 0o755),
+            ),
+            ("modules/b.so", Entry::symlink("b.so.1")),
+            ("modules/site.py", Entry::symlink("/etc/passwd")),
+            ("modules/__pycache__/a.pyc", Entry::file("compiled")),
+            (
+                "modules/inner/__pycache__/c.pyc",
+                Entry::file("compiled too"),
+            ),
+        ] {
+            tree.insert(path, entry).unwrap();
+        }
+        write(&tree, directory.path()).unwrap();
+        let at = |path: &str| directory.path().join(path);
+        assert_eq!(fs::read(at("modules/b.so")).unwrap(), b"b");
+        assert!(fs::symlink_metadata(at("modules/site.py")).is_err());
+        let mode = fs::metadata(at("modules/b.so.1"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o755);
+
+        let mut compiled = Tree::default();
+        assert_eq!(
+            collect(directory.path(), "modules", &mut compiled).unwrap(),
+            2
+        );
+        assert_eq!(
+            compiled.file("modules/__pycache__/a.pyc"),
+            Some(&b"compiled"[..])
+        );
+        assert!(
+            compiled.contains("modules/inner/__pycache__/c.pyc")
+                && !compiled.contains("modules/a.py")
+        );
+    }
+
+    #[test]
+    fn an_image_without_an_interpreter_is_an_error_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut python = Tree::default();
+        let error = compile(&Tree::default(), &mut python, directory.path()).unwrap_err();
+        assert!(error.to_string().contains(INTERPRETER), "{error}");
+        python
+            .insert(INTERPRETER, Entry::symlink("python3.0"))
+            .unwrap();
+        let error = compile(&Tree::default(), &mut python, directory.path()).unwrap_err();
+        assert!(error.to_string().contains("does not start"), "{error}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+}

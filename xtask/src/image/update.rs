@@ -76,3 +76,59 @@ fn chosen(index: &Index, architecture: &str) -> Result<Vec<Package>> {
     }
     Ok(packages)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::definition::{PYTHON, SHELL};
+
+    const LOCK: &str = include_str!("../../../images/packages.lock");
+
+    #[test]
+    fn the_lock_file_has_what_the_definitions_want() {
+        let lock = Lock::parse(LOCK).unwrap();
+        assert_eq!(lock.suite, SUITE);
+        for architecture in ARCHITECTURES {
+            for set in SETS {
+                let names: Vec<&str> = lock
+                    .set(architecture, set.name)
+                    .map(|package| package.name.as_str())
+                    .collect();
+                for root in set.roots {
+                    assert!(
+                        names.contains(root),
+                        "{architecture}: {root}; update the lock file"
+                    );
+                }
+                for omitted in set.omitted {
+                    assert!(
+                        !names.contains(omitted),
+                        "{architecture}: {omitted}; update the lock file"
+                    );
+                }
+            }
+        }
+        assert_eq!(lock.to_string(), LOCK, "edited by hand");
+    }
+
+    #[test]
+    fn a_package_is_in_the_lowest_set_that_needs_it() {
+        let mut index = Index::default();
+        let more = "Depends: shared\n";
+        for (name, depends) in SETS
+            .iter()
+            .flat_map(|set| set.roots)
+            .map(|name| (*name, more))
+            .chain([("shared", ""), ("unwanted", "")])
+        {
+            let text = format!(
+                "Package: {name}\nVersion: 1\nSize: 1\nSHA256: 0\nFilename: {name}.deb\n{depends}\n"
+            );
+            index.add(&text).unwrap();
+        }
+        let packages = chosen(&index, "amd64").unwrap();
+        let of = |set: &str| packages.iter().filter(|package| package.set == set).count();
+        assert_eq!(of(SHELL.name), SHELL.roots.len() + 1, "and what they share");
+        assert_eq!(of(PYTHON.name), PYTHON.roots.len());
+    }
+}
