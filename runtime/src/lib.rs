@@ -23,6 +23,7 @@ pub mod args;
 pub mod config;
 pub mod exec;
 pub mod files;
+pub mod install;
 mod metrics;
 pub mod program;
 pub mod proto;

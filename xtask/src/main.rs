@@ -11,6 +11,7 @@ mod directions;
 mod e2e;
 mod fuzz;
 mod generate;
+mod image;
 mod named_tests;
 mod python;
 mod report;
@@ -54,6 +55,11 @@ enum Command {
     Check,
     /// Write the files that are generated from code, or compare them
     Generate(generate::Args),
+    /// Build container images of the in-pod runtime, without a container engine
+    ///
+    /// Each is written as an archive that `ctr images import`, `docker load` and `kind load image-archive` take.
+    /// The packages in them are those of images/packages.lock. docs/images.md says more.
+    Image(image::Args),
 }
 
 fn main() -> ExitCode {
@@ -66,6 +72,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Check => check::run(),
         Command::Generate(args) => generate::run(&args),
+        Command::Image(args) => image::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

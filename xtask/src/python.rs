@@ -92,7 +92,8 @@ fn fingerprint(text: &str) -> u64 {
     hasher.finish()
 }
 
-fn interpreter() -> Result<&'static str> {
+/// An interpreter that is new enough.
+pub(crate) fn interpreter() -> Result<&'static str> {
     const PROBE: &str = "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 1)";
     let recent = |name: &&&str| {
         Command::new(name)
