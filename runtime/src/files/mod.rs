@@ -9,19 +9,35 @@
 //!
 //! The engine blocks and knows nothing of HTTP; [`read`] and [`write`] bring it to async callers.
 
+mod attributes;
+mod caller;
+mod copy;
 mod error;
 mod list;
+mod mkdir;
 mod path;
 pub(crate) mod read;
 mod remove;
 mod resolve;
 mod root;
+mod spot;
+mod stat;
+mod temporary;
+mod transfer;
+mod walk;
 pub(crate) mod write;
 
+pub use attributes::Owner;
+pub use caller::{Caller, Waiting};
+pub use copy::Copied;
 pub use error::FileError;
 pub use list::{Kind, Listed};
+pub use mkdir::{Made, Parents};
 pub use path::TreePath;
 pub use read::OpenFile;
 pub use remove::Removal;
 pub use root::{Root, RootError};
+pub use spot::LastLink;
+pub use stat::{Status, Type};
+pub use temporary::Existing;
 pub use write::{Dangling, FileMode, Upload, UploadOptions};

@@ -3,7 +3,7 @@
 //! Data goes through a small pipeline: while a thread writes one batch, the caller gathers the next. An
 //! upload that is dropped before its commit removes its temporary file and leaves the target alone.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::path::Path;
@@ -19,6 +19,7 @@ use super::error::FileError;
 use super::path::TreePath;
 use super::resolve::resolve;
 use super::root::Root;
+use super::temporary::temporary_name;
 
 /// How a file is stored.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,15 +77,6 @@ struct Place {
 
 /// Batches of this size keep the writing thread busy without holding much memory.
 const BATCH: usize = 512 << 10;
-const PREFIX: &str = ".agent-sandbox-upload-";
-
-/// Whether a name is that of an upload in progress.
-pub(super) fn is_temporary(name: &OsStr) -> bool {
-    name.to_str()
-        .and_then(|name| name.strip_prefix(PREFIX))
-        .is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
 impl Upload {
     /// Prepares to store a file at `path`, creating missing parent directories.
     ///
@@ -205,7 +197,7 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
-        let temporary = OsString::from(format!("{PREFIX}{:016x}", fastrand::u64(..)));
+        let temporary = temporary_name();
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = match (options.mode, kept) {

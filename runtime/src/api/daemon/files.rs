@@ -55,7 +55,18 @@ async fn read(app: &App, method: &Method, headers: &HeaderMap, uri: &Uri) -> Res
         Err(error) => return reply::file(&error),
     };
     match app.root.open_file(&path) {
-        Ok(file) => content::respond(method, headers, file, Presentation::default()).await,
+        Ok(file) => {
+            content::respond(
+                method,
+                headers,
+                file,
+                Presentation {
+                    etag: true,
+                    ..Presentation::default()
+                },
+            )
+            .await
+        }
         Err(error) if error.errno() == Some(Errno::ISDIR) => list(app, path, &text).await,
         Err(error) => reply::file(&error),
     }
@@ -82,7 +93,7 @@ async fn list(app: &App, path: TreePath, text: &str) -> Response<Body> {
     let listed = match spawn_blocking(move || root.list(&path)).await {
         Ok(Ok(listed)) => listed,
         Ok(Err(error)) => return reply::file(&error),
-        Err(error) => return stuck(&error),
+        Err(error) => return reply::stuck(&error),
     };
     let text = match text.trim_start_matches('/') {
         "." => "",
@@ -148,7 +159,7 @@ async fn remove(app: &App, uri: &Uri) -> Response<Body> {
     match spawn_blocking(move || root.remove(&path, removal)).await {
         Ok(Ok(())) => no_content(),
         Ok(Err(error)) => reply::file(&error),
-        Err(error) => stuck(&error),
+        Err(error) => reply::stuck(&error),
     }
 }
 
@@ -156,16 +167,6 @@ pub(super) fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
-}
-
-/// A worker thread that did not come back.
-fn stuck(error: &tokio::task::JoinError) -> Response<Body> {
-    tracing::error!(%error, "file work was interrupted");
-    reply::error(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "INTERNAL",
-        "the operation was interrupted",
-    )
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ use super::App;
 use super::answer;
 
 mod files;
+mod fs;
+mod members;
 mod metadata;
 mod reply;
 mod upload;
@@ -26,6 +28,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/v1/files", any(files::files))
         .route("/v1/files/", any(files::files))
         .route("/v1/files/{*path}", any(files::files))
+        .route("/v1/fs/{operation}", any(fs::operation))
         .route("/v1/health", any(health))
         .route("/v1/metadata", any(metadata::metadata))
         .route("/v1/{*rest}", any(not_found))
