@@ -22,6 +22,12 @@ pub enum FileError {
     /// What is there does not allow it; the text says why.
     #[error("{0}")]
     Conflict(String),
+    /// A file is larger than what is taken.
+    #[error("the file is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The file is not in the state that was the condition.
     #[error("the file is not in the state that the request requires")]
     Condition,

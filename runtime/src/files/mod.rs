@@ -9,6 +9,7 @@
 //!
 //! The engine blocks and knows nothing of HTTP; [`read`] and [`write`] bring it to async callers.
 
+mod archive;
 mod attributes;
 mod caller;
 mod copy;
@@ -27,6 +28,7 @@ mod transfer;
 mod walk;
 pub(crate) mod write;
 
+pub use archive::{Packing, UnpackError, Unpacked};
 pub use attributes::Owner;
 pub use caller::{Caller, Waiting};
 pub use copy::Copied;

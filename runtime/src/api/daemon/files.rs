@@ -18,6 +18,9 @@ use crate::api::content::{self, Presentation};
 use crate::api::{App, answer};
 use crate::files::{FileError, Kind, Listed, Removal, TreePath};
 
+/// Where files are.
+pub(super) const FILES: &str = "/v1/files";
+
 pub(super) async fn files(State(app): State<App>, request: Request) -> Response<Body> {
     let method = request.method();
     if is_read(method) {
@@ -33,9 +36,9 @@ pub(super) async fn files(State(app): State<App>, request: Request) -> Response<
     method_not_allowed("DELETE, GET, HEAD, PUT")
 }
 
-/// The path of a request, and its text as it was asked for.
-pub(super) fn path(app: &App, uri: &Uri) -> Result<(TreePath, String), FileError> {
-    let raw = uri.path().strip_prefix("/v1/files").unwrap_or_default();
+/// The path of a request behind `prefix`, and its text as it was asked for.
+pub(super) fn path(app: &App, uri: &Uri, prefix: &str) -> Result<(TreePath, String), FileError> {
+    let raw = uri.path().strip_prefix(prefix).unwrap_or_default();
     let raw = raw.strip_prefix('/').unwrap_or(raw);
     let decoded: Vec<u8> = percent_decode_str(raw).collect();
     let path = app.root.parse_absolute(OsStr::from_bytes(&decoded))?;
@@ -50,7 +53,7 @@ pub(super) fn query(uri: &Uri, name: &str) -> Option<String> {
 }
 
 async fn read(app: &App, method: &Method, headers: &HeaderMap, uri: &Uri) -> Response<Body> {
-    let (path, text) = match path(app, uri) {
+    let (path, text) = match path(app, uri, FILES) {
         Ok(path) => path,
         Err(error) => return reply::file(&error),
     };
@@ -151,7 +154,7 @@ async fn remove(app: &App, uri: &Uri) -> Response<Body> {
             return reply::invalid(format!("recursive is {other:?}; expected true or false"));
         }
     };
-    let path = match path(app, uri) {
+    let path = match path(app, uri, FILES) {
         Ok((path, _)) => path,
         Err(error) => return reply::file(&error),
     };

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::App;
 use super::answer;
 
+mod archive;
 mod files;
 mod fs;
 mod members;
@@ -28,6 +29,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/v1/files", any(files::files))
         .route("/v1/files/", any(files::files))
         .route("/v1/files/{*path}", any(files::files))
+        .merge(archive::routes())
         .route("/v1/fs/{operation}", any(fs::operation))
         .route("/v1/health", any(health))
         .route("/v1/metadata", any(metadata::metadata))

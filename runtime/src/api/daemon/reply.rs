@@ -30,16 +30,26 @@ pub(super) fn stuck(error: &tokio::task::JoinError) -> Response<Body> {
 
 /// What the file engine failed with.
 pub(super) fn file(failure: &FileError) -> Response<Body> {
-    let text = match failure {
+    file_with(failure, &text(failure))
+}
+
+/// The words for what the file engine failed with.
+pub(super) fn text(failure: &FileError) -> String {
+    match failure {
         FileError::System { context, source } => format!("{context}: {source}"),
         other => other.to_string(),
-    };
+    }
+}
+
+/// What the file engine failed with, in words of one's own.
+pub(super) fn file_with(failure: &FileError, text: &str) -> Response<Body> {
     let (status, code) = match failure {
         FileError::Escapes => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
         FileError::Nul | FileError::Special | FileError::Invalid(_) => {
             (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
         }
         FileError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
+        FileError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
         FileError::Condition => (StatusCode::PRECONDITION_FAILED, "CONDITION_FAILED"),
         // Nobody is there to read it.
         FileError::Cancelled => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),

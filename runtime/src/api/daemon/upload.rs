@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use rustix::io::Errno;
 
-use super::files::{no_content, path, query};
+use super::files::{FILES, no_content, path, query};
 use super::reply;
 use crate::api::App;
 use crate::api::body;
@@ -89,7 +89,7 @@ async fn store(app: &App, head: &Parts, body: &mut BodyDataStream) -> Result<u64
         None => FileMode::KeptOr(NEW_FILE),
         Some(text) => FileMode::Exactly(parse_mode(&text).ok_or(Failure::Mode(text))?),
     };
-    let (path, _) = path(app, &head.uri)?;
+    let (path, _) = path(app, &head.uri, FILES)?;
     let options = UploadOptions {
         mode,
         dangling: Dangling::Replace,

@@ -1,5 +1,6 @@
 //! The daemon API.
 
+mod archive;
 mod files;
 mod service;
 mod tree;
