@@ -1,6 +1,8 @@
 //! The daemon API.
 
 mod archive;
+mod conditions;
+mod content;
 mod files;
 mod service;
 mod tree;

@@ -14,6 +14,7 @@ use super::{method_not_allowed, not_found, reply};
 use crate::api::{App, answer, body};
 use crate::files::{Caller, FileError, Root, TreePath};
 
+mod content;
 mod tree;
 
 /// Work that was asked for, ready to run.
@@ -53,6 +54,42 @@ const OPERATIONS: &[Operation] = &[
         name: "chmod",
         members: &["path", "mode", "uid", "gid"],
         parse: tree::chmod,
+    },
+    Operation {
+        name: "glob",
+        members: &["pattern", "path", "limit"],
+        parse: content::glob,
+    },
+    Operation {
+        name: "search",
+        members: &[
+            "pattern",
+            "path",
+            "literal",
+            "ignore_case",
+            "glob",
+            "exclude",
+            "limit",
+            "max_file_bytes",
+            "max_line_bytes",
+        ],
+        parse: content::search,
+    },
+    Operation {
+        name: "replace",
+        members: &[
+            "pattern",
+            "replacement",
+            "paths",
+            "path",
+            "glob",
+            "exclude",
+            "literal",
+            "ignore_case",
+            "expected",
+            "max_file_bytes",
+        ],
+        parse: content::replace,
     },
 ];
 
