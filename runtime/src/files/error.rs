@@ -28,6 +28,9 @@ pub enum FileError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The system has no more of something; the text says of what.
+    #[error("{0}")]
+    Exhausted(String),
     /// The file is not in the state that was the condition.
     #[error("the file is not in the state that the request requires")]
     Condition,

@@ -31,6 +31,7 @@ mod temporary;
 mod text;
 mod transfer;
 mod walk;
+mod watch;
 pub(crate) mod write;
 
 pub use archive::{Packing, UnpackError, Unpacked};
@@ -52,4 +53,5 @@ pub use spot::LastLink;
 pub use stat::{Status, Type};
 pub use temporary::Existing;
 pub use text::{Pattern, Selection, Syntax};
+pub use watch::{Change, Depth, Drained, MAX_DIRECTORIES, Watch};
 pub use write::{Dangling, FileMode, Upload, UploadOptions};

@@ -88,6 +88,11 @@ impl Walk {
         Ok(())
     }
 
+    /// The innermost directory that was entered.
+    pub(super) fn inside(&self) -> Option<&Dir> {
+        self.levels.last().map(|level| &*level.dir)
+    }
+
     /// What comes next; `None` at the end of the tree.
     pub(super) fn next(&mut self) -> Result<Option<Step>, FileError> {
         self.caller.check()?;

@@ -22,6 +22,7 @@ mod members;
 mod metadata;
 mod reply;
 mod upload;
+mod watch;
 
 /// Every route of this face.
 pub(crate) fn routes() -> Router<App> {
@@ -30,6 +31,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/v1/files/", any(files::files))
         .route("/v1/files/{*path}", any(files::files))
         .merge(archive::routes())
+        .route("/v1/fs/watch", any(watch::watch))
         .route("/v1/fs/{operation}", any(fs::operation))
         .route("/v1/health", any(health))
         .route("/v1/metadata", any(metadata::metadata))

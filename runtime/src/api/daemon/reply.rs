@@ -51,8 +51,10 @@ pub(super) fn file_with(failure: &FileError, text: &str) -> Response<Body> {
         FileError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
         FileError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
         FileError::Condition => (StatusCode::PRECONDITION_FAILED, "CONDITION_FAILED"),
-        // Nobody is there to read it.
-        FileError::Cancelled => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+        // Of the cancelled, nobody is there to read it.
+        FileError::Cancelled | FileError::Exhausted(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")
+        }
         FileError::System { .. } if failure.is_too_long() => {
             (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
         }

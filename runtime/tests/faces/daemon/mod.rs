@@ -6,6 +6,7 @@ mod content;
 mod files;
 mod service;
 mod tree;
+mod watch;
 
 use serde_json::Value;
 
