@@ -55,3 +55,6 @@ pub use temporary::Existing;
 pub use text::{Pattern, Selection, Syntax};
 pub use watch::{Change, Depth, Drained, MAX_DIRECTORIES, Watch};
 pub use write::{Dangling, FileMode, Upload, UploadOptions};
+
+#[cfg(test)]
+mod tests;
