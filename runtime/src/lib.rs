@@ -6,7 +6,7 @@
 //!   connection loop (service::server)
 //!     -> routes: access log, token, then one of the faces
 //!          api::legacy   /execute /upload /download /list /exists   (k8s-agent-sandbox SDKs)
-//!          api::daemon   /v1/files /v1/health /v1/metadata          (the daemon API)
+//!          api::daemon   /v1/files /v1/fs /v1/archive /v1/health ... (the daemon API)
 //!          api::health   /healthz /metrics
 //!     -> exec::Processes   one table of commands        -> sys (posix_spawn, /proc)
 //!        files::Root       one tree beneath a handle    -> cap-std (openat2)
@@ -22,6 +22,8 @@ pub mod args;
 pub mod config;
 pub mod exec;
 pub mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod metrics;
 pub mod program;
 mod routes;

@@ -21,7 +21,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &[],
     ),
     (LOAD, &[SERVICE, ROUTER], &[]),
-    (FUZZ, &[SERVICE, ROUTER], &[]),
+    (FUZZ, &[SERVICE, ROUTER, RUNTIME], &[]),
     (
         "agent-sandbox-tests",
         &[

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::caller::Caller;
@@ -83,12 +83,12 @@ impl Root {
     ) -> Result<(Temporary, Copied), FileError> {
         let failed = |error: io::Error| FileError::new("copying", error);
         let stat = from.stat().map_err(|error| failed(error.into()))?;
-        let copier = Copier { carry, caller };
+        let work = Copier { carry, caller };
         let mut copied = Copied::default();
         let temporary = match kind_of(&stat) {
             FileType::RegularFile => {
                 let (temporary, file) = Temporary::file(&to.dir).map_err(failed)?;
-                copied.bytes = copier.file(&from.dir, &from.name, file)?;
+                copied.bytes = work.file(&from.dir, &from.name, &file)?;
                 copied.files = 1;
                 temporary
             }
@@ -102,7 +102,7 @@ impl Root {
                 let source = open_subdirectory(&from.dir, &from.name)
                     .map_err(|error| failed(error.into()))?;
                 let (temporary, target) = Temporary::directory(&to.dir).map_err(failed)?;
-                copier.tree(&source, target, &stat, &mut copied)?;
+                work.tree(&source, target, &stat, &mut copied)?;
                 temporary
             }
             _ => return Err(FileError::Special),
@@ -172,10 +172,10 @@ struct Copier<'a> {
 }
 
 impl Copier<'_> {
-    fn file(&self, dir: &Dir, name: &OsStr, target: File) -> Result<u64, FileError> {
+    fn file(&self, dir: &Dir, name: &OsStr, target: &File) -> Result<u64, FileError> {
         let (source, stat) = open_regular(dir, name)?;
-        let bytes = self.content(&source, &target)?;
-        self.finish(&target, &stat)?;
+        let bytes = self.content(&source, target)?;
+        self.finish(target, &stat)?;
         Ok(bytes)
     }
 
@@ -186,11 +186,10 @@ impl Copier<'_> {
         loop {
             self.caller.check()?;
             match rustix::fs::copy_file_range(source, None, target, None, CHUNK) {
-                // Also what files of /proc answer, whose size is 0: the second way finds their end.
-                Ok(0) => break,
-                Ok(count) => copied += count as u64,
                 Err(Errno::INTR) => {}
-                Err(
+                // Also what files of /proc answer, whose size is 0: the second way finds their end.
+                Ok(0)
+                | Err(
                     Errno::XDEV
                     | Errno::INVAL
                     | Errno::NOSYS
@@ -198,6 +197,7 @@ impl Copier<'_> {
                     | Errno::PERM
                     | Errno::IO,
                 ) => break,
+                Ok(count) => copied += count as u64,
                 Err(error) => return Err(failed(error.into())),
             }
         }
@@ -269,9 +269,9 @@ impl Copier<'_> {
                             .map_err(failed)?;
                     let mode = Mode::from_raw_mode(0o700);
                     rustix::fs::mkdirat(target, &found.name, mode).map_err(failed)?;
-                    let made = open_subdirectory(target, &found.name).map_err(failed)?;
+                    let inner = open_subdirectory(target, &found.name).map_err(failed)?;
                     walk.enter(&found)?;
-                    into.push((made, stat));
+                    into.push((inner, stat));
                     copied.directories += 1;
                 }
                 FileType::RegularFile => match self.file_into(&found.dir, target, &found.name) {
@@ -300,16 +300,16 @@ impl Copier<'_> {
     }
 
     fn file_into(&self, from: &Dir, to: &Dir, name: &OsStr) -> Result<u64, FileError> {
-        use rustix::fs::OFlags;
-        let (source, stat) = open_regular(from, name)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let target = rustix::fs::openat(to, name, flags, Mode::from_raw_mode(0o600))
-            .map_err(|error| FileError::new("copying the file", error))?
-            .into();
-        let bytes = self.content(&source, &target)?;
-        self.finish(&target, &stat)?;
-        Ok(bytes)
+            .map_err(|error| FileError::new("copying the file", error))?;
+        let copied = self.file(from, name, &target.into());
+        // What vanished before it was opened leaves nothing.
+        if copied.is_err() && rustix::fs::unlinkat(to, name, AtFlags::empty()).is_err() {
+            tracing::debug!("the rest of a broken copy was gone already");
+        }
+        copied
     }
 }
 

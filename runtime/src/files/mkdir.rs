@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::error::FileError;
 use super::path::TreePath;
 use super::root::Root;
-use super::spot::{LastLink, kind_of};
+use super::spot::{LastLink, kind_of, open_subdirectory};
 use super::stat::look;
 
 /// What is made besides the directory itself.
@@ -64,8 +64,8 @@ impl Root {
             Err(error) => return Err(failed(error)),
         }
         if let Some(mode) = mode {
-            let made = super::spot::open_subdirectory(&spot.dir, &spot.name).map_err(failed)?;
-            rustix::fs::fchmod(&made, Mode::from_raw_mode(mode)).map_err(failed)?;
+            let opened = open_subdirectory(&spot.dir, &spot.name).map_err(failed)?;
+            rustix::fs::fchmod(&opened, Mode::from_raw_mode(mode)).map_err(failed)?;
         }
         Ok(Made::New)
     }

@@ -57,14 +57,12 @@ impl Root {
     pub fn stat(&self, path: &TreePath, last: LastLink) -> Result<Status, FileError> {
         let context = "looking up the path";
         let failed = |error: Errno| FileError::new(context, error);
-        match self.spot(context, path, last)? {
-            Some(spot) => status_at(&spot).map_err(failed),
-            None => {
-                let root = self.handle()?;
-                let stat = rustix::fs::fstat(&root).map_err(failed)?;
-                Ok(Status::new(&stat, None))
-            }
+        if let Some(spot) = self.spot(context, path, last)? {
+            return status_at(&spot).map_err(failed);
         }
+        let root = self.handle()?;
+        let stat = rustix::fs::fstat(&root).map_err(failed)?;
+        Ok(Status::new(&stat, None))
     }
 
     /// Whether there is anything at the path. What a link points to counts, if the link is followed.

@@ -124,10 +124,11 @@ impl Watching {
                 }
             }
             if !changes.is_empty() {
-                let lines: String = changes
-                    .iter()
-                    .map(|change| format!("{}\n", told(change)))
-                    .collect();
+                let mut lines = String::new();
+                for change in &changes {
+                    lines.push_str(&told(change).to_string());
+                    lines.push('\n');
+                }
                 return Some(lines.into());
             }
         }

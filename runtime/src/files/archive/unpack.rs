@@ -39,7 +39,7 @@ pub struct Unpacked {
 
 /// Why an archive was not stored whole.
 #[derive(Debug, thiserror::Error)]
-#[error("{}{source}; stored before: {} files, {} directories, {} links", place(.entry), .before.files, .before.directories, .before.links)]
+#[error("{}{source}; stored before: {} files, {} directories, {} links", place(.entry.as_deref()), .before.files, .before.directories, .before.links)]
 pub struct UnpackError {
     /// The entry it failed at.
     pub entry: Option<String>,
@@ -49,10 +49,8 @@ pub struct UnpackError {
     pub before: Unpacked,
 }
 
-fn place(entry: &Option<String>) -> String {
-    entry
-        .as_ref()
-        .map_or_else(String::new, |entry| format!("{entry:?}: "))
+fn place(entry: Option<&str>) -> String {
+    entry.map_or_else(String::new, |entry| format!("{entry:?}: "))
 }
 
 /// So many directories whose permissions forbid their owner to write can be in an archive.

@@ -31,16 +31,16 @@ impl World {
     fn new() -> Self {
         let outer = tempfile::tempdir().unwrap();
         let outside = outer.path().join("outside");
-        let secret = CANARY.repeat(SIZE / CANARY.len() + 1);
+        let secret: Vec<u8> = CANARY.bytes().cycle().take(SIZE).collect();
         for directory in ["", "a", "a/b", "f", "sub"] {
             fs::create_dir_all(outside.join(directory)).unwrap();
             for name in ["secret", MARKER] {
-                fs::write(outside.join(directory).join(name), &secret[..SIZE]).unwrap();
+                fs::write(outside.join(directory).join(name), &secret).unwrap();
             }
         }
-        fs::write(outside.join("a/f"), &secret[..SIZE]).unwrap();
-        fs::write(outside.join("sub/f"), &secret[..SIZE]).unwrap();
-        fs::write(outer.path().join("secret"), &secret[..SIZE]).unwrap();
+        fs::write(outside.join("a/f"), &secret).unwrap();
+        fs::write(outside.join("sub/f"), &secret).unwrap();
+        fs::write(outer.path().join("secret"), &secret).unwrap();
         let root = Root::open(outer.path().join("root")).unwrap();
         let before = seen(outer.path());
         Self {
@@ -121,4 +121,59 @@ fn free_of_canaries(inside: &Path) {
 /// Whether something of the outside is in an answer.
 fn told(answer: &[u8]) -> bool {
     memchr::memmem::find(answer, CANARY.as_bytes()).is_some()
+}
+
+#[test]
+fn work_ends_when_nobody_waits_any_more() {
+    let world = World::new();
+    fs::create_dir(world.root.path().join("d")).unwrap();
+    fs::write(world.root.path().join("d/f"), "inside").unwrap();
+    let (caller, waiting) = Caller::new();
+    let path = TreePath::parse("d").unwrap();
+    let to = TreePath::parse("e").unwrap();
+    assert!(world.root.glob(&path, "**", 10, &caller).is_ok());
+    drop(waiting);
+    let none = || Globs::parse(&[], Bare::Name).unwrap();
+    let selection = Selection {
+        only: none(),
+        except: none(),
+    };
+    let replacement = Replacement {
+        pattern: Pattern::compile("inside", Syntax::Literal, false).unwrap(),
+        with: "changed".into(),
+        syntax: Syntax::Literal,
+        expected: None,
+        max_file_bytes: 100,
+    };
+    let search = Search {
+        pattern: replacement.pattern.clone(),
+        selection: selection.clone(),
+        limit: 10,
+        max_file_bytes: 100,
+        max_line_bytes: 100,
+    };
+    let root = &world.root;
+    let below = Targets::Below(path.clone(), selection);
+    let outcomes = [
+        root.glob(&path, "**", 10, &caller).err(),
+        root.search(&path, &search, &caller).err(),
+        root.replace(&below, &replacement, &caller).err(),
+        root.copy(&path, &to, Existing::Keep, &caller).err(),
+        root.watch(&path, Depth::Recursive, &caller).err(),
+        root.pack(&path)
+            .and_then(|packing| packing.run(|_| Ok(()), &caller))
+            .err(),
+    ];
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        assert!(
+            matches!(outcome, Some(FileError::Cancelled)),
+            "{index}: {outcome:?}"
+        );
+    }
+    let names: Vec<_> = fs::read_dir(root.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["d"]);
+    assert_eq!(fs::read(root.path().join("d/f")).unwrap(), b"inside");
 }

@@ -111,6 +111,18 @@ struct Event {
     name: OsString,
 }
 
+impl Event {
+    fn of(event: &inotify::Event<'_>) -> Self {
+        let name = event.file_name().map(std::ffi::CStr::to_bytes);
+        Self {
+            watch: event.wd(),
+            what: event.events(),
+            cookie: event.cookie(),
+            name: OsStr::from_bytes(name.unwrap_or_default()).to_owned(),
+        }
+    }
+}
+
 impl Root {
     /// Begins to watch a directory.
     ///
@@ -196,7 +208,7 @@ impl Watch {
             }
         }
         for (path, directory) in self.moves.take() {
-            self.left(path, directory, changes);
+            self.left(&path, directory, changes);
         }
         self.found.clear();
         Ok(Drained::Empty)
@@ -208,14 +220,7 @@ impl Watch {
         let mut reader = Reader::new(&self.inotify, &mut buffer);
         while events.len() < BATCH {
             match reader.next() {
-                Ok(event) => events.push(Event {
-                    watch: event.wd(),
-                    what: event.events(),
-                    cookie: event.cookie(),
-                    name: event.file_name().map_or_else(OsString::new, |name| {
-                        OsStr::from_bytes(name.to_bytes()).to_owned()
-                    }),
-                }),
+                Ok(event) => events.push(Event::of(&event)),
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(FileError::new("reading the watch", error)),
@@ -224,14 +229,7 @@ impl Watch {
         // What is in the buffer must not be lost.
         while !reader.is_buffer_empty() {
             let Ok(event) = reader.next() else { break };
-            events.push(Event {
-                watch: event.wd(),
-                what: event.events(),
-                cookie: event.cookie(),
-                name: event.file_name().map_or_else(OsString::new, |name| {
-                    OsStr::from_bytes(name.to_bytes()).to_owned()
-                }),
-            });
+            events.push(Event::of(&event));
         }
         Ok(true)
     }
@@ -289,30 +287,23 @@ impl Watch {
                     });
                 }
                 _ if hidden => {}
-                _ => self.arrived(path, directory, changes)?,
+                _ => self.arrived(&path, directory, changes)?,
             }
         } else if hidden {
             // It is told when it takes its place.
         } else if what.contains(ReadFlags::CREATE) {
             if !self.found.remove(&path) {
-                self.arrived(path, directory, changes)?;
+                self.arrived(&path, directory, changes)?;
             }
         } else if what.contains(ReadFlags::DELETE) {
             self.found.remove(&path);
             changes.push(Change::Removed(self.whole(&path)));
         } else if what.contains(ReadFlags::MODIFY) {
-            self.once(Change::Modified(self.whole(&path)), changes);
+            once(Change::Modified(self.whole(&path)), changes);
         } else if what.contains(ReadFlags::ATTRIB) {
-            self.once(Change::Attributes(self.whole(&path)), changes);
+            once(Change::Attributes(self.whole(&path)), changes);
         }
         Ok(Drained::More)
-    }
-
-    /// The same once more says nothing new.
-    fn once(&self, change: Change, changes: &mut Vec<Change>) {
-        if changes.last() != Some(&change) {
-            changes.push(change);
-        }
     }
 
     fn whole(&self, path: &Path) -> PathBuf {
@@ -322,17 +313,17 @@ impl Watch {
     /// A new name, with everything that is below it by now.
     fn arrived(
         &mut self,
-        path: PathBuf,
+        path: &Path,
         directory: bool,
         changes: &mut Vec<Change>,
     ) -> Result<(), FileError> {
         changes.push(Change::Created {
-            path: self.whole(&path),
+            path: self.whole(path),
             directory,
         });
         if directory && self.depth == Depth::Recursive {
             let mut found = Some(Vec::new());
-            self.look_again(&path, &mut found, changes)?;
+            self.look_again(path, &mut found, changes)?;
             for (path, kind) in found.into_iter().flatten() {
                 changes.push(Change::Created {
                     path: self.whole(&path),
@@ -345,14 +336,14 @@ impl Watch {
     }
 
     /// Something was moved to where nobody looks.
-    fn left(&mut self, path: PathBuf, directory: bool, changes: &mut Vec<Change>) {
-        changes.push(Change::Removed(self.whole(&path)));
+    fn left(&mut self, path: &Path, directory: bool, changes: &mut Vec<Change>) {
+        changes.push(Change::Removed(self.whole(path)));
         if !directory {
             return;
         }
         let inotify = &self.inotify;
         self.places.retain(|watch, place| {
-            let inside = place.starts_with(&path);
+            let inside = place.starts_with(path);
             if inside && inotify::remove_watch(inotify, *watch).is_err() {
                 tracing::debug!("a watch was gone before it was removed");
             }
@@ -461,5 +452,12 @@ impl Watch {
             Err(Errno::NOSPC) => Err(exhausted()),
             added => added.map_err(|error| FileError::new("watching the directory", error)),
         }
+    }
+}
+
+/// The same once more says nothing new.
+fn once(change: Change, changes: &mut Vec<Change>) {
+    if changes.last() != Some(&change) {
+        changes.push(change);
     }
 }

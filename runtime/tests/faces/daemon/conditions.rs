@@ -75,7 +75,7 @@ async fn a_write_takes_place_only_while_its_condition_holds() {
 async fn of_many_writers_with_one_condition_one_succeeds() {
     const WRITERS: usize = 8;
     let server = start().await;
-    put(&server, "counter", &[], &"x".repeat(1)).await;
+    put(&server, "counter", &[], "x").await;
     let count = async |_| {
         let mut wins = 0;
         while wins < 5 {

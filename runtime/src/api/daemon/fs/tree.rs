@@ -46,8 +46,8 @@ pub(super) fn mkdir(members: &mut Members) -> Result<Work, Refused> {
         Parents::Require
     };
     Ok(Box::new(move |root, _| {
-        let made = root.make_directory(&locate(root, &path)?, parents, mode)?;
-        Ok(json!({"created": made == Made::New}))
+        let outcome = root.make_directory(&locate(root, &path)?, parents, mode)?;
+        Ok(json!({"created": outcome == Made::New}))
     }))
 }
 
