@@ -18,6 +18,9 @@ const MAX_PATTERNS: usize = 64;
 /// Bytes of one pattern.
 const MAX_PATTERN: usize = 4096;
 
+/// How many bytes of paths one answer tells.
+const MAX_TOLD: usize = 8 << 20;
+
 /// A list of patterns, any of which may match.
 #[derive(Clone, Debug)]
 pub struct Globs {
@@ -114,7 +117,7 @@ fn without_slashes(pattern: &str) -> String {
 pub struct Globbed {
     /// Paths relative to the root, sorted.
     pub matches: Vec<(PathBuf, Type)>,
-    /// Whether there are more than the limit.
+    /// Whether there are more than the limit, or than 8 MiB of paths.
     pub truncated: bool,
     /// Directories that could not be read.
     pub unreadable: u64,
@@ -136,6 +139,7 @@ impl Root {
         let globs = Globs::parse(&[pattern.to_owned()], Bare::Path)?;
         let scope = Scope::of(pattern);
         let mut globbed = Globbed::default();
+        let mut told = 0;
         globbed.unreadable = self.traverse(
             path,
             caller,
@@ -144,11 +148,12 @@ impl Root {
                 if !globs.matches(&found.path) {
                     return ControlFlow::Continue(());
                 }
-                if globbed.matches.len() >= limit {
+                if globbed.matches.len() >= limit || told >= MAX_TOLD {
                     globbed.truncated = true;
                     return ControlFlow::Break(());
                 }
                 let whole = below(path.as_path(), &found.path);
+                told += whole.as_os_str().len();
                 globbed.matches.push((whole, Type::from(found.kind)));
                 ControlFlow::Continue(())
             },

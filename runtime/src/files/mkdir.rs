@@ -12,7 +12,7 @@ use super::stat::look;
 /// What is made besides the directory itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Parents {
-    /// Missing parents are made too, with mode 0755.
+    /// Missing parents are made too, with 0777 as reduced by the process's umask.
     Create,
     /// They must exist.
     Require,

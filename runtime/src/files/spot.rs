@@ -92,7 +92,7 @@ impl Root {
         self.beneath(context, &path, |dir, path| dir.open_dir(path))
     }
 
-    /// Creates a directory and its missing parents with mode 0755 and opens it.
+    /// Creates a directory and its missing parents, as the umask has it, and opens it.
     pub(super) fn create_directory(
         &self,
         context: &'static str,

@@ -97,15 +97,12 @@ fn placed(text: &[u8], outer: &[u8]) -> Vec<u8> {
     let mut rest = text;
     let mut placed = Vec::new();
     while let Some((first, behind)) = rest.split_first() {
-        match rest.strip_prefix(b"OUTER") {
-            Some(behind) => {
-                placed.extend_from_slice(outer);
-                rest = behind;
-            }
-            None => {
-                placed.push(*first);
-                rest = behind;
-            }
+        if let Some(behind) = rest.strip_prefix(b"OUTER") {
+            placed.extend_from_slice(outer);
+            rest = behind;
+        } else {
+            placed.push(*first);
+            rest = behind;
         }
     }
     placed

@@ -29,7 +29,8 @@ pub(crate) fn check(bytes: &[u8]) {
         } else if first >= size {
             Ranges::Unsatisfiable
         } else {
-            Ranges::Parts(vec![first..last.saturating_add(1).min(size)])
+            let only = first..last.saturating_add(1).min(size);
+            Ranges::Parts([only].into())
         };
         assert_eq!(selected, expected, "{value:?} of {size}");
     }

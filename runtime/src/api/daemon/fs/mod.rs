@@ -1,7 +1,7 @@
 //! `/v1/fs/{operation}`: what can be done to files besides reading and storing them.
 //!
-//! Every operation takes a JSON object and answers with one. The work runs on a thread of its own and
-//! ends when the client goes away.
+//! Every operation takes a JSON object and answers with one. What takes time runs on a thread of its own
+//! and ends when the client goes away.
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -27,6 +27,15 @@ struct Operation {
     name: &'static str,
     members: &'static [&'static str],
     parse: Parse,
+    takes: Takes,
+}
+
+/// How long the work may take.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Takes {
+    /// Less than handing it to another thread would.
+    Moments,
+    Time,
 }
 
 const OPERATIONS: &[Operation] = &[
@@ -34,31 +43,37 @@ const OPERATIONS: &[Operation] = &[
         name: "stat",
         members: &["path", "follow"],
         parse: tree::stat,
+        takes: Takes::Moments,
     },
     Operation {
         name: "mkdir",
         members: &["path", "parents", "mode"],
         parse: tree::mkdir,
+        takes: Takes::Time,
     },
     Operation {
         name: "move",
         members: &["from", "to", "overwrite"],
         parse: tree::move_to,
+        takes: Takes::Time,
     },
     Operation {
         name: "copy",
         members: &["from", "to", "overwrite"],
         parse: tree::copy,
+        takes: Takes::Time,
     },
     Operation {
         name: "chmod",
         members: &["path", "mode", "uid", "gid"],
         parse: tree::chmod,
+        takes: Takes::Time,
     },
     Operation {
         name: "glob",
         members: &["pattern", "path", "limit"],
         parse: content::glob,
+        takes: Takes::Time,
     },
     Operation {
         name: "search",
@@ -74,6 +89,7 @@ const OPERATIONS: &[Operation] = &[
             "max_line_bytes",
         ],
         parse: content::search,
+        takes: Takes::Time,
     },
     Operation {
         name: "replace",
@@ -90,6 +106,7 @@ const OPERATIONS: &[Operation] = &[
             "max_file_bytes",
         ],
         parse: content::replace,
+        takes: Takes::Time,
     },
 ];
 
@@ -111,7 +128,7 @@ pub(super) async fn operation(
         Err(refused) => return refused.answer(),
     };
     match operation.prepare(members) {
-        Ok(work) => run(&app, work).await,
+        Ok(work) => run(&app, work, operation.takes).await,
         Err(refused) => refused.answer(),
     }
 }
@@ -124,10 +141,16 @@ impl Operation {
     }
 }
 
-async fn run(app: &App, work: Work) -> Response<Body> {
+async fn run(app: &App, work: Work, takes: Takes) -> Response<Body> {
     let (caller, _waiting) = Caller::new();
-    let root = app.root.clone();
-    match spawn_blocking(move || work(&root, &caller)).await {
+    let outcome = match takes {
+        Takes::Moments => Ok(work(&app.root, &caller)),
+        Takes::Time => {
+            let root = app.root.clone();
+            spawn_blocking(move || work(&root, &caller)).await
+        }
+    };
+    match outcome {
         Ok(Ok(value)) => answer::json(StatusCode::OK, &value),
         Ok(Err(error)) => reply::file(&error),
         Err(error) => reply::stuck(&error),
