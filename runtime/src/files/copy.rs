@@ -148,7 +148,8 @@ impl Root {
     }
 }
 
-fn same(one: &Stat, other: &Stat) -> bool {
+/// Whether both are the same thing.
+pub(super) fn same(one: &Stat, other: &Stat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Temporary {
     dir: Dir,
     name: OsString,
     placed: bool,
+    /// It is another name of something that may have the place already.
+    shared: bool,
 }
 
 impl Temporary {
@@ -50,6 +52,7 @@ impl Temporary {
             dir: dir.try_clone()?,
             name: temporary_name(),
             placed: false,
+            shared: false,
         })
     }
 
@@ -80,7 +83,8 @@ impl Temporary {
 
     /// Another name of a file; a link is not followed.
     pub(super) fn hard_link(dir: &Dir, from: &Dir, name: &OsStr) -> io::Result<Self> {
-        let this = Self::new(dir)?;
+        let mut this = Self::new(dir)?;
+        this.shared = true;
         rustix::fs::linkat(from, name, dir, &this.name, rustix::fs::AtFlags::empty())?;
         Ok(this)
     }
@@ -88,7 +92,8 @@ impl Temporary {
     /// Takes its place under `name` in the same directory.
     pub(super) fn place(mut self, name: &OsStr, existing: Existing) -> rustix::io::Result<()> {
         rename(&self.dir, &self.name, &self.dir, name, existing)?;
-        self.placed = true;
+        // A rename between two names of the same file leaves both.
+        self.placed = !self.shared;
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! Moving files, links and directories.
 
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::caller::Caller;
-use super::copy::{Carry, unplaceable};
+use super::copy::{Carry, same, unplaceable};
 use super::error::FileError;
 use super::path::TreePath;
 use super::remove::remove_tree;
@@ -31,6 +31,9 @@ impl Root {
         let to = self.spot_below(context, to, LastLink::Keep)?;
         let renamed = {
             let _moment = self.commits();
+            if existing == Existing::Replace && same_file(&from, &to) {
+                return unlink_other(&from, &to);
+            }
             rename(&from.dir, &from.name, &to.dir, &to.name, existing)
         };
         match renamed {
@@ -59,9 +62,28 @@ impl Root {
             Ok(stat) if kind_of(&stat) == FileType::Directory => {
                 remove_tree(&from.dir, &from.name).map_err(failed)
             }
-            Ok(_) => rustix::fs::unlinkat(&from.dir, &from.name, rustix::fs::AtFlags::empty())
+            Ok(_) => rustix::fs::unlinkat(&from.dir, &from.name, AtFlags::empty())
                 .map_err(|error| failed(error.into())),
             Err(error) => Err(failed(error.into())),
         }
     }
+}
+
+/// Whether both are names of one file, between which a rename would leave both.
+fn same_file(from: &Spot, to: &Spot) -> bool {
+    match (from.stat(), to.stat()) {
+        (Ok(one), Ok(other)) => kind_of(&one) != FileType::Directory && same(&one, &other),
+        _ => false,
+    }
+}
+
+/// Takes away one of two names of a file, unless they are the same name.
+fn unlink_other(from: &Spot, to: &Spot) -> Result<(), FileError> {
+    let failed = |error: Errno| FileError::new("moving", error);
+    let one = rustix::fs::fstat(&from.dir).map_err(failed)?;
+    let other = rustix::fs::fstat(&to.dir).map_err(failed)?;
+    if from.name == to.name && same(&one, &other) {
+        return Ok(());
+    }
+    rustix::fs::unlinkat(&from.dir, &from.name, AtFlags::empty()).map_err(failed)
 }

@@ -257,8 +257,10 @@ async fn damage_is_told_with_what_was_stored_before() {
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(words), "{message}");
     }
+    entry(&mut hard, EntryType::Link, "two", "one", b"");
     let answer = server.put("/v1/archive/hard", TAR, &hard).await;
-    assert_eq!(answer.json()["links"], 1, "{answer:?}");
+    assert_eq!(answer.json()["links"], 2, "{answer:?}");
+    assert_eq!(fs::read_dir(server.root().join("hard")).unwrap().count(), 2);
     let two = fs::metadata(server.root().join("hard/two")).unwrap();
     assert_eq!((two.nlink(), two.size()), (2, 1));
     let names: Vec<_> = fs::read_dir(server.root().join("place"))

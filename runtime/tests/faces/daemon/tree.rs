@@ -143,6 +143,19 @@ async fn moves_replace_only_when_told_to() {
 }
 
 #[tokio::test]
+async fn of_two_names_of_one_file_a_move_leaves_one() {
+    let server = start().await;
+    write(&server, "one", "1");
+    fs::hard_link(server.root().join("one"), server.root().join("two")).unwrap();
+    let both = json!({"from": "one", "to": "two", "overwrite": true});
+    done(&server, "move", &both).await;
+    assert!(!server.root().join("one").exists());
+    let same = json!({"from": "two", "to": "./two", "overwrite": true});
+    done(&server, "move", &same).await;
+    assert_eq!(text(&server, "two"), "1");
+}
+
+#[tokio::test]
 async fn copies_are_complete_and_keep_modes_and_links() {
     let server = start().await;
     write(&server, "src/run", "#!/bin/sh\n");

@@ -163,7 +163,7 @@ async fn lost_changes_are_told_and_new_directories_watched_all_the_same() {
     let mut lines = Lines::begin(&server, "path=&recursive=true").await;
     // Nothing is read while the client does not read: first the connection fills up, then the queue.
     let mut count = 0;
-    while count < 6 * most {
+    while count < 4 * most {
         for _ in 0..most {
             let path = root.join(format!("{}-{count}", "long-name-".repeat(20)));
             fs::write(&path, "").unwrap();
