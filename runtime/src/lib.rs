@@ -6,7 +6,7 @@
 //!   connection loop (service::server)
 //!     -> routes: access log, token, then one of the faces
 //!          api::legacy   /execute /upload /download /list /exists   (k8s-agent-sandbox SDKs)
-//!          api::daemon   /v1/files /v1/health /v1/metadata          (the daemon API)
+//!          api::daemon   /v1/files /v1/fs /v1/archive /v1/processes ... (the daemon API)
 //!          api::grpc     process.v1.ProcessService, health and reflection
 //!          api::health   /healthz /metrics
 //!     -> exec::Processes   one table of commands        -> sys (posix_spawn, /proc)
@@ -23,6 +23,8 @@ pub mod args;
 pub mod config;
 pub mod exec;
 pub mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod install;
 mod metrics;
 pub mod program;

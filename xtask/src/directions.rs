@@ -21,7 +21,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &[],
     ),
     (LOAD, &[SERVICE, RUNTIME, ROUTER], &[]),
-    (FUZZ, &[SERVICE, ROUTER], &[]),
+    (FUZZ, &[SERVICE, RUNTIME, ROUTER], &[]),
     (
         "agent-sandbox-tests",
         &[

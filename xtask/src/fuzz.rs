@@ -23,7 +23,16 @@ pub(crate) struct Args {
 }
 
 /// The programs of the workspace in `fuzz/`.
-const TARGETS: [&str; 5] = ["headers", "tokens", "settings", "requests", "answers"];
+const TARGETS: [&str; 8] = [
+    "headers",
+    "tokens",
+    "settings",
+    "requests",
+    "answers",
+    "multipart",
+    "paths",
+    "ranges",
+];
 /// Has the compiler count what runs, where libFuzzer looks for it.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
                         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

@@ -16,6 +16,27 @@ pub enum FileError {
     /// Something other than a regular file or directory: a FIFO, socket or device.
     #[error("not a regular file")]
     Special,
+    /// What was asked for makes no sense; the text says why and what is expected.
+    #[error("{0}")]
+    Invalid(String),
+    /// What is there does not allow it; the text says why.
+    #[error("{0}")]
+    Conflict(String),
+    /// A file is larger than what is taken.
+    #[error("the file is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The system has no more of something; the text says of what.
+    #[error("{0}")]
+    Exhausted(String),
+    /// The file is not in the state that was the condition.
+    #[error("the file is not in the state that the request requires")]
+    Condition,
+    /// Whoever asked is gone, so the work was not finished.
+    #[error("nobody waits for the result any more")]
+    Cancelled,
     /// The system refused.
     #[error("{context}")]
     System {

@@ -9,7 +9,7 @@ use cap_std::fs::{Metadata, MetadataExt};
 use super::error::FileError;
 use super::path::TreePath;
 use super::root::Root;
-use super::write;
+use super::temporary::is_temporary;
 
 /// One entry of a directory.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ impl Root {
         for entry in entries {
             let entry = entry.map_err(|error| FileError::new(context, error))?;
             let name = entry.file_name();
-            if write::is_temporary(&name) {
+            if is_temporary(&name) {
                 continue;
             }
             let Ok(own) = entry.metadata() else { continue };

@@ -9,19 +9,52 @@
 //!
 //! The engine blocks and knows nothing of HTTP; [`read`] and [`write`] bring it to async callers.
 
+mod archive;
+mod attributes;
+mod caller;
+mod condition;
+mod copy;
 mod error;
+mod glob;
 mod list;
+mod mkdir;
 mod path;
 pub(crate) mod read;
 mod remove;
+mod replace;
 mod resolve;
 mod root;
+mod search;
+mod spot;
+mod stat;
+mod temporary;
+mod text;
+mod transfer;
+mod walk;
+mod watch;
 pub(crate) mod write;
 
+pub use archive::{Packing, UnpackError, Unpacked};
+pub use attributes::Owner;
+pub use caller::{Caller, Waiting};
+pub use condition::{Condition, Versions};
+pub use copy::Copied;
 pub use error::FileError;
+pub use glob::{Bare, Globbed, Globs};
 pub use list::{Kind, Listed};
+pub use mkdir::{Made, Parents};
 pub use path::TreePath;
 pub use read::OpenFile;
 pub use remove::Removal;
+pub use replace::{Replaced, Replacement, Targets};
 pub use root::{Root, RootError};
+pub use search::{Line, Search, Searched};
+pub use spot::LastLink;
+pub use stat::{Status, Type};
+pub use temporary::Existing;
+pub use text::{Pattern, Selection, Syntax};
+pub use watch::{Change, Depth, Drained, MAX_DIRECTORIES, Watch};
 pub use write::{Dangling, FileMode, Upload, UploadOptions};
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! Removing files and directories. Links are removed, never followed.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use cap_std::fs::Dir;
@@ -60,6 +61,11 @@ fn remove_entry(parent: &Dir, name: &Path, removal: Removal) -> std::io::Result<
         Removal::Single => parent.remove_dir(name),
         Removal::Recursive => parent.remove_dir_all(name),
     }
+}
+
+/// Removes whatever has the name, with everything in it.
+pub(super) fn remove_tree(parent: &Dir, name: &OsStr) -> std::io::Result<()> {
+    remove_entry(parent, Path::new(name), Removal::Recursive)
 }
 
 fn empty(directory: &Dir) -> std::io::Result<()> {

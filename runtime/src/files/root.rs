@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::error::{FileError, is_escape};
 use super::path::TreePath;
@@ -53,6 +53,7 @@ pub struct Root {
 struct Inner {
     path: PathBuf,
     opened: RwLock<Arc<Opened>>,
+    commits: Mutex<()>,
 }
 
 /// The directory the root's path named when it was opened.
@@ -98,6 +99,7 @@ impl Root {
             inner: Arc::new(Inner {
                 path,
                 opened: RwLock::new(Arc::new(opened)),
+                commits: Mutex::new(()),
             }),
         })
     }
@@ -168,6 +170,12 @@ impl Root {
         }
         let resolved = resolve(&opened, path)?;
         operation(&opened.dir, &resolved).map_err(|error| FileError::new(context, error))
+    }
+
+    /// Held for the moment in which something takes its place, so that looking at what is there and
+    /// replacing it are one step to everybody who comes through this program.
+    pub(super) fn commits(&self) -> MutexGuard<'_, ()> {
+        self.inner.commits.lock()
     }
 
     /// The directory the root's path names now. It is opened again when that changed: an agent that

@@ -3,7 +3,7 @@
 //! Data goes through a small pipeline: while a thread writes one batch, the caller gathers the next. An
 //! upload that is dropped before its commit removes its temporary file and leaves the target alone.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::path::Path;
@@ -15,13 +15,17 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
 
+use super::attributes::Owner;
+use super::condition::Condition;
 use super::error::FileError;
 use super::path::TreePath;
 use super::resolve::resolve;
 use super::root::Root;
+use super::stat::version;
+use super::temporary::{rename, temporary_name};
 
 /// How a file is stored.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct UploadOptions {
     /// Permission bits of the result.
     pub mode: FileMode,
@@ -29,6 +33,10 @@ pub struct UploadOptions {
     pub dangling: Dangling,
     /// Whether the data must have reached the disk before the name does.
     pub sync: bool,
+    /// Who the result belongs to; who runs this program if nothing is said.
+    pub owner: Owner,
+    /// What the file that is there must be for the upload to take its place.
+    pub condition: Condition,
 }
 
 /// Which permission bits a stored file gets.
@@ -71,20 +79,13 @@ struct Place {
     temporary: OsString,
     name: OsString,
     file: File,
+    root: Root,
     sync: bool,
+    condition: Condition,
 }
 
 /// Batches of this size keep the writing thread busy without holding much memory.
 const BATCH: usize = 512 << 10;
-const PREFIX: &str = ".agent-sandbox-upload-";
-
-/// Whether a name is that of an upload in progress.
-pub(super) fn is_temporary(name: &OsStr) -> bool {
-    name.to_str()
-        .and_then(|name| name.strip_prefix(PREFIX))
-        .is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
 impl Upload {
     /// Prepares to store a file at `path`, creating missing parent directories.
     ///
@@ -128,11 +129,12 @@ impl Upload {
         self.written
     }
 
-    /// Puts the file in its place.
+    /// Puts the file in its place and tells its version, as in [`super::OpenFile::version`].
     ///
     /// # Errors
-    /// See [`FileError`]; the target is untouched then.
-    pub async fn commit(mut self) -> Result<(), FileError> {
+    /// See [`FileError`]; the target is untouched then. When what is there has changed so that the
+    /// condition no longer holds, that is [`FileError::Condition`].
+    pub async fn commit(mut self) -> Result<String, FileError> {
         self.wait().await?;
         let (place, batch) = (self.place.clone(), std::mem::take(&mut self.batch));
         let work = tokio::task::spawn_blocking(move || {
@@ -205,7 +207,9 @@ impl Place {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
-        let temporary = OsString::from(format!("{PREFIX}{:016x}", fastrand::u64(..)));
+        // What is refused anyway need not be sent first.
+        options.condition.check(&directory, name)?;
+        let temporary = temporary_name();
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = match (options.mode, kept) {
@@ -221,8 +225,15 @@ impl Place {
             temporary,
             name: name.to_owned(),
             file: file.into(),
+            root: root.clone(),
             sync: options.sync,
+            condition: options.condition,
         };
+        // The mode comes last, because a change of the owner may take bits away.
+        options
+            .owner
+            .apply(&place.file)
+            .map_err(|error| FileError::new("giving the file to its owner", error))?;
         if let Some(mode) = mode {
             rustix::fs::fchmod(&place.file, Mode::from_raw_mode(mode))
                 .map_err(|error| FileError::new(context, error))?;
@@ -230,20 +241,24 @@ impl Place {
         Ok(place)
     }
 
-    fn commit(&self) -> Result<(), FileError> {
+    fn commit(&self) -> Result<String, FileError> {
         let context = "putting the file in its place";
+        let failed = |error: Errno| FileError::new(context, error);
         if self.sync {
             self.file
                 .sync_data()
                 .map_err(|error| FileError::new(context, error))?;
         }
-        rustix::fs::renameat(
-            &self.directory,
-            &self.temporary,
-            &self.directory,
-            &self.name,
-        )
-        .map_err(|error| FileError::new(context, error))
+        let stat = rustix::fs::fstat(&self.file).map_err(failed)?;
+        let (dir, old, new) = (&self.directory, &self.temporary, &self.name);
+        let _moment = self.root.commits();
+        self.condition.check(dir, new)?;
+        match rename(dir, old, dir, new, self.condition.existing()) {
+            // Made meanwhile by a command.
+            Err(Errno::EXIST) => Err(FileError::Condition),
+            Err(error) => Err(failed(error)),
+            Ok(()) => Ok(version(&stat)),
+        }
     }
 
     /// Removes what was not committed. After a commit the name is gone, and nothing else ever has it.

@@ -7,4 +7,5 @@
 pub(crate) mod children;
 pub(crate) mod descriptors;
 pub(crate) mod proc;
+pub(crate) mod readiness;
 pub(crate) mod spawn;

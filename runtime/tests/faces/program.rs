@@ -56,9 +56,20 @@ fn start(mut command: Command) -> Running {
 
 impl Running {
     async fn call(&self, path: &str, kind: &str, body: &[u8]) -> (StatusCode, Value) {
+        let (status, text) = self.send("POST", path, kind, body).await;
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: &[u8],
+    ) -> (StatusCode, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {kind}\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {kind}\r\n\
              content-length: {}\r\n\r\n",
             body.len()
         );
@@ -70,10 +81,7 @@ impl Running {
             .unwrap()
             .unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (
-            status,
-            serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap(),
-        )
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
     async fn execute(&self, command: &str) -> Value {
@@ -259,7 +267,6 @@ async fn sigterm_ends_everything_the_commands_left_behind() {
     assert!(!runs(daemon));
 }
 
-/// A file system of 256 KiB, in a mount namespace of its own so that nobody else sees it.
 #[tokio::test]
 async fn sigterm_also_ends_who_threw_session_parents_and_environment_away() {
     let root = tempfile::tempdir().unwrap();
@@ -269,26 +276,29 @@ async fn sigterm_also_ends_who_threw_session_parents_and_environment_away() {
     assert_eq!(answer["exit_code"], 0, "{answer}");
     let pid = written_pid(&root.path().join("pid")).await;
     assert!(runs(pid));
-    running.terminate();
-    eventually("the program ends", || {
-        running.child.try_wait().unwrap().is_some()
-    })
-    .await;
+    assert!(running.terminate().success());
     assert!(!runs(pid));
+}
+
+/// The program on a small file system, in a mount namespace of its own so that nobody else sees it.
+fn on_small_disk(root: &Path, size: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+        .arg(format!(
+            "mount -t tmpfs -o size={size} none \"$SANDBOX_BASE_DIR\" && exec \"$0\" \"$@\""
+        ))
+        .arg(PROGRAM)
+        .args(["--address", "127.0.0.1", "--port", "0"])
+        .env("SANDBOX_BASE_DIR", root)
+        .env("AGENT_SANDBOX_LOG", "info");
+    command
 }
 
 #[tokio::test]
 async fn a_full_disk_is_507_and_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
-    let mut command = Command::new("unshare");
-    command
-        .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
-        .arg("mount -t tmpfs -o size=256k none \"$SANDBOX_BASE_DIR\" && exec \"$0\" \"$@\"")
-        .arg(PROGRAM)
-        .args(["--address", "127.0.0.1", "--port", "0"])
-        .env("SANDBOX_BASE_DIR", root.path())
-        .env("AGENT_SANDBOX_LOG", "info");
-    let running = start(command);
+    let running = start(on_small_disk(root.path(), "256k"));
     let (status, _) = running
         .call("/upload", crate::harness::FORM, &form("kept", b"old"))
         .await;
@@ -303,4 +313,104 @@ async fn a_full_disk_is_507_and_leaves_nothing() {
     }
     assert_eq!(running.execute("cat kept").await["stdout"], "old");
     assert_eq!(running.execute("ls -A").await["stdout"], "kept\n");
+}
+
+#[tokio::test]
+async fn nothing_half_done_stays_on_a_full_disk() {
+    let root = tempfile::tempdir().unwrap();
+    let running = start(on_small_disk(root.path(), "1m"));
+    let text = vec![b'x'; 600 << 10];
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in [("small", &text[..10]), ("large", &text[..])] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, content).unwrap();
+    }
+    let archive = archive.into_inner().unwrap();
+    let (status, _) = running.send("PUT", "/v1/files/dir/half", "", &text).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let requests = [
+        ("PUT", "/v1/files/dir/half", text.repeat(5)),
+        (
+            "POST",
+            "/v1/fs/copy",
+            br#"{"from": "dir/half", "to": "other"}"#.to_vec(),
+        ),
+        (
+            "POST",
+            "/v1/fs/copy",
+            br#"{"from": "dir", "to": "other"}"#.to_vec(),
+        ),
+        (
+            "POST",
+            "/v1/fs/replace",
+            br#"{"pattern": "x", "replacement": "yy", "paths": "dir/half"}"#.to_vec(),
+        ),
+        ("PUT", "/v1/archive/place", archive),
+    ];
+    for (method, path, body) in requests {
+        let (status, answer) = running.send(method, path, "", &body).await;
+        assert_eq!(status, StatusCode::INSUFFICIENT_STORAGE, "{path}: {answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["code"], "INSUFFICIENT_STORAGE", "{path}: {answer}");
+    }
+    let found = running
+        .execute("find . -mindepth 1 -type f -printf '%P %s\\n'")
+        .await;
+    let mut names: Vec<&str> = found["stdout"].as_str().unwrap().lines().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["dir/half 614400", "place/small 10"]);
+    let found = running.execute("find . -mindepth 1 -type d").await;
+    assert_eq!(
+        found["stdout"].as_str().unwrap().lines().count(),
+        2,
+        "{found}"
+    );
+}
+
+/// Another file system beneath the root.
+#[tokio::test]
+async fn what_is_moved_to_another_file_system_arrives_whole() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("other")).unwrap();
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+        .arg("mount -t tmpfs none \"$SANDBOX_BASE_DIR/other\" && exec \"$0\" \"$@\"")
+        .arg(PROGRAM)
+        .args(["--address", "127.0.0.1", "--port", "0"])
+        .env("SANDBOX_BASE_DIR", root.path())
+        .env("AGENT_SANDBOX_LOG", "info");
+    let running = start(command);
+    let made = running
+        .execute(&sh("mkdir -p dir/sub && echo text > dir/sub/f && ln -s f dir/sub/l && \
+             chmod 750 dir/sub/f && touch -d @1000000000 dir/sub/f && mkdir -p special && mkfifo special/pipe"))
+        .await;
+    assert_eq!(made["exit_code"], 0, "{made}");
+    let both = |from: &str, to: &str| json!({"from": from, "to": to}).to_string();
+    let (status, answer) = running
+        .call("/v1/fs/move", "", both("dir", "other/dir").as_bytes())
+        .await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let found = running
+        .execute("stat -c '%F %a %Y %s' other/dir/sub/f other/dir/sub/l")
+        .await;
+    let text = found["stdout"].as_str().unwrap();
+    assert!(
+        text.starts_with("regular file 750 1000000000 5\nsymbolic link"),
+        "{found}"
+    );
+    let (status, answer) = running
+        .call(
+            "/v1/fs/move",
+            "",
+            both("special", "other/special").as_bytes(),
+        )
+        .await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    assert_eq!(
+        running.execute("ls -A . other").await["stdout"],
+        ".:\nother\nspecial\n\nother:\ndir\n"
+    );
 }

@@ -1,5 +1,5 @@
-//! What must hold of the router whatever it is given, as functions of bytes that panic when it does
-//! not.
+//! What must hold of the router and of the runtime whatever they are given, as functions of bytes that
+//! panic when it does not.
 //!
 //! Two callers: the test of this package, over the inputs in `seeds/` and over generated ones, and the
 //! programs in `fuzz/`, in which libFuzzer looks for inputs of its own (`cargo xtask fuzz`). A function
@@ -12,6 +12,9 @@
 
 mod answers;
 mod headers;
+mod multipart;
+mod paths;
+mod ranges;
 mod requests;
 mod settings;
 mod tokens;
@@ -26,7 +29,7 @@ pub struct Case {
 }
 
 /// Every property.
-pub const CASES: [Case; 5] = [
+pub const CASES: [Case; 8] = [
     Case {
         name: "headers",
         check: headers::check,
@@ -46,6 +49,18 @@ pub const CASES: [Case; 5] = [
     Case {
         name: "answers",
         check: answers::check,
+    },
+    Case {
+        name: "multipart",
+        check: multipart::check,
+    },
+    Case {
+        name: "paths",
+        check: paths::check,
+    },
+    Case {
+        name: "ranges",
+        check: ranges::check,
     },
 ];
 

@@ -14,7 +14,7 @@ use crate::files::OpenFile;
 
 use self::range::Selection;
 
-mod range;
+pub(crate) mod range;
 
 /// What the faces do differently.
 #[derive(Clone, Debug, Default)]

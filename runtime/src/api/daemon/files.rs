@@ -18,6 +18,9 @@ use crate::api::content::{self, Presentation};
 use crate::api::{App, answer};
 use crate::files::{FileError, Kind, Listed, Removal, TreePath};
 
+/// Where files are.
+pub(super) const FILES: &str = "/v1/files";
+
 pub(super) async fn files(State(app): State<App>, request: Request) -> Response<Body> {
     let method = request.method();
     if is_read(method) {
@@ -33,9 +36,9 @@ pub(super) async fn files(State(app): State<App>, request: Request) -> Response<
     method_not_allowed("DELETE, GET, HEAD, PUT")
 }
 
-/// The path of a request, and its text as it was asked for.
-pub(super) fn path(app: &App, uri: &Uri) -> Result<(TreePath, String), FileError> {
-    let raw = uri.path().strip_prefix("/v1/files").unwrap_or_default();
+/// The path of a request behind `prefix`, and its text as it was asked for.
+pub(super) fn path(app: &App, uri: &Uri, prefix: &str) -> Result<(TreePath, String), FileError> {
+    let raw = uri.path().strip_prefix(prefix).unwrap_or_default();
     let raw = raw.strip_prefix('/').unwrap_or(raw);
     let decoded: Vec<u8> = percent_decode_str(raw).collect();
     let path = app.root.parse_absolute(OsStr::from_bytes(&decoded))?;
@@ -50,12 +53,23 @@ pub(super) fn query(uri: &Uri, name: &str) -> Option<String> {
 }
 
 async fn read(app: &App, method: &Method, headers: &HeaderMap, uri: &Uri) -> Response<Body> {
-    let (path, text) = match path(app, uri) {
+    let (path, text) = match path(app, uri, FILES) {
         Ok(path) => path,
         Err(error) => return reply::file(&error),
     };
     match app.root.open_file(&path) {
-        Ok(file) => content::respond(method, headers, file, Presentation::default()).await,
+        Ok(file) => {
+            content::respond(
+                method,
+                headers,
+                file,
+                Presentation {
+                    etag: true,
+                    ..Presentation::default()
+                },
+            )
+            .await
+        }
         Err(error) if error.errno() == Some(Errno::ISDIR) => list(app, path, &text).await,
         Err(error) => reply::file(&error),
     }
@@ -82,7 +96,7 @@ async fn list(app: &App, path: TreePath, text: &str) -> Response<Body> {
     let listed = match spawn_blocking(move || root.list(&path)).await {
         Ok(Ok(listed)) => listed,
         Ok(Err(error)) => return reply::file(&error),
-        Err(error) => return stuck(&error),
+        Err(error) => return reply::stuck(&error),
     };
     let text = match text.trim_start_matches('/') {
         "." => "",
@@ -140,7 +154,7 @@ async fn remove(app: &App, uri: &Uri) -> Response<Body> {
             return reply::invalid(format!("recursive is {other:?}; expected true or false"));
         }
     };
-    let path = match path(app, uri) {
+    let path = match path(app, uri, FILES) {
         Ok((path, _)) => path,
         Err(error) => return reply::file(&error),
     };
@@ -148,7 +162,7 @@ async fn remove(app: &App, uri: &Uri) -> Response<Body> {
     match spawn_blocking(move || root.remove(&path, removal)).await {
         Ok(Ok(())) => no_content(),
         Ok(Err(error)) => reply::file(&error),
-        Err(error) => stuck(&error),
+        Err(error) => reply::stuck(&error),
     }
 }
 
@@ -156,16 +170,6 @@ pub(super) fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
-}
-
-/// A worker thread that did not come back.
-fn stuck(error: &tokio::task::JoinError) -> Response<Body> {
-    tracing::error!(%error, "file work was interrupted");
-    reply::error(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "INTERNAL",
-        "the operation was interrupted",
-    )
 }
 
 #[cfg(test)]

@@ -15,12 +15,15 @@ use serde_json::json;
 use super::App;
 use super::answer;
 
+mod archive;
 mod files;
+mod fs;
 mod members;
 mod metadata;
 mod processes;
 mod reply;
 mod upload;
+mod watch;
 
 /// Every route of this face.
 pub(crate) fn routes() -> Router<App> {
@@ -29,6 +32,9 @@ pub(crate) fn routes() -> Router<App> {
         .route("/v1/files/", any(files::files))
         .route("/v1/files/{*path}", any(files::files))
         .merge(processes::routes())
+        .merge(archive::routes())
+        .route("/v1/fs/watch", any(watch::watch))
+        .route("/v1/fs/{operation}", any(fs::operation))
         .route("/v1/health", any(health))
         .route("/v1/metadata", any(metadata::metadata))
         .route("/v1/{*rest}", any(not_found))

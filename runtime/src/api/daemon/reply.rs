@@ -18,6 +18,16 @@ pub(super) fn invalid(message: impl AsRef<str>) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
 }
 
+/// A worker thread that did not come back.
+pub(super) fn stuck(error: &tokio::task::JoinError) -> Response<Body> {
+    tracing::error!(%error, "file work was interrupted");
+    self::error(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "INTERNAL",
+        "the operation was interrupted",
+    )
+}
+
 /// What the file engine failed with.
 pub(super) fn file(failure: &FileError) -> Response<Body> {
     file_with(failure, &text(failure))
@@ -35,7 +45,16 @@ pub(super) fn text(failure: &FileError) -> String {
 pub(super) fn file_with(failure: &FileError, text: &str) -> Response<Body> {
     let (status, code) = match failure {
         FileError::Escapes => (StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
-        FileError::Nul | FileError::Special => (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"),
+        FileError::Nul | FileError::Special | FileError::Invalid(_) => {
+            (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
+        }
+        FileError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
+        FileError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
+        FileError::Condition => (StatusCode::PRECONDITION_FAILED, "CONDITION_FAILED"),
+        // Of the cancelled, nobody is there to read it.
+        FileError::Cancelled | FileError::Exhausted(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE")
+        }
         FileError::System { .. } if failure.is_too_long() => {
             (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
         }

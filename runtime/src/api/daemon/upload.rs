@@ -2,19 +2,21 @@
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
 use axum::http::request::Parts;
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use futures::StreamExt;
 use rustix::io::Errno;
 
-use super::files::{no_content, path, query};
+use super::files::{FILES, no_content, path, query};
 use super::reply;
 use crate::api::App;
 use crate::api::body;
 use crate::api::multipart::{Event, Multipart, MultipartError};
-use crate::files::{Dangling, FileError, FileMode, Upload, UploadOptions};
+use crate::files::{
+    Condition, Dangling, FileError, FileMode, Owner, Upload, UploadOptions, Versions,
+};
 
 /// The mode of a new file when none is asked for.
 const NEW_FILE: u32 = 0o644;
@@ -23,7 +25,8 @@ const NEW_FILE: u32 = 0o644;
 enum Failure {
     /// The client went away.
     Gone,
-    Mode(String),
+    /// A query parameter.
+    Query(String),
     Form(MultipartError),
     NoFile,
     TooLarge {
@@ -48,9 +51,13 @@ pub(super) async fn put(app: &App, request: Request) -> Response<Body> {
     let (head, body) = request.into_parts();
     let mut body = body.into_data_stream();
     match store(app, &head, &mut body).await {
-        Ok(bytes) => {
+        Ok((bytes, version)) => {
             app.metrics.uploaded(bytes);
-            no_content()
+            let mut response = no_content();
+            if let Ok(etag) = HeaderValue::try_from(format!("\"{version}\"")) {
+                response.headers_mut().insert(ETAG, etag);
+            }
+            response
         }
         Err(failure) => {
             body::drain(&mut body).await;
@@ -63,9 +70,7 @@ impl Failure {
     fn answer(self) -> Response<Body> {
         match self {
             Self::Gone => reply::invalid("the request body ended early"),
-            Self::Mode(mode) => reply::invalid(format!(
-                "mode is {mode:?}; expected four octal digits that begin with 0, such as 0644"
-            )),
+            Self::Query(text) => reply::invalid(text),
             Self::Form(error) => reply::invalid(error.to_string()),
             Self::NoFile => reply::invalid("the form has no part named \"file\""),
             Self::TooLarge { limit } => reply::error(
@@ -84,17 +89,13 @@ impl Failure {
     }
 }
 
-async fn store(app: &App, head: &Parts, body: &mut BodyDataStream) -> Result<u64, Failure> {
-    let mode = match query(&head.uri, "mode") {
-        None => FileMode::KeptOr(NEW_FILE),
-        Some(text) => FileMode::Exactly(parse_mode(&text).ok_or(Failure::Mode(text))?),
-    };
-    let (path, _) = path(app, &head.uri)?;
-    let options = UploadOptions {
-        mode,
-        dangling: Dangling::Replace,
-        sync: true,
-    };
+async fn store(
+    app: &App,
+    head: &Parts,
+    body: &mut BodyDataStream,
+) -> Result<(u64, String), Failure> {
+    let options = options(head)?;
+    let (path, _) = path(app, &head.uri, FILES)?;
     let mut upload = Upload::begin(&app.root, path, options).await?;
     let limit = app.config.max_upload_bytes;
     let kind = head.headers.get(CONTENT_TYPE);
@@ -110,8 +111,90 @@ async fn store(app: &App, head: &Parts, body: &mut BodyDataStream) -> Result<u64
         Some(form) => first_file(&mut upload, form?, body, limit).await?,
     }
     let written = upload.written();
-    upload.commit().await?;
-    Ok(written)
+    let version = upload.commit().await?;
+    Ok((written, version))
+}
+
+/// What the query and the headers ask for.
+fn options(head: &Parts) -> Result<UploadOptions, Failure> {
+    let refused = |name: &str, value: &str, expected: &str| {
+        Failure::Query(format!("{name} is {value:?}; expected {expected}"))
+    };
+    let mode = match query(&head.uri, "mode") {
+        None => FileMode::KeptOr(NEW_FILE),
+        Some(text) => FileMode::Exactly(parse_mode(&text).ok_or_else(|| {
+            let expected = "four octal digits that begin with 0, such as 0644";
+            refused("mode", &text, expected)
+        })?),
+    };
+    let number = |name| match query(&head.uri, name) {
+        None => Ok(None),
+        // The largest number means "unchanged" to the system, and so nobody.
+        Some(text) => match text.parse() {
+            Ok(number) if number < u32::MAX => Ok(Some(number)),
+            _ => Err(refused(name, &text, "a number, such as 1000")),
+        },
+    };
+    let sync = match query(&head.uri, "sync").as_deref() {
+        None | Some("data") => true,
+        Some("none") => false,
+        Some(other) => return Err(refused("sync", other, "data or none")),
+    };
+    Ok(UploadOptions {
+        mode,
+        dangling: Dangling::Replace,
+        sync,
+        owner: Owner {
+            uid: number("owner")?,
+            gid: number("group")?,
+        },
+        condition: Condition {
+            only: versions(&head.headers, &IF_MATCH, Weak::Never)?,
+            never: versions(&head.headers, &IF_NONE_MATCH, Weak::Counts)?,
+        },
+    })
+}
+
+/// Whether a weak tag stands for the version it names.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Weak {
+    Counts,
+    Never,
+}
+
+/// The versions that a header lists.
+fn versions(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    weak: Weak,
+) -> Result<Option<Versions>, Failure> {
+    let mut listed = Vec::new();
+    let mut values = headers.get_all(name).iter().peekable();
+    if values.peek().is_none() {
+        return Ok(None);
+    }
+    for value in values {
+        let refused = || {
+            Failure::Query(format!(
+                "{name} is {value:?}; expected * or tags as ETag has them, such as \"1-2-3.4\""
+            ))
+        };
+        let tags = value.to_str().map_err(|_| refused())?.split(',');
+        for tag in tags.map(str::trim).filter(|tag| !tag.is_empty()) {
+            if tag == "*" {
+                return Ok(Some(Versions::Any));
+            }
+            let strong = tag.strip_prefix("W/").unwrap_or(tag);
+            let inner = strong
+                .strip_prefix('"')
+                .and_then(|tag| tag.strip_suffix('"'));
+            let inner = inner.ok_or_else(refused)?;
+            if weak == Weak::Counts || strong == tag {
+                listed.push(inner.to_owned());
+            }
+        }
+    }
+    Ok(Some(Versions::Listed(listed)))
 }
 
 /// Exactly `0` and three octal digits.
@@ -169,6 +252,45 @@ async fn first_file(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_are_read_from_every_header_of_the_name() {
+        for (values, weak, expected) in [
+            (&[][..], Weak::Never, None),
+            (&["*"], Weak::Never, Some(Versions::Any)),
+            (
+                &["\"a\", \"b\"", "\"c\""],
+                Weak::Never,
+                Some(listed(&["a", "b", "c"])),
+            ),
+            (&["W/\"a\""], Weak::Never, Some(listed(&[]))),
+            (&["W/\"a\""], Weak::Counts, Some(listed(&["a"]))),
+            (&["\"a\",", ""], Weak::Never, Some(listed(&["a"]))),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(IF_MATCH, HeaderValue::from_static(value));
+            }
+            assert!(
+                matches!(versions(&headers, &IF_MATCH, weak), Ok(found) if found == expected),
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_tag_is_refused() {
+        for value in ["a", "\"a", "\"a\", b", "W/a"] {
+            let mut headers = HeaderMap::new();
+            headers.append(IF_MATCH, HeaderValue::from_static(value));
+            let read = versions(&headers, &IF_MATCH, Weak::Counts);
+            assert!(matches!(read, Err(Failure::Query(_))), "{value}");
+        }
+    }
+
+    fn listed(tags: &[&str]) -> Versions {
+        Versions::Listed(tags.iter().map(|tag| (*tag).to_owned()).collect())
+    }
 
     #[test]
     fn modes_are_exactly_four_octal_digits() {

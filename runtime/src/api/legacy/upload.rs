@@ -165,7 +165,7 @@ async fn store(app: &App, (name, upload): Received) -> Response<Body> {
     let stored = match upload {
         Ok(upload) => {
             let bytes = upload.written();
-            upload.commit().await.map(|()| bytes).map_err(Failure::File)
+            upload.commit().await.map(|_| bytes).map_err(Failure::File)
         }
         Err(failure) => Err(failure),
     };

@@ -1,0 +1,168 @@
+//! `GET /v1/fs/watch`: changes below a directory, as lines of JSON that end when the client goes away.
+
+use std::path::Path;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Method, Response, StatusCode, Uri};
+use bytes::Bytes;
+use futures::stream;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use super::files::query;
+use super::{method_not_allowed, reply};
+use crate::api::{App, body};
+use crate::exec::Processes;
+use crate::files::{Caller, Change, Depth, Drained, FileError, Waiting, Watch};
+use crate::sys::readiness::Readiness;
+
+pub(super) async fn watch(State(app): State<App>, request: Request) -> Response<Body> {
+    if request.method() != Method::GET {
+        body::drain(&mut request.into_body().into_data_stream()).await;
+        return method_not_allowed("GET");
+    }
+    let (head, _) = request.into_parts();
+    begin(&app, &head.uri).await
+}
+
+async fn begin(app: &App, uri: &Uri) -> Response<Body> {
+    let depth = match query(uri, "recursive").as_deref() {
+        None | Some("false") => Depth::Entries,
+        Some("true") => Depth::Recursive,
+        Some(other) => {
+            return reply::invalid(format!("recursive is {other:?}; expected true or false"));
+        }
+    };
+    let (root, path) = (app.root.clone(), query(uri, "path").unwrap_or_default());
+    let (caller, waiting) = Caller::new();
+    let begun = spawn_blocking(move || {
+        let path = root.parse_absolute(path.as_ref())?;
+        root.watch(&path, depth, &caller)
+    });
+    let watch = match begun.await {
+        Ok(Ok(watch)) => watch,
+        Ok(Err(error)) => return reply::file(&error),
+        Err(error) => return reply::stuck(&error),
+    };
+    match Watching::new(watch, app.processes.clone(), waiting) {
+        Ok(watching) => lines(watching),
+        Err(error) => reply::file(&error),
+    }
+}
+
+/// A watch while its client listens. Between changes it costs no thread.
+struct Watching {
+    watch: Option<Watch>,
+    ready: Readiness,
+    /// Told when the watch begins.
+    first: Option<Value>,
+    /// Whether there may be changes that need no waiting.
+    more: bool,
+    processes: Processes,
+    _waiting: Waiting,
+}
+
+/// How often a watch without changes looks whether the runtime ends.
+const GLANCE: Duration = Duration::from_secs(1);
+
+impl Watching {
+    fn new(watch: Watch, processes: Processes, waiting: Waiting) -> Result<Self, FileError> {
+        let ready = watch
+            .descriptor()
+            .and_then(Readiness::new)
+            .map_err(|error| FileError::System {
+                context: "watching the directory",
+                source: error,
+            })?;
+        Ok(Self {
+            first: Some(json!({"event": "ready", "directories": watch.directories()})),
+            watch: Some(watch),
+            ready,
+            more: false,
+            processes,
+            _waiting: waiting,
+        })
+    }
+
+    /// The next lines; `None` when there will be no more.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            return Some(format!("{first}\n").into());
+        }
+        loop {
+            let mut watch = self.watch.take()?;
+            if !self.more {
+                loop {
+                    tokio::select! {
+                        ready = self.ready.wait() => break ready.ok()?,
+                        () = tokio::time::sleep(GLANCE) => {}
+                    }
+                    // A listener must not keep the runtime from its end.
+                    if self.processes.is_closing() {
+                        return None;
+                    }
+                }
+            }
+            let drained = spawn_blocking(move || {
+                let mut changes = Vec::new();
+                let drained = watch.drain(&mut changes);
+                (watch, changes, drained)
+            });
+            let (watch, changes, drained) = drained.await.ok()?;
+            match drained {
+                Ok(Drained::Ended) => {}
+                Ok(drained) => {
+                    self.more = drained == Drained::More;
+                    self.watch = Some(watch);
+                }
+                Err(error) => {
+                    tracing::warn!(error = reply::text(&error), "a watch was broken off");
+                    return None;
+                }
+            }
+            if !changes.is_empty() {
+                let mut lines = String::new();
+                for change in &changes {
+                    lines.push_str(&told(change).to_string());
+                    lines.push('\n');
+                }
+                return Some(lines.into());
+            }
+        }
+    }
+}
+
+fn lines(watching: Watching) -> Response<Body> {
+    let lines = stream::unfold(watching, |mut watching| async move {
+        let lines = watching.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(lines), watching))
+    });
+    let mut response = Response::new(Body::from_stream(lines));
+    *response.status_mut() = StatusCode::OK;
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+fn told(change: &Change) -> Value {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    match change {
+        Change::Created { path, directory } => json!({
+            "event": "created",
+            "path": text(path),
+            "directory": directory,
+        }),
+        Change::Modified(path) => json!({"event": "modified", "path": text(path)}),
+        Change::Removed(path) => json!({"event": "removed", "path": text(path)}),
+        Change::Moved { from, path } => json!({
+            "event": "moved",
+            "from": text(from),
+            "path": text(path),
+        }),
+        Change::Attributes(path) => json!({"event": "attributes", "path": text(path)}),
+        Change::Overflow(reason) => json!({"event": "overflow", "reason": reason}),
+    }
+}

@@ -1,0 +1,463 @@
+//! Watching directories for changes.
+//!
+//! A watch belongs to an open directory, added through its handle, so it never lands outside. The paths
+//! told are those at which the directories were found, corrected as they are moved. Whenever something
+//! may have been missed, that is told as well.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cap_std::fs::Dir;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+
+use self::moves::Moves;
+use super::caller::Caller;
+use super::error::FileError;
+use super::path::TreePath;
+use super::root::Root;
+use super::spot::{listable, open_subdirectory};
+use super::stat::Type;
+use super::temporary::is_temporary;
+use super::walk::{Step, Walk, below};
+
+mod moves;
+
+/// What a watch covers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Depth {
+    /// The entries of the directory.
+    Entries,
+    /// Those of every directory below it, too, also of later ones.
+    Recursive,
+}
+
+/// Something that happened. Paths are relative to the root.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// A new name: something was made, moved in from elsewhere, or put in its place in one step.
+    Created {
+        /// Its path.
+        path: PathBuf,
+        /// What it is, as far as the system tells.
+        directory: bool,
+    },
+    /// The content of a file.
+    Modified(PathBuf),
+    /// A name that is gone.
+    Removed(PathBuf),
+    /// Another name for the same.
+    Moved {
+        /// The old path.
+        from: PathBuf,
+        /// The new path.
+        path: PathBuf,
+    },
+    /// Permissions, the owner or times.
+    Attributes(PathBuf),
+    /// Changes were missed; what is known must be looked up anew.
+    Overflow(&'static str),
+}
+
+/// What came of a look at what happened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Drained {
+    /// There is nothing more for now.
+    Empty,
+    /// There may be more already.
+    More,
+    /// The directory itself is gone, or is no longer where it was.
+    Ended,
+}
+
+/// A watch on a directory.
+#[derive(Debug)]
+pub struct Watch {
+    inotify: OwnedFd,
+    base: Dir,
+    path: PathBuf,
+    depth: Depth,
+    /// The watch of the directory itself.
+    own: i32,
+    /// Where each watched directory is, relative to the base.
+    places: HashMap<i32, PathBuf>,
+    moves: Moves,
+    /// What was found by looking, whose own events may still come.
+    found: HashSet<PathBuf>,
+    caller: Caller,
+}
+
+/// As many directories can be watched at once.
+pub const MAX_DIRECTORIES: usize = 16_384;
+/// So many changes are read at a time.
+const BATCH: usize = 4096;
+/// How long the second half of a move may take to follow the first, in nanoseconds.
+const PATIENCE: i64 = 10_000_000;
+const TOO_MANY: &str = "more directories than can be watched";
+
+/// What the system told.
+#[derive(Debug)]
+struct Event {
+    watch: i32,
+    what: ReadFlags,
+    cookie: u32,
+    name: OsString,
+}
+
+impl Event {
+    fn of(event: &inotify::Event<'_>) -> Self {
+        let name = event.file_name().map(std::ffi::CStr::to_bytes);
+        Self {
+            watch: event.wd(),
+            what: event.events(),
+            cookie: event.cookie(),
+            name: OsStr::from_bytes(name.unwrap_or_default()).to_owned(),
+        }
+    }
+}
+
+impl Root {
+    /// Begins to watch a directory.
+    ///
+    /// # Errors
+    /// See [`FileError`]: what is no directory is [`FileError::Invalid`], too many directories or
+    /// watches are [`FileError::Exhausted`].
+    pub fn watch(
+        &self,
+        path: &TreePath,
+        depth: Depth,
+        caller: &Caller,
+    ) -> Result<Watch, FileError> {
+        let failed = |error: Errno| FileError::new("opening the directory", error);
+        if !self.metadata(path)?.is_dir() {
+            return Err(FileError::Invalid(
+                "the path is not a directory; expected a directory to watch".into(),
+            ));
+        }
+        let base = self.open_directory("opening the directory", path)?;
+        let base = listable(&base).map_err(failed)?;
+        let inotify = match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
+            Err(Errno::MFILE | Errno::NFILE) => {
+                return Err(FileError::Exhausted(
+                    "this user has as many watches open as the system allows".into(),
+                ));
+            }
+            made => made.map_err(failed)?,
+        };
+        let mut watch = Watch {
+            inotify,
+            base,
+            path: path.as_path().to_owned(),
+            depth,
+            own: 0,
+            places: HashMap::new(),
+            moves: Moves::default(),
+            found: HashSet::new(),
+            caller: caller.clone(),
+        };
+        watch.own = watch.add(&watch.base, Path::new(""))?;
+        watch.places.insert(watch.own, PathBuf::new());
+        if depth == Depth::Recursive {
+            watch.look(Path::new(""), &mut None)?;
+        }
+        Ok(watch)
+    }
+}
+
+impl Watch {
+    /// How many directories are watched.
+    pub fn directories(&self) -> usize {
+        self.places.len()
+    }
+
+    /// A descriptor that is readable when something has happened.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.inotify.try_clone()
+    }
+
+    /// Collects what happened since the last time.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn drain(&mut self, changes: &mut Vec<Change>) -> Result<Drained, FileError> {
+        let mut events = Vec::new();
+        loop {
+            events.clear();
+            let full = self.read(&mut events)?;
+            for event in &events {
+                if self.tell(event, changes)? == Drained::Ended {
+                    return Ok(Drained::Ended);
+                }
+            }
+            if full {
+                return Ok(Drained::More);
+            }
+            // Half a move: the other half is on its way, or the thing has left.
+            if self.moves.is_empty() || !self.more_follows() {
+                break;
+            }
+        }
+        for (path, directory) in self.moves.take() {
+            self.left(&path, directory, changes);
+        }
+        self.found.clear();
+        Ok(Drained::Empty)
+    }
+
+    /// Reads events; whether there may be more.
+    fn read(&self, events: &mut Vec<Event>) -> Result<bool, FileError> {
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut reader = Reader::new(&self.inotify, &mut buffer);
+        while events.len() < BATCH {
+            match reader.next() {
+                Ok(event) => events.push(Event::of(&event)),
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(FileError::new("reading the watch", error)),
+            }
+        }
+        // What is in the buffer must not be lost.
+        while !reader.is_buffer_empty() {
+            let Ok(event) = reader.next() else { break };
+            events.push(Event::of(&event));
+        }
+        Ok(true)
+    }
+
+    fn more_follows(&self) -> bool {
+        let patience = Timespec {
+            tv_sec: 0,
+            tv_nsec: PATIENCE,
+        };
+        let mut descriptors = [PollFd::new(&self.inotify, PollFlags::IN)];
+        poll(&mut descriptors, Some(&patience)).is_ok_and(|ready| ready > 0)
+    }
+
+    fn tell(&mut self, event: &Event, changes: &mut Vec<Change>) -> Result<Drained, FileError> {
+        let what = event.what;
+        if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+            changes.push(Change::Overflow("changes came faster than they were read"));
+            self.moves = Moves::default();
+            // New directories may be among what was missed.
+            if self.depth == Depth::Recursive {
+                self.look_again(Path::new(""), &mut None, changes)?;
+            }
+            return Ok(Drained::More);
+        }
+        let Some(place) = self.places.get(&event.watch).cloned() else {
+            return Ok(Drained::More);
+        };
+        if event.watch == self.own
+            && what.intersects(ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::UNMOUNT)
+        {
+            changes.push(Change::Removed(self.path.clone()));
+            return Ok(Drained::Ended);
+        }
+        if what.intersects(ReadFlags::IGNORED | ReadFlags::UNMOUNT) {
+            self.places.remove(&event.watch);
+            return Ok(Drained::More);
+        }
+        if event.name.is_empty() {
+            return Ok(Drained::More);
+        }
+        let path = place.join(&event.name);
+        let directory = what.contains(ReadFlags::ISDIR);
+        let hidden = is_temporary(&event.name);
+        if what.contains(ReadFlags::MOVED_FROM) {
+            self.moves.begin(event.cookie, path, directory, hidden);
+        } else if what.contains(ReadFlags::MOVED_TO) {
+            match self.moves.end(event.cookie) {
+                Some(from) if !hidden => {
+                    if directory {
+                        self.moved(&from, &path);
+                    }
+                    changes.push(Change::Moved {
+                        from: self.whole(&from),
+                        path: self.whole(&path),
+                    });
+                }
+                _ if hidden => {}
+                _ => self.arrived(&path, directory, changes)?,
+            }
+        } else if hidden {
+            // It is told when it takes its place.
+        } else if what.contains(ReadFlags::CREATE) {
+            if !self.found.remove(&path) {
+                self.arrived(&path, directory, changes)?;
+            }
+        } else if what.contains(ReadFlags::DELETE) {
+            self.found.remove(&path);
+            changes.push(Change::Removed(self.whole(&path)));
+        } else if what.contains(ReadFlags::MODIFY) {
+            once(Change::Modified(self.whole(&path)), changes);
+        } else if what.contains(ReadFlags::ATTRIB) {
+            once(Change::Attributes(self.whole(&path)), changes);
+        }
+        Ok(Drained::More)
+    }
+
+    fn whole(&self, path: &Path) -> PathBuf {
+        below(&self.path, path)
+    }
+
+    /// A new name, with everything that is below it by now.
+    fn arrived(
+        &mut self,
+        path: &Path,
+        directory: bool,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FileError> {
+        changes.push(Change::Created {
+            path: self.whole(path),
+            directory,
+        });
+        if directory && self.depth == Depth::Recursive {
+            let mut found = Some(Vec::new());
+            self.look_again(path, &mut found, changes)?;
+            for (path, kind) in found.into_iter().flatten() {
+                changes.push(Change::Created {
+                    path: self.whole(&path),
+                    directory: kind == Type::Directory,
+                });
+                self.found.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Something was moved to where nobody looks.
+    fn left(&mut self, path: &Path, directory: bool, changes: &mut Vec<Change>) {
+        changes.push(Change::Removed(self.whole(path)));
+        if !directory {
+            return;
+        }
+        let inotify = &self.inotify;
+        self.places.retain(|watch, place| {
+            let inside = place.starts_with(path);
+            if inside && inotify::remove_watch(inotify, *watch).is_err() {
+                tracing::debug!("a watch was gone before it was removed");
+            }
+            !inside
+        });
+    }
+
+    fn moved(&mut self, from: &Path, to: &Path) {
+        for place in self.places.values_mut() {
+            if let Ok(rest) = place.strip_prefix(from) {
+                let rest = rest.to_owned();
+                *place = if rest.as_os_str().is_empty() {
+                    to.to_owned()
+                } else {
+                    to.join(rest)
+                };
+            }
+        }
+    }
+
+    /// Like [`Self::look`] while the watch runs: limits become an overflow.
+    fn look_again(
+        &mut self,
+        path: &Path,
+        found: &mut Option<Vec<(PathBuf, Type)>>,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FileError> {
+        match self.look(path, found) {
+            Err(FileError::Exhausted(_)) => {
+                changes.push(Change::Overflow(TOO_MANY));
+                Ok(())
+            }
+            Err(FileError::Cancelled) => Err(FileError::Cancelled),
+            // It is gone or moved already, which has an event of its own.
+            Err(error) if error.is_absent() => Ok(()),
+            Err(_) => {
+                changes.push(Change::Overflow("a directory cannot be read"));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Watches a directory and those below it, and collects what is in them. A directory is watched
+    /// before it is read, so that nothing falls between.
+    fn look(
+        &mut self,
+        path: &Path,
+        found: &mut Option<Vec<(PathBuf, Type)>>,
+    ) -> Result<(), FileError> {
+        let failed = |error: Errno| FileError::new("opening the directory", error);
+        let mut dir = self
+            .base
+            .try_clone()
+            .map_err(|error| FileError::new("opening the directory", error))?;
+        for name in path {
+            dir = open_subdirectory(&dir, name).map_err(failed)?;
+        }
+        let watch = self.add(&dir, path)?;
+        self.places.insert(watch, path.to_owned());
+        let mut walk = Walk::new(&dir, &self.caller)?;
+        while let Some(step) = walk.next()? {
+            let Step::Found(entry) = step else { continue };
+            let path = path.join(&entry.path);
+            if let Some(found) = found {
+                found.push((path.clone(), Type::from(entry.kind)));
+            }
+            if entry.kind != FileType::Directory {
+                continue;
+            }
+            match walk.enter(&entry) {
+                Ok(()) => {}
+                Err(error) if error.is_absent() => continue,
+                Err(error) => return Err(error),
+            }
+            if let Some(dir) = walk.inside() {
+                let watch = self.add(dir, &path)?;
+                self.places.insert(watch, path);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&self, dir: &Dir, path: &Path) -> Result<i32, FileError> {
+        let exhausted = || {
+            FileError::Exhausted(format!(
+                "more than {} directories cannot be watched",
+                self.places.len()
+            ))
+        };
+        if self.places.len() >= MAX_DIRECTORIES && !self.places.values().any(|place| place == path)
+        {
+            return Err(exhausted());
+        }
+        let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
+        let events = WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MODIFY
+            | WatchFlags::ATTRIB
+            | WatchFlags::MOVE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ONLYDIR
+            | WatchFlags::EXCL_UNLINK;
+        match inotify::add_watch(&self.inotify, name, events) {
+            Err(Errno::NOSPC) => Err(exhausted()),
+            added => added.map_err(|error| FileError::new("watching the directory", error)),
+        }
+    }
+}
+
+/// The same once more says nothing new.
+fn once(change: Change, changes: &mut Vec<Change>) {
+    if changes.last() != Some(&change) {
+        changes.push(change);
+    }
+}
