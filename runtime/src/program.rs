@@ -15,8 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::Runtime;
 use crate::args::{Args, Parsed};
 
-/// File work shares these threads; each costs memory for a while.
-const BLOCKING_THREADS: usize = 64;
+/// File work, which may keep 64 of them for long, and the starts of commands share these threads. They
+/// are made when they are needed, and each costs memory for a while.
+const BLOCKING_THREADS: usize = 160;
 
 /// Runs the runtime with these arguments, the program's name first, until a signal ends it.
 #[allow(

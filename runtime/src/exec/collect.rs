@@ -39,11 +39,11 @@ pub struct Outcome {
 /// See [`SpawnError`].
 pub async fn run_to_end(
     processes: &Processes,
-    command: &Command,
+    command: Command,
     limits: Limits,
 ) -> Result<Outcome, SpawnError> {
-    let (process, follow) = processes.spawn_held(command)?;
-    let leash = processes.leash(&process);
+    let (leash, follow) = processes.spawn_held(command).await?;
+    let process = leash.process().clone();
     let budget = processes.collected();
     let mut stdout = Capture::new(limits.stream_bytes, budget.share());
     let mut stderr = Capture::new(limits.stream_bytes, budget.share());

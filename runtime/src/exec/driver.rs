@@ -157,6 +157,8 @@ impl Grace {
     /// Completes when the leader is gone and the grace used up. Time runs only while this is awaited.
     async fn over(&mut self, gone: &CancellationToken) {
         gone.cancelled().await;
+        // What was written before the exit may only wait for its turn: no timer is needed then.
+        tokio::task::yield_now().await;
         let deadline = Instant::now() + self.time;
         let _spent = Spent {
             time: &mut self.time,
@@ -198,6 +200,10 @@ async fn discard(pipe: Option<pipe::Receiver>) {
 
 /// Waits until the leader has exited and takes its status.
 async fn wait_for_exit(leader: Pid, children: &Children) -> Exit {
+    // A short command is over by now.
+    if let Some(exit) = children.reap(leader) {
+        return exit;
+    }
     match ExitHandle::open(leader) {
         Ok(handle) => loop {
             if let Some(exit) = children.reap(leader) {

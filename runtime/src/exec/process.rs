@@ -295,34 +295,40 @@ impl Process {
 /// Ends a command when its caller goes away before it has exited.
 #[derive(Debug)]
 pub struct Leash {
-    process: Option<Arc<Process>>,
+    process: Arc<Process>,
+    released: bool,
     tasks: Tasks,
 }
 
 impl Leash {
     pub(super) fn new(process: Arc<Process>, tasks: Tasks) -> Self {
         Self {
-            process: Some(process),
+            process,
+            released: false,
             tasks,
         }
     }
 
+    /// The command.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
     /// Lets the command go.
-    pub fn release(mut self) {
-        self.process = None;
+    pub fn release(mut self) -> Arc<Process> {
+        self.released = true;
+        self.process.clone()
     }
 }
 
 impl Drop for Leash {
     fn drop(&mut self) {
-        if let Some(process) = self
-            .process
-            .take()
-            .filter(|process| process.exit().is_none())
-        {
-            self.tasks.spawn("end a cancelled command", async move {
-                process.end(Cause::Cancelled).await;
-            });
+        if self.released || self.process.exit().is_some() {
+            return;
         }
+        let process = self.process.clone();
+        self.tasks.spawn("end a cancelled command", async move {
+            process.end(Cause::Cancelled).await;
+        });
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
@@ -18,15 +18,16 @@ use crate::sys::spawn::{Launch, LaunchError, launch};
 #[derive(Debug, Default)]
 pub(super) struct Children {
     known: Mutex<HashSet<Pid>>,
+    /// Held shared while a child is started that is not known yet, alone while unknown ones are reaped.
+    starting: RwLock<()>,
 }
 
 impl Children {
     /// Starts a program; from here on its status belongs to [`Self::reap`].
     pub(super) fn spawn(&self, program: &Launch<'_>) -> Result<Pid, LaunchError> {
-        // Held across the start: an orphan sweep must not see the child before it is known.
-        let mut known = self.known.lock();
+        let _starting = self.starting.read();
         let pid = launch(program)?;
-        known.insert(pid);
+        self.known.lock().insert(pid);
         Ok(pid)
     }
 
@@ -74,6 +75,7 @@ impl Children {
     /// Takes the status of every exited child nobody here started, and returns how many those were.
     /// It stops at an exited command, whose own waiter comes next.
     pub(super) fn reap_orphans(&self) -> usize {
+        let _none_starting = self.starting.write();
         let known = self.known.lock();
         let mut reaped = 0;
         while let Ok(Some(pid)) = exited_child() {

@@ -56,7 +56,8 @@ impl<'a> Streams<'a> {
         let (stderr, stderr_end) = output_pipe()?;
         let (writer, input) = if input == Input::Pipe {
             let (theirs, ours) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-            let ours = pipe::Sender::from_owned_fd(ours)?;
+            rustix::io::ioctl_fionbio(&ours, true)?;
+            let ours = pipe::Sender::from_owned_fd_unchecked(ours)?;
             (Writer::pipe(ours), ReadEnd::Pipe(theirs))
         } else {
             (Writer::None, ReadEnd::Null(null))
@@ -104,5 +105,6 @@ impl<'a> Streams<'a> {
 /// A pipe: our end, the command's end.
 fn output_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((pipe::Receiver::from_owned_fd_unchecked(ours)?, theirs))
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::budget::Budget;
 use super::command::Command;
@@ -101,6 +101,10 @@ struct Inner {
     children: Arc<Children>,
     table: Arc<Mutex<Table>>,
     collected: Budget,
+    /// Starts in threads at once: more than there are processors only wait for each other.
+    starts: Arc<Semaphore>,
+    /// The hard limit of open files of this process.
+    open_files: u64,
     tasks: Tasks,
 }
 
@@ -110,6 +114,10 @@ struct Table {
     processes: BTreeMap<ProcessId, Arc<Process>>,
     /// Those of `processes` that have ended, in the order they did.
     ended: VecDeque<ProcessId>,
+    /// How many are about to start.
+    starting: usize,
+    /// How many run that somebody waits for.
+    waited_for: usize,
 }
 
 /// How long killed processes may take to go.
@@ -136,6 +144,12 @@ impl Processes {
                 children: Arc::default(),
                 table: Arc::default(),
                 collected: Budget::new(settings.collected_bytes),
+                starts: Arc::new(Semaphore::new(
+                    std::thread::available_parallelism().map_or(2, |count| count.get() * 2),
+                )),
+                open_files: rustix::process::getrlimit(Resource::Nofile)
+                    .maximum
+                    .unwrap_or(u64::MAX),
                 tasks: Tasks::new("commands"),
                 settings,
             }),
@@ -146,22 +160,19 @@ impl Processes {
     /// of the handle.
     ///
     /// # Errors
-    /// See [`SpawnError`]. Nothing is left running then.
-    pub fn spawn(&self, command: &Command) -> Result<Arc<Process>, SpawnError> {
-        self.start(command, |_| ()).map(|(process, ())| process)
+    /// See [`SpawnError`]. Nothing is left running then, nor when the call is cancelled.
+    pub async fn spawn(&self, command: Command) -> Result<Arc<Process>, SpawnError> {
+        let (leash, ()) = self.start(command, |_| ()).await?;
+        Ok(leash.release())
     }
 
-    /// Like [`Self::spawn`], with a follower that holds the command back while it is not read.
+    /// Starts a command that is ended when the leash is dropped before its exit, and with a follower that
+    /// holds it back while it is not read.
     ///
     /// # Errors
-    /// See [`SpawnError`]. Nothing is left running then.
-    pub fn spawn_held(&self, command: &Command) -> Result<(Arc<Process>, Follow), SpawnError> {
-        self.start(command, Journal::follow_holding)
-    }
-
-    /// Ends the command when the returned leash is dropped before it has exited.
-    pub fn leash(&self, process: &Arc<Process>) -> Leash {
-        Leash::new(process.clone(), self.inner.tasks.clone())
+    /// See [`SpawnError`]. Nothing is left running then, nor when the call is cancelled.
+    pub async fn spawn_held(&self, command: Command) -> Result<(Leash, Follow), SpawnError> {
+        self.start(command, Journal::follow_holding).await
     }
 
     /// A command that runs, or was kept after its end.
@@ -254,22 +265,62 @@ impl Processes {
         &self.inner.collected
     }
 
-    fn start<T>(
+    /// Starts a command here if nobody else waits for one, else in a thread: loading a program takes as
+    /// long as it takes, and other requests must not.
+    async fn start<T: Send + 'static>(
         &self,
-        command: &Command,
-        attach: impl FnOnce(&Arc<Journal>) -> T,
-    ) -> Result<(Arc<Process>, T), SpawnError> {
+        command: Command,
+        attach: impl FnOnce(&Arc<Journal>) -> T + Send + 'static,
+    ) -> Result<(Leash, T), SpawnError> {
+        let place = self.reserve(&command)?;
+        if place.alone {
+            return self.start_now(place, &command, attach);
+        }
+        let permit = self.inner.starts.clone().acquire_owned().await;
+        let this = self.clone();
+        let started = tokio::task::spawn_blocking(move || {
+            let started = this.start_now(place, &command, attach);
+            drop(permit);
+            started
+        });
+        // If nobody waits any more, the leash is dropped with the outcome.
+        started.await.unwrap_or_else(|error| {
+            Err(SpawnError::System {
+                what: "start the command",
+                source: io::Error::other(error),
+            })
+        })
+    }
+
+    /// Takes a place under the limit for a command that is about to start.
+    fn reserve(&self, command: &Command) -> Result<Place, SpawnError> {
         let inner = &self.inner;
-        let program = command.arguments().next().ok_or(SpawnError::Empty)?;
-        // Held until the new command is in: the limit is exact, and a shutdown misses nothing.
         let mut table = inner.table.lock();
         if inner.closing.load(Ordering::Acquire) {
             return Err(SpawnError::Closing);
         }
         let limit = inner.settings.max_processes;
-        if table.running() >= limit {
+        if table.running() + table.starting >= limit {
             return Err(SpawnError::Busy { limit });
         }
+        let alone = table.starting + table.waited_for == 0;
+        table.starting += 1;
+        Ok(Place {
+            table: inner.table.clone(),
+            alone,
+            waited_for: !command.is_kept(),
+            filled: false,
+        })
+    }
+
+    fn start_now<T>(
+        &self,
+        place: Place,
+        command: &Command,
+        attach: impl FnOnce(&Arc<Journal>) -> T,
+    ) -> Result<(Leash, T), SpawnError> {
+        let inner = &self.inner;
+        let program = command.arguments().next().ok_or(SpawnError::Empty)?;
         let streams = Streams::open(command.reads(), &inner.null)
             .map_err(SpawnError::system("open the command's pipes"))?;
         let id = ProcessId(inner.next.fetch_add(1, Ordering::Relaxed));
@@ -290,7 +341,8 @@ impl Processes {
             terminal,
             children: inner.children.clone(),
         }));
-        table.processes.insert(id, process.clone());
+        let waited_for = place.waited_for;
+        place.fill(&process);
         let driver = Driver {
             process: process.clone(),
             children: inner.children.clone(),
@@ -298,12 +350,48 @@ impl Processes {
             exit,
             timeout: command.time_limit(),
         };
-        let (shared, kept) = (inner.table.clone(), inner.settings.kept);
-        let kept = if command.is_kept() { kept } else { 0 };
+        let (table, kept) = (inner.table.clone(), inner.settings.kept);
+        let kept = if waited_for { 0 } else { kept };
         inner.tasks.spawn("command", async move {
-            driver.run(|| shared.lock().end(id, kept)).await;
+            driver.run(|| table.lock().end(id, kept, waited_for)).await;
         });
-        Ok((process, attached))
+        let leash = Leash::new(process, inner.tasks.clone());
+        if inner.closing.load(Ordering::Acquire) {
+            // The shutdown may have looked already. The leash ends what the signal does not reach.
+            leash.process().signal_group(Signal::KILL);
+            return Err(SpawnError::Closing);
+        }
+        Ok((leash, attached))
+    }
+}
+
+/// A place under the limit of commands; given back unless it is filled.
+struct Place {
+    table: Arc<Mutex<Table>>,
+    /// Whether nobody else waited for a command when it was taken.
+    alone: bool,
+    /// Whether somebody waits for this one.
+    waited_for: bool,
+    filled: bool,
+}
+
+impl Place {
+    /// Puts the command in its place.
+    fn fill(mut self, process: &Arc<Process>) {
+        let mut table = self.table.lock();
+        table.starting -= 1;
+        table.processes.insert(process.id(), process.clone());
+        table.waited_for += usize::from(self.waited_for);
+        drop(table);
+        self.filled = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.table.lock().starting -= 1;
+        }
     }
 }
 
@@ -362,11 +450,10 @@ impl Inner {
     fn limits(&self, command: &Command) -> Vec<Limit> {
         let mut limits = Vec::new();
         if let Some(soft) = self.settings.open_files {
-            let own = rustix::process::getrlimit(Resource::Nofile).maximum;
             limits.push(Limit {
                 resource: Resource::Nofile,
                 soft,
-                hard: own.unwrap_or(u64::MAX),
+                hard: self.open_files,
             });
         }
         let strictest = self.settings.limits.strictest(command.resource_limits());
@@ -386,7 +473,8 @@ impl Table {
     }
 
     /// A command has ended and stays as one of the last `kept` of its kind.
-    fn end(&mut self, id: ProcessId, kept: usize) {
+    fn end(&mut self, id: ProcessId, kept: usize, waited_for: bool) {
+        self.waited_for -= usize::from(waited_for);
         if kept == 0 || !self.processes.contains_key(&id) {
             self.processes.remove(&id);
             return;

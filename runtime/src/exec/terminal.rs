@@ -41,6 +41,8 @@ impl Terminal {
         let ours = rustix::pty::openpt(flags)?;
         rustix::pty::grantpt(&ours)?;
         rustix::pty::unlockpt(&ours)?;
+        // Reading and writing never wait in the system, but for the event loop.
+        rustix::io::ioctl_fionbio(&ours, true)?;
         let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
         // Before the program starts, so that it never sees another size.
         set_size(&ours, size)?;

@@ -89,16 +89,10 @@ impl ProcessService for Commands {
             command = command.timeout(timeout);
         }
         let mut running = self.app.metrics.command(Instant::now());
-        match self.app.processes.spawn_held(&command) {
-            Ok((process, output)) => {
-                let leash = self.app.processes.leash(&process);
-                let events = start::events(
-                    process,
-                    output,
-                    self.app.config.stream_chunk_bytes,
-                    leash,
-                    running,
-                );
+        match self.app.processes.spawn_held(command).await {
+            Ok((leash, output)) => {
+                let events =
+                    start::events(output, self.app.config.stream_chunk_bytes, leash, running);
                 Ok(Response::new(events))
             }
             Err(error) => {
@@ -120,7 +114,7 @@ impl ProcessService for Commands {
             stream_bytes: self.app.config.max_output_bytes.min(room),
         };
         let mut running = self.app.metrics.command(Instant::now());
-        match run_to_end(&self.app.processes, &command, limits).await {
+        match run_to_end(&self.app.processes, command, limits).await {
             Ok(outcome) => {
                 running.finished(&outcome);
                 if outcome.timed_out {

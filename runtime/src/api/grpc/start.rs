@@ -25,12 +25,12 @@ struct Call {
 /// The command's number, its output as it comes, its exit. The command waits while nobody reads, and
 /// is ended when the stream is dropped before its exit.
 pub(super) fn events(
-    process: Arc<Process>,
     output: Follow,
     piece: Option<usize>,
     leash: Leash,
     running: RunningCommand,
 ) -> BoxStream<'static, Result<StartResponse, Status>> {
+    let process = leash.process().clone();
     // Numbers grow by one with each command and never get near the end of the type.
     let process_id = i32::try_from(process.id().0).unwrap_or(i32::MAX);
     let first = event(Event::Init(InitEvent { process_id }));

@@ -100,7 +100,7 @@ async fn run(app: &App, request: &Request) -> Response<Body> {
         stream_bytes: app.config.max_output_bytes,
     };
     let mut running = app.metrics.command(Instant::now());
-    match run_to_end(&app.processes, &command, limits).await {
+    match run_to_end(&app.processes, command, limits).await {
         Ok(outcome) => {
             running.finished(&outcome);
             reply::json(

@@ -107,6 +107,31 @@ async fn the_tail_of_the_output_is_never_lost() {
 }
 
 #[tokio::test]
+async fn keys_that_nobody_reads_stop_nobody_else() {
+    let server = serve().await;
+    let mut client = client(&server).await;
+    let mut sleeper = start(
+        &mut client,
+        sh("stty raw -echo; echo ready; sleep 1000"),
+        SIZE,
+    )
+    .await;
+    sleeper.until("ready").await;
+    let mut request = tonic::Request::new(super::WriteStdinRequest {
+        process_id: sleeper.id,
+        payload: input(&"x".repeat(1 << 20)),
+    });
+    request.set_timeout(std::time::Duration::from_secs(5));
+    let mut other = client.clone();
+    let (written, answer) = tokio::join!(
+        client.write_stdin(request),
+        super::execute(&mut other, config(&["echo", "on"])),
+    );
+    assert_eq!(written.unwrap_err().code(), tonic::Code::DeadlineExceeded);
+    assert_eq!(answer.unwrap().stdout, "on\n");
+}
+
+#[tokio::test]
 async fn interrupts_typed_at_it_reach_the_foreground() {
     let server = serve().await;
     let mut client = client(&server).await;

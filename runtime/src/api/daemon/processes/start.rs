@@ -35,7 +35,7 @@ pub(super) async fn start(app: &App, body: Body) -> Response<Body> {
         Err(Refusal::Members(refused)) => return refused.answer(),
         Err(Refusal::Answer(answer)) => return *answer,
     };
-    match app.processes.spawn(&command.kept()) {
+    match app.processes.spawn(command.kept()).await {
         Ok(process) => {
             app.metrics.detached();
             let mut response = answer::json(StatusCode::CREATED, &describe(&process));
