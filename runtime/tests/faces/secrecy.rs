@@ -11,10 +11,10 @@ async fn requests_are_logged_without_what_was_in_them() {
     let root = tempfile::tempdir().unwrap();
     let running = start(program(root.path()));
     running.execute("echo hush-command").await;
+    running.send("GET", "/healthz", "", b"").await;
     running
         .send("PUT", "/v1/files/hush-name", "", b"hush")
         .await;
-    running.send("GET", "/healthz", "", b"").await;
     let log = || running.log.lock().clone();
     eventually("both requests are logged", || {
         let log = log();
@@ -54,7 +54,10 @@ async fn commands_of_the_same_user_see_neither_environment_nor_memory_of_the_run
     } else {
         Command::new(&copy)
     };
+    // A failure prints what was read, which must not be the environment of the tests.
     command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
         .args(["--address", "127.0.0.1", "--port", "0"])
         .env("SANDBOX_BASE_DIR", &root)
         .env("AGENT_SANDBOX_LOG", "info")
