@@ -59,6 +59,16 @@ const DOCUMENTS: &[Document] = &[
         heading: "## Weaknesses of others",
         rows: Rows::Numbered,
     },
+    Document {
+        path: "docs/runtime-scenarios.md",
+        heading: "## Behaviour",
+        rows: Rows::Numbered,
+    },
+    Document {
+        path: "docs/runtime-scenarios.md",
+        heading: "## Weaknesses of others",
+        rows: Rows::Numbered,
+    },
 ];
 
 /// How a row begins its last cell when no test can show it, or none does yet; the reason follows.

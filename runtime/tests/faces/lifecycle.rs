@@ -3,6 +3,7 @@
 use agent_sandbox_runtime::{Config, Runtime};
 use hyper::StatusCode;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{PATIENCE, post, runs, sh, start, start_with, written_pid};
 
@@ -115,4 +116,22 @@ async fn what_cannot_start_says_how_to_mend_it() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("is in use by another program"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed() {
+    let server =
+        start_with(|config| config.idle_timeout = std::time::Duration::from_millis(200)).await;
+    for request in ["", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let mut client = tokio::net::TcpStream::connect(server.address)
+            .await
+            .unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, client.read_to_string(&mut answer))
+            .await
+            .expect("the end in time")
+            .unwrap();
+        assert_eq!(answer.contains("200 OK"), !request.is_empty(), "{answer}");
+    }
 }

@@ -168,3 +168,28 @@ async fn a_form_with_endless_headers_is_refused() {
     let text = answer.json()["detail"].as_str().unwrap().to_owned();
     assert!(text.contains("16384 bytes"), "{text}");
 }
+
+#[tokio::test]
+async fn a_connection_too_many_waits_for_another_to_go() {
+    let server = start_with(|config| config.max_connections = 1).await;
+    let mut first = server.connect().await;
+    let ask = || {
+        let request = hyper::Request::get("/healthz").header("host", "x");
+        request.body(http_body_util::Full::default()).unwrap()
+    };
+    assert_eq!(first.send_request(ask()).await.unwrap().status(), 200);
+    let mut second = server.connect().await;
+    let mut waiting = std::pin::pin!(second.send_request(ask()));
+    for _ in 0..20 {
+        first.ready().await.unwrap();
+        let answer = tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("served beside the first"),
+            answer = first.send_request(ask()) => answer,
+        };
+        assert_eq!(answer.unwrap().status(), 200);
+    }
+    drop(first);
+    let answer = tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    assert_eq!(answer.unwrap().status(), 200);
+}

@@ -16,3 +16,4 @@ mod legacy;
 mod lifecycle;
 mod limits;
 mod program;
+mod secrecy;

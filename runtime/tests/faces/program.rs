@@ -4,20 +4,23 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use hyper::StatusCode;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{PATIENCE, eventually, form, runs, sh, written_pid};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_agent-sandbox-runtime");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_agent-sandbox-runtime");
 
 /// A running program; killed when the test ends early.
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     address: SocketAddr,
+    pub(crate) log: Arc<Mutex<String>>,
 }
 
 impl Drop for Running {
@@ -27,7 +30,7 @@ impl Drop for Running {
     }
 }
 
-fn program(root: &Path) -> Command {
+pub(crate) fn program(root: &Path) -> Command {
     let mut command = Command::new(PROGRAM);
     command
         .args(["--address", "127.0.0.1", "--port", "0"])
@@ -37,7 +40,7 @@ fn program(root: &Path) -> Command {
 }
 
 /// Starts it and reads from its log where it serves.
-fn start(mut command: Command) -> Running {
+pub(crate) fn start(mut command: Command) -> Running {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut seen = String::new();
@@ -49,9 +52,21 @@ fn start(mut command: Command) -> Running {
             break rest.split_whitespace().next().unwrap().parse().unwrap();
         }
     };
+    let read = Arc::new(Mutex::new(seen));
+    let kept = read.clone();
     // A log nobody reads must not stop the program.
-    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-    Running { child, address }
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            let mut kept = kept.lock();
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    });
+    Running {
+        child,
+        address,
+        log: read,
+    }
 }
 
 impl Running {
@@ -60,7 +75,7 @@ impl Running {
         (status, serde_json::from_str(&text).unwrap())
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -84,7 +99,7 @@ impl Running {
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
-    async fn execute(&self, command: &str) -> Value {
+    pub(crate) async fn execute(&self, command: &str) -> Value {
         let body = json!({"command": command}).to_string();
         let (status, value) = self
             .call("/execute", "application/json", body.as_bytes())
@@ -413,4 +428,33 @@ async fn what_is_moved_to_another_file_system_arrives_whole() {
         running.execute("ls -A . other").await["stdout"],
         ".:\nother\nspecial\n\nother:\ndir\n"
     );
+}
+
+#[tokio::test]
+async fn an_upload_is_not_held_in_memory() {
+    const MIB: usize = 1 << 20;
+    let root = tempfile::tempdir().unwrap();
+    let running = start(program(root.path()));
+    // The most that was resident at any time, in MiB.
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        kib.parse::<usize>().unwrap() >> 10
+    };
+    running.execute("true").await;
+    let before = peak();
+    let data = vec![b'x'; 64 * MIB];
+    let (status, _) = running
+        .call("/upload", crate::harness::FORM, &form("form", &data))
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    let (status, _) = running.send("PUT", "/v1/files/bytes", "", &data).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    for name in ["form", "bytes"] {
+        let stored = std::fs::metadata(root.path().join(name)).unwrap();
+        assert_eq!(stored.len(), 64 << 20);
+    }
+    assert!(peak() < before + 16, "{before} to {} MiB", peak());
 }

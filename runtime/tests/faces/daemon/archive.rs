@@ -11,7 +11,7 @@ use serde_json::json;
 use tar::{EntryType, Header};
 
 use super::fifo;
-use crate::harness::{Server, eventually, start, start_with};
+use crate::harness::{PATIENCE, Server, eventually, start, start_with};
 
 const TAR: &str = "application/x-tar";
 
@@ -326,4 +326,46 @@ async fn packing_ends_when_the_client_goes_away() {
     assert!(open(&src));
     drop(answer);
     eventually("the end of the packing", || !open(&src)).await;
+}
+
+#[tokio::test]
+async fn more_archives_than_allowed_are_refused_at_once() {
+    let server = start().await;
+    let src = server.root().join("src");
+    fs::create_dir(&src).unwrap();
+    let holes = fs::File::create(src.join("holes")).unwrap();
+    holes.set_len(1 << 40).unwrap();
+    fs::create_dir(server.root().join("small")).unwrap();
+    let mut on_their_way = Vec::new();
+    for _ in 0..64 {
+        let request = hyper::Request::get("/v1/archive/src").header("host", "sandbox");
+        let answer = server
+            .open(request.body(http_body_util::Full::default()).unwrap())
+            .await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        on_their_way.push(answer);
+    }
+    let end = [0; 1024];
+    for answer in [
+        server.get("/v1/archive/small").await,
+        server.put("/v1/archive/new", TAR, &end).await,
+    ] {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+        assert_eq!(answer.header("retry-after"), "1");
+        assert_eq!(answer.json()["code"], "UNAVAILABLE");
+    }
+    assert!(!server.root().join("new").exists());
+    drop(on_their_way);
+    eventually("the ends of the packing", || !open(&src)).await;
+    // Each gives its place back a moment after it has closed the directory.
+    let stored = async {
+        loop {
+            let answer = server.put("/v1/archive/new", TAR, &end).await;
+            if answer.status == StatusCode::OK {
+                return;
+            }
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+        }
+    };
+    tokio::time::timeout(PATIENCE, stored).await.unwrap();
 }

@@ -101,3 +101,51 @@ async fn both_faces_see_the_same_files() {
         "from the daemon face"
     );
 }
+
+#[tokio::test]
+async fn what_is_put_at_one_port_is_worked_on_at_another_and_got_back() {
+    let mut server = start_with(|config| config.ports = vec![0, 0]).await;
+    let [rest, grpc] = [server.addresses[0], server.addresses[1]];
+    let put = server.put("/v1/files/job/in", "", b"3\n1\n2\n").await;
+    assert_eq!(put.status, StatusCode::NO_CONTENT);
+    server.address = grpc;
+    let mut client = crate::grpc::client(&server).await;
+    let config = crate::grpc::sh("sort job/in > job/out");
+    let answer = crate::grpc::execute(&mut client, config).await.unwrap();
+    assert_eq!(answer.exit_code, 0, "{answer:?}");
+    server.address = rest;
+    assert_eq!(server.get("/v1/files/job/out").await.body, "1\n2\n3\n");
+    let listing = server.get("/v1/files/job").await.json();
+    assert_eq!(listing["entries"][1]["name"], "out");
+    let answer = server
+        .call("DELETE", "/v1/files/job?recursive=true", &[])
+        .await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    let config = crate::grpc::config(&["ls"]);
+    let answer = crate::grpc::execute(&mut client, config).await.unwrap();
+    assert_eq!((answer.exit_code, &answer.stdout[..]), (0, &b""[..]));
+}
+
+#[tokio::test]
+async fn a_neighbour_whose_name_begins_like_the_roots_is_outside() {
+    let server = start().await;
+    let neighbour = server.outside().join("root-evil");
+    std::fs::create_dir(&neighbour).unwrap();
+    std::fs::write(neighbour.join("f"), "secret").unwrap();
+    std::os::unix::fs::symlink("../root-evil", server.root().join("link")).unwrap();
+    for path in [
+        "..%2Froot-evil%2Ff",
+        "%2E%2E/root-evil/new",
+        "../root-evil",
+        "link/f",
+    ] {
+        for method in ["GET", "PUT", "DELETE"] {
+            let answer = server.call(method, &format!("/v1/files/{path}"), &[]).await;
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}");
+            assert_eq!(answer.json()["code"], "PERMISSION_DENIED");
+        }
+    }
+    let names: Vec<_> = std::fs::read_dir(&neighbour).unwrap().collect();
+    assert_eq!(names.len(), 1);
+    assert_eq!(std::fs::read(neighbour.join("f")).unwrap(), b"secret");
+}

@@ -255,3 +255,34 @@ async fn a_shutdown_ends_commands_and_their_streams_with_an_exit() {
     eventually("the server stops", || server.serving.is_finished()).await;
     assert_eq!(sleepers(&server), Vec::<i32>::new());
 }
+
+#[tokio::test]
+async fn numbers_rise_by_one_also_for_many_at_once() {
+    let server = serve().await;
+    let client = client(&server).await;
+    let calls = (0..100).map(|_| {
+        let mut client = client.clone();
+        async move {
+            let started = start(&mut client, config(&["true"]), None).await;
+            let id = started.id;
+            assert_eq!(started.finish().await.exit, Some(0));
+            id
+        }
+    });
+    let mut ids = futures::future::join_all(calls).await;
+    ids.sort_unstable();
+    assert_eq!(ids, (1..=100).collect::<Vec<i32>>());
+    assert_eq!(server.runtime.processes().running(), 0);
+}
+
+#[tokio::test]
+async fn a_signal_for_a_command_that_has_ended_does_nothing() {
+    let server = serve().await;
+    let mut client = client(&server).await;
+    // One that is known after its end.
+    let id = server.shell("exit 3").await;
+    server.lines(id, "").await;
+    let number = i32::try_from(id).unwrap();
+    signal(&mut client, number, 9).await.unwrap();
+    assert_eq!(server.process(id).await["exit_code"], 3);
+}

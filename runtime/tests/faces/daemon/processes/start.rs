@@ -315,3 +315,32 @@ async fn operators_limits_hold_for_every_face() {
         assert_eq!(text(&server.lines(id, "").await, "stdout"), got);
     }
 }
+
+#[tokio::test]
+async fn a_login_shell_reads_the_profile_first() {
+    let server = start().await;
+    std::fs::write(server.root().join(".profile"), "echo profile\n").unwrap();
+    for (login, written) in [(true, "profile\nline\n"), (false, "line\n")] {
+        let request = json!({"shell": "echo line", "login": login, "env": {"HOME": server.root()}});
+        let id = server.detach(&request).await;
+        assert_eq!(text(&server.lines(id, "").await, "stdout"), written);
+    }
+}
+
+#[tokio::test]
+async fn a_program_is_looked_for_where_the_commands_own_path_says() {
+    let server = start().await;
+    let tool = server.root().join("bin/tool");
+    std::fs::create_dir(server.root().join("bin")).unwrap();
+    std::fs::write(&tool, "#!/bin/sh\necho found\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&tool, executable).unwrap();
+    let answer = server
+        .ask("/v1/processes", &json!({"argv": ["tool"]}))
+        .await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let id = server
+        .detach(&json!({"argv": ["tool"], "env": {"PATH": "bin"}}))
+        .await;
+    assert_eq!(text(&server.lines(id, "").await, "stdout"), "found\n");
+}
