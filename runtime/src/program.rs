@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use agent_sandbox_service::log;
 use agent_sandbox_service::shutdown::{Shutdown, signals};
@@ -18,6 +19,9 @@ use crate::args::{Args, Parsed};
 /// File work, which may keep 64 of them for long, and the starts of commands share these threads. They
 /// are made when they are needed, and each costs memory for a while.
 const BLOCKING_THREADS: usize = 160;
+
+/// How long threads may take to end when everything else has.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Runs the runtime with these arguments, the program's name first, until a signal ends it.
 #[allow(
@@ -63,7 +67,7 @@ fn run(parsed: Parsed) -> anyhow::Result<()> {
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("cannot start the event loop")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let runtime = Runtime::builder(config).build()?;
         let listeners = runtime.bind()?;
         let shutdown = Shutdown::new();
@@ -80,8 +84,11 @@ fn run(parsed: Parsed) -> anyhow::Result<()> {
             }
         });
         runtime.serve(listeners, shutdown).await;
-        Ok(())
-    })
+        anyhow::Ok(())
+    });
+    // Work on files that is still under way has nobody to answer to.
+    runtime.shutdown_timeout(LAST_WORK);
+    outcome
 }
 
 /// Orphans of commands become children of this process, as they do anyway when it is process 1, and

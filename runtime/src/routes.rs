@@ -4,11 +4,11 @@ use agent_sandbox_service::metrics::Metrics;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 
 use crate::api::auth::Gate;
 use crate::api::legacy::reply;
-use crate::api::{App, access, auth, daemon, grpc, health, legacy};
+use crate::api::{App, access, auth, daemon, grpc, health, legacy, origin};
 
 /// All faces, ready to serve on any port.
 ///
@@ -29,6 +29,7 @@ pub(crate) fn router(
             reply::detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         })
         .fallback(not_found)
+        .layer(from_fn(origin::check))
         // Also unknown routes need the token, so that nothing can be probed without it.
         .layer(from_fn_with_state(gate, auth::check))
         .layer(from_fn_with_state(signed, access::record))

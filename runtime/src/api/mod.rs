@@ -23,6 +23,7 @@ pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod legacy;
 pub(crate) mod multipart;
+pub(crate) mod origin;
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]

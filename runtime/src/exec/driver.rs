@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -130,8 +130,16 @@ async fn pump(
                     size = (size * 4).min(BUFFER.1);
                 }
                 grace.received(count, gone);
+                let bytes = if count * 2 < buffer.capacity() {
+                    // An entry that kept the whole buffer would cost a multiple of what it counts for.
+                    let bytes = Bytes::copy_from_slice(&buffer);
+                    buffer.clear();
+                    bytes
+                } else {
+                    buffer.split().freeze()
+                };
                 // Waiting for a slow reader is not counted: what is in the pipe stays there.
-                journal.append(stream, buffer.split().freeze()).await;
+                journal.append(stream, bytes).await;
             }
         }
     }
@@ -252,6 +260,7 @@ mod tests {
     use std::ffi::CString;
     use std::fs::File;
     use std::os::fd::AsFd;
+    use std::sync::atomic::AtomicI32;
 
     use rustix::process::Signal;
 
@@ -273,6 +282,7 @@ mod tests {
                 terminal: false,
                 limits: &[],
                 user: None,
+                making: &AtomicI32::new(0),
             })
             .unwrap();
         (pid, children)
@@ -305,6 +315,7 @@ mod tests {
             terminal: false,
             limits: &[],
             user: None,
+            making: &AtomicI32::new(0),
         })
         .unwrap();
         rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).unwrap();

@@ -5,6 +5,7 @@
 //! all waiting: this registry. Orphans are reaped without ever taking the status of a command.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
@@ -20,15 +21,23 @@ pub(super) struct Children {
     known: Mutex<HashSet<Pid>>,
     /// Held shared while a child is started that is not known yet, alone while unknown ones are reaped.
     starting: RwLock<()>,
+    /// Whether unknown ones were not reaped because some child was starting.
+    put_off: AtomicBool,
 }
 
 impl Children {
     /// Starts a program; from here on its status belongs to [`Self::reap`].
     pub(super) fn spawn(&self, program: &Launch<'_>) -> Result<Pid, LaunchError> {
-        let _starting = self.starting.read();
-        let pid = launch(program)?;
-        self.known.lock().insert(pid);
-        Ok(pid)
+        let starting = self.starting.read();
+        let launched = launch(program);
+        if let Ok(pid) = &launched {
+            self.known.lock().insert(*pid);
+        }
+        drop(starting);
+        if self.put_off.swap(false, Ordering::AcqRel) {
+            self.reap_orphans();
+        }
+        launched
     }
 
     /// The exit of a child that has exited, once. `None` while it runs.
@@ -73,9 +82,14 @@ impl Children {
     }
 
     /// Takes the status of every exited child nobody here started, and returns how many those were.
-    /// It stops at an exited command, whose own waiter comes next.
+    /// It stops at an exited command, whose own waiter comes next, and leaves the work to the end of a
+    /// start that is under way: programs may take long to load, and the caller waits for nothing.
     pub(super) fn reap_orphans(&self) -> usize {
-        let _none_starting = self.starting.write();
+        self.put_off.store(true, Ordering::Release);
+        let Some(_none_starting) = self.starting.try_write() else {
+            return 0;
+        };
+        self.put_off.store(false, Ordering::Release);
         let known = self.known.lock();
         let mut reaped = 0;
         while let Ok(Some(pid)) = exited_child() {

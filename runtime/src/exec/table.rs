@@ -5,14 +5,14 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use agent_sandbox_service::tasks::Tasks;
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Signal};
+use rustix::process::{Pid, Resource, Signal};
 use tokio::sync::{Semaphore, watch};
 
 use super::budget::Budget;
@@ -116,8 +116,6 @@ struct Table {
     ended: VecDeque<ProcessId>,
     /// How many are about to start.
     starting: usize,
-    /// How many run that somebody waits for.
-    waited_for: usize,
 }
 
 /// How long killed processes may take to go.
@@ -228,8 +226,12 @@ impl Processes {
     /// Ends everything: no new commands, SIGTERM to every command, after `patience` SIGKILL to what
     /// is left of their trees, background children included.
     pub async fn shutdown(&self, patience: Duration) {
-        self.inner.closing.store(true, Ordering::Release);
-        let running = self.list();
+        let running: Vec<Arc<Process>> = {
+            // A command that is starting is either among these or sees that it comes too late.
+            let table = self.inner.table.lock();
+            self.inner.closing.store(true, Ordering::Release);
+            table.processes.values().cloned().collect()
+        };
         for process in &running {
             process.signal_group(Signal::TERM);
         }
@@ -265,21 +267,24 @@ impl Processes {
         &self.inner.collected
     }
 
-    /// Starts a command here if nobody else waits for one, else in a thread: loading a program takes as
-    /// long as it takes, and other requests must not.
+    /// Starts a command in a thread: loading a program takes as long as it takes, and other requests must
+    /// not. One that takes too long, because somebody stopped it or a disk does not answer, is given up.
     async fn start<T: Send + 'static>(
         &self,
         command: Command,
         attach: impl FnOnce(&Arc<Journal>) -> T + Send + 'static,
     ) -> Result<(Leash, T), SpawnError> {
-        let place = self.reserve(&command)?;
-        if place.alone {
-            return self.start_now(place, &command, attach);
-        }
+        let place = self.reserve()?;
         let permit = self.inner.starts.clone().acquire_owned().await;
         let this = self.clone();
         let started = tokio::task::spawn_blocking(move || {
-            let started = this.start_now(place, &command, attach);
+            let making = Arc::new(AtomicI32::new(0));
+            let guard = this
+                .inner
+                .tasks
+                .spawn("watch a start", give_up(making.clone()));
+            let started = this.start_now(place, &command, &making, attach);
+            guard.abort();
             drop(permit);
             started
         });
@@ -293,7 +298,7 @@ impl Processes {
     }
 
     /// Takes a place under the limit for a command that is about to start.
-    fn reserve(&self, command: &Command) -> Result<Place, SpawnError> {
+    fn reserve(&self) -> Result<Place, SpawnError> {
         let inner = &self.inner;
         let mut table = inner.table.lock();
         if inner.closing.load(Ordering::Acquire) {
@@ -303,12 +308,9 @@ impl Processes {
         if table.running() + table.starting >= limit {
             return Err(SpawnError::Busy { limit });
         }
-        let alone = table.starting + table.waited_for == 0;
         table.starting += 1;
         Ok(Place {
             table: inner.table.clone(),
-            alone,
-            waited_for: !command.is_kept(),
             filled: false,
         })
     }
@@ -317,6 +319,7 @@ impl Processes {
         &self,
         place: Place,
         command: &Command,
+        making: &AtomicI32,
         attach: impl FnOnce(&Arc<Journal>) -> T,
     ) -> Result<(Leash, T), SpawnError> {
         let inner = &self.inner;
@@ -325,7 +328,7 @@ impl Processes {
             .map_err(SpawnError::system("open the command's pipes"))?;
         let id = ProcessId(inner.next.fetch_add(1, Ordering::Relaxed));
         let mark = Mark::command(inner.server, id.0);
-        let leader = inner.launch(command, program, &mark, &streams)?;
+        let leader = inner.launch(command, program, &mark, &streams, making)?;
         let (input, terminal, output) = streams.keep();
         let journal = Arc::new(Journal::new(inner.settings.journal_bytes));
         let (exit, exits) = watch::channel(None);
@@ -341,8 +344,7 @@ impl Processes {
             terminal,
             children: inner.children.clone(),
         }));
-        let waited_for = place.waited_for;
-        place.fill(&process);
+        let in_time = place.fill(&process, &inner.closing);
         let driver = Driver {
             process: process.clone(),
             children: inner.children.clone(),
@@ -351,13 +353,13 @@ impl Processes {
             timeout: command.time_limit(),
         };
         let (table, kept) = (inner.table.clone(), inner.settings.kept);
-        let kept = if waited_for { 0 } else { kept };
+        let kept = if command.is_kept() { kept } else { 0 };
         inner.tasks.spawn("command", async move {
-            driver.run(|| table.lock().end(id, kept, waited_for)).await;
+            driver.run(|| table.lock().end(id, kept)).await;
         });
         let leash = Leash::new(process, inner.tasks.clone());
-        if inner.closing.load(Ordering::Acquire) {
-            // The shutdown may have looked already. The leash ends what the signal does not reach.
+        if !in_time {
+            // The leash ends what the signal does not reach.
             leash.process().signal_group(Signal::KILL);
             return Err(SpawnError::Closing);
         }
@@ -365,25 +367,37 @@ impl Processes {
     }
 }
 
+/// How long loading a program may take.
+const START_TIME: Duration = Duration::from_secs(20);
+
+/// Kills a child that has not loaded its program in time; whoever started it is told that it failed.
+async fn give_up(making: Arc<AtomicI32>) {
+    tokio::time::sleep(START_TIME).await;
+    if let Some(pid) = Pid::from_raw(making.load(Ordering::Acquire)) {
+        tracing::warn!("a command that did not start in time is given up");
+        // Nobody waits for it before its start returns, so the number is still its own.
+        if let Err(error) = rustix::process::kill_process(pid, Signal::KILL) {
+            tracing::warn!(%error, "it cannot be killed");
+        }
+    }
+}
+
 /// A place under the limit of commands; given back unless it is filled.
 struct Place {
     table: Arc<Mutex<Table>>,
-    /// Whether nobody else waited for a command when it was taken.
-    alone: bool,
-    /// Whether somebody waits for this one.
-    waited_for: bool,
     filled: bool,
 }
 
 impl Place {
-    /// Puts the command in its place.
-    fn fill(mut self, process: &Arc<Process>) {
+    /// Puts the command in its place; `false` when a shutdown has begun, which will not see it.
+    fn fill(mut self, process: &Arc<Process>, closing: &AtomicBool) -> bool {
         let mut table = self.table.lock();
         table.starting -= 1;
         table.processes.insert(process.id(), process.clone());
-        table.waited_for += usize::from(self.waited_for);
+        let in_time = !closing.load(Ordering::Acquire);
         drop(table);
         self.filled = true;
+        in_time
     }
 }
 
@@ -402,7 +416,8 @@ impl Inner {
         program: &CStr,
         mark: &Mark,
         streams: &Streams<'_>,
-    ) -> Result<rustix::process::Pid, SpawnError> {
+        making: &AtomicI32,
+    ) -> Result<Pid, SpawnError> {
         let refused = |source: io::Error| SpawnError::Program {
             program: program.to_owned(),
             source,
@@ -437,6 +452,7 @@ impl Inner {
                 terminal: streams.are_terminal(),
                 limits: &self.limits(command),
                 user: command.runs_as().map(super::user::User::identity),
+                making,
             })
             .map_err(|error| match error.step {
                 Step::Load => refused(error.source),
@@ -473,8 +489,7 @@ impl Table {
     }
 
     /// A command has ended and stays as one of the last `kept` of its kind.
-    fn end(&mut self, id: ProcessId, kept: usize, waited_for: bool) {
-        self.waited_for -= usize::from(waited_for);
+    fn end(&mut self, id: ProcessId, kept: usize) {
         if kept == 0 || !self.processes.contains_key(&id) {
             self.processes.remove(&id);
             return;

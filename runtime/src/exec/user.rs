@@ -4,8 +4,11 @@
 //! and containers have no other source of names.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::fs::OFlags;
 
 use crate::sys::spawn::Identity;
 
@@ -76,13 +79,35 @@ impl User {
     }
 }
 
-/// A missing file knows nobody, as in images that hold one program.
+/// More than this is no list of users.
+const LARGEST: u64 = 1 << 20;
+
+/// A missing file knows nobody, as in images that hold one program. What an agent put in its place must
+/// neither stop nor fill this process.
 fn read(path: &'static str) -> Result<String, UserError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(source) => Err(UserError::Unreadable { path, source }),
+    let unreadable = |source| UserError::Unreadable { path, source };
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let found = file.metadata().map_err(unreadable)?;
+    if !found.is_file() || found.len() > LARGEST {
+        let text = "expected a regular file of at most 1 MiB";
+        return Err(unreadable(io::Error::other(text)));
     }
+    let mut bytes = Vec::new();
+    file.take(LARGEST)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The number of a user or group. The highest one means "as before" to the kernel: who asked for it
+/// would stay root.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number != u32::MAX)
 }
 
 fn lookup(text: &str, passwd: &str, group: &str) -> Result<User, UserError> {
@@ -91,18 +116,18 @@ fn lookup(text: &str, passwd: &str, group: &str) -> Result<User, UserError> {
         None => (text, None),
     };
     let account = accounts(passwd).find(|account| account.is(user));
-    let (uid, own_gid) = match (&account, user.parse()) {
+    let (uid, own_gid) = match (&account, number(user)) {
         (Some(account), _) => (account.uid, account.gid),
         // As container runtimes have it: a number without an account is in the root group.
-        (None, Ok(uid)) => (uid, 0),
-        (None, Err(_)) => return Err(UserError::Unknown(user.to_owned())),
+        (None, Some(uid)) => (uid, 0),
+        (None, None) => return Err(UserError::Unknown(user.to_owned())),
     };
     let gid = match wanted_group {
         None => own_gid,
         Some(wanted) => groups(group)
             .find(|(name, ..)| *name == wanted)
             .map(|(_, gid, _)| gid)
-            .or_else(|| wanted.parse().ok())
+            .or_else(|| number(wanted))
             .ok_or_else(|| UserError::UnknownGroup(wanted.to_owned()))?,
     };
     let name = account.as_ref().map(|account| account.name);
@@ -132,7 +157,7 @@ struct Account<'a> {
 
 impl Account<'_> {
     fn is(&self, text: &str) -> bool {
-        self.name == text || text.parse() == Ok(self.uid)
+        self.name == text || number(text) == Some(self.uid)
     }
 }
 
@@ -141,8 +166,8 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let uid = fields.nth(1)?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
+        let uid = number(fields.nth(1)?)?;
+        let gid = number(fields.next()?)?;
         let home = fields.nth(1)?;
         Some(Account {
             name,
@@ -158,7 +183,7 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     group.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
-        let gid = fields.nth(1)?.parse().ok()?;
+        let gid = number(fields.nth(1)?)?;
         Some((name, gid, fields.next().unwrap_or_default()))
     })
 }
@@ -167,7 +192,7 @@ fn groups(group: &str) -> impl Iterator<Item = (&str, u32, &str)> {
 mod tests {
     use super::*;
 
-    const USERS: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\nbroken:x\nagent:x:1000:1001:An agent,,,:/home/agent:/bin/bash\n";
+    const USERS: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\nbroken:x\nwrong:x:4294967295:0::/:/bin/sh\nagent:x:1000:1001:An agent,,,:/home/agent:/bin/bash\n";
     const GROUPS: &str =
         "root:x:0:\nagents:x:1001:agent\nvideo:x:44:other,agent\naudio:x:29:agentx\nstaff:x:50:\n";
 
@@ -196,6 +221,9 @@ mod tests {
             ("broken", "there is no user \"broken\""),
             ("", "there is no user \"\""),
             ("-1", "there is no user \"-1\""),
+            ("4294967295", "there is no user \"4294967295\""),
+            ("1000:4294967295", "there is no group \"4294967295\""),
+            ("wrong", "there is no user \"wrong\""),
             ("agent:wheel", "there is no group \"wheel\""),
             ("agent:", "there is no group \"\""),
         ] {

@@ -15,6 +15,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::process::{Pid, Resource, WaitId, WaitIdOptions};
 
@@ -38,6 +39,9 @@ pub(crate) struct Launch<'a> {
     pub(crate) limits: &'a [Limit],
     /// Who the program runs as, if not as this process's user.
     pub(crate) user: Option<&'a Identity>,
+    /// Holds the child's number while it is being made, 0 else. A child that is stopped before it has
+    /// loaded its program keeps the caller waiting, until somebody kills it.
+    pub(crate) making: &'a AtomicI32,
 }
 
 /// One resource limit, both values in the kernel's unit; `u64::MAX` is no limit.
@@ -106,11 +110,13 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Pid, LaunchError> {
         libc::clone(
             child,
             stack.top(),
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID | libc::SIGCHLD,
             (&raw mut order).cast(),
+            launch.making.as_ptr(),
         )
     };
     let fork_error = io::Error::last_os_error();
+    launch.making.store(0, Ordering::Release);
     set_mask(mask);
     let Some(pid) = Pid::from_raw(pid).filter(|_| pid > 0) else {
         return Err(LaunchError {
@@ -301,6 +307,9 @@ mod tests {
     use std::fs::File;
     use std::io::Read;
     use std::os::fd::AsFd;
+    use std::sync::atomic::AtomicBool;
+
+    use rustix::process::Signal;
 
     use super::*;
 
@@ -317,6 +326,7 @@ mod tests {
             terminal: false,
             limits,
             user,
+            making: &AtomicI32::new(0),
         })
         .map_err(|error| error.step)?;
         drop(theirs);
@@ -358,6 +368,7 @@ mod tests {
                 terminal,
                 limits: &[],
                 user: None,
+                making: &AtomicI32::new(0),
             })
             .map_err(|error| (error.step, error.source.raw_os_error()))
         };
@@ -385,6 +396,66 @@ mod tests {
         // Signals 32 and 33 are the C library's own, which it lets nobody change.
         let [blocked, ignored] = sets.try_into().unwrap();
         assert_eq!((blocked, ignored & !(0b11 << 31)), (0, 0), "{text}");
+    }
+
+    #[test]
+    fn a_child_that_is_stopped_on_its_way_can_be_killed_by_its_number() {
+        // Whether the signal comes before the program is loaded is luck, so it is tried until it does.
+        let stopped = (0..10_000).any(|_| {
+            let making = AtomicI32::new(0);
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let stopper = scope.spawn(|| stop_and_kill(&making, &over));
+                let null = File::open("/dev/null").unwrap();
+                let pid = launch(&Launch {
+                    program: c"/bin/true",
+                    arguments: &[c"true"],
+                    environment: &[],
+                    directory: File::open("/").unwrap().as_fd(),
+                    stdio: [null.as_fd(), null.as_fd(), null.as_fd()],
+                    terminal: false,
+                    limits: &[],
+                    user: None,
+                    making: &making,
+                })
+                .unwrap();
+                over.store(true, Ordering::Release);
+                let stopped = stopper.join().unwrap();
+                rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).unwrap();
+                stopped
+            })
+        });
+        assert!(
+            stopped,
+            "no child was ever stopped before its program was loaded"
+        );
+    }
+
+    /// Stops the child that is being made and kills it once it stands still while its maker still waits.
+    /// Whether it came to that.
+    fn stop_and_kill(making: &AtomicI32, over: &AtomicBool) -> bool {
+        let child = loop {
+            if over.load(Ordering::Acquire) {
+                return false;
+            }
+            if let Some(child) = Pid::from_raw(making.load(Ordering::Acquire)) {
+                break child;
+            }
+        };
+        rustix::process::kill_process(child, Signal::STOP).unwrap();
+        let stat = format!("/proc/{}/stat", child.as_raw_nonzero());
+        let stands = || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.starts_with(" T"))
+        };
+        while !stands() && !over.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        let waits = making.load(Ordering::Acquire) != 0;
+        // A program that was loaded meanwhile must not stay stopped either.
+        rustix::process::kill_process(child, Signal::KILL).unwrap();
+        waits
     }
 
     #[test]

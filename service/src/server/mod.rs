@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -101,6 +102,14 @@ impl Server {
     }
 
     async fn connection(&self, stream: TcpStream, peer: std::net::SocketAddr, shutdown: &Shutdown) {
+        // A peer that is gone without a word would keep a quiet stream for ever.
+        let probes = TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(3);
+        if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&probes) {
+            tracing::debug!(%peer, %error, "cannot set SO_KEEPALIVE");
+        }
         // Small responses must not wait for an acknowledgement of the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderMap};
 use axum::http::{Response, StatusCode};
 use tonic::Status;
+use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tonic_reflection::server::{Builder, Error};
@@ -35,14 +36,16 @@ impl Health {
         self.0.set_serving::<ProcessServiceServer<Commands>>().await;
     }
 
-    /// Says, also to those who watch, that nothing is served any more.
+    /// Says, also to those who watch, that nothing is served any more, and lets them go.
     pub(crate) async fn not_serving(&self) {
-        self.0
-            .set_service_status("", tonic_health::ServingStatus::NotServing)
-            .await;
-        self.0
-            .set_not_serving::<ProcessServiceServer<Commands>>()
-            .await;
+        let mut reporter = self.0.clone();
+        for service in ["", SERVICE_NAME] {
+            reporter
+                .set_service_status(service, ServingStatus::NotServing)
+                .await;
+            // What is said last is still heard; then the watch ends, which would delay the shutdown.
+            reporter.clear_service_status(service).await;
+        }
     }
 }
 
@@ -78,7 +81,7 @@ fn path(service: &str) -> String {
 
 /// The calls a kubelet makes without a token.
 pub(crate) fn is_health(path: &str) -> bool {
-    path.starts_with("/grpc.health.v1.Health/")
+    path == "/grpc.health.v1.Health/Check"
 }
 
 /// Whether the caller speaks gRPC, and understands no other answer.

@@ -37,6 +37,7 @@ async fn health_is_that_of_the_service_and_ends_with_it() {
     server.shutdown.trigger();
     let last = watch.message().await.unwrap().unwrap();
     assert_eq!(last.status(), ServingStatus::NotServing);
+    assert!(watch.message().await.unwrap().is_none(), "the watch ends");
 }
 
 #[tokio::test]
@@ -106,10 +107,12 @@ async fn the_token_is_asked_for_in_the_protocols_own_terms() {
     assert!(client.execute(call("hush")).await.is_ok());
     let status = client.execute(call("hush2")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
-    // Probes have no token, and reflection is no probe.
+    // Probes have no token; watching and reflection are no probes.
     let origin: hyper::Uri = format!("http://{}", server.address).parse().unwrap();
     let mut health = HealthClient::with_origin(channel(&server).await, origin.clone());
     assert!(health.check(check("")).await.is_ok());
+    let status = health.watch(check("")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
     let mut reflection = ServerReflectionClient::with_origin(channel(&server).await, origin);
     let nothing = futures::stream::empty();
     let status = reflection

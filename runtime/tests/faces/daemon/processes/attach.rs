@@ -143,6 +143,30 @@ async fn a_client_that_does_not_read_holds_the_process_back_until_it_leaves() {
 }
 
 #[tokio::test]
+async fn pages_of_another_origin_are_refused() {
+    let server = start().await;
+    let id = server.shell("sleep 1000").await;
+    for (origin, status) in [("http://evil.example", 403), ("http://sandbox", 200)] {
+        for path in ["/v1/processes", &format!("/v1/processes/{id}"), "/list/"] {
+            let answer = server.call("GET", path, &[("origin", origin)]).await;
+            assert_eq!(answer.status, status, "{path} {answer:?}");
+        }
+    }
+    let host = server.address;
+    let url = format!("ws://{host}/v1/processes/{id}/attach");
+    let mut request = url.into_client_request().unwrap();
+    request
+        .headers_mut()
+        .insert("origin", "http://evil.example".parse().unwrap());
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    assert!(
+        tokio_tungstenite::client_async(request, stream)
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
 async fn what_is_no_websocket_is_refused() {
     let server = start().await;
     let id = server.shell("sleep 1000").await;
