@@ -1,9 +1,12 @@
 //! Removing files and directories. Links are removed, never followed.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cap_std::fs::Dir;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::FileError;
@@ -59,7 +62,7 @@ fn remove_entry(parent: &Dir, name: &Path, removal: Removal) -> std::io::Result<
     }
     match removal {
         Removal::Single => parent.remove_dir(name),
-        Removal::Recursive => parent.remove_dir_all(name),
+        Removal::Recursive => Ok(remove_directory(parent, name.as_os_str())?),
     }
 }
 
@@ -78,4 +81,195 @@ fn empty(directory: &Dir) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// So many levels of a tree are open at once; those above are closed, and opened again on the way up.
+const MAX_OPEN: usize = 16;
+
+/// A directory that is being emptied.
+struct Level {
+    name: OsString,
+    identity: (u64, u64),
+    /// `None` while too many levels below are open.
+    names: Option<rustix::fs::Dir>,
+}
+
+/// Removes a directory with everything in it. Depth costs memory for the names only, neither stack nor
+/// descriptors.
+fn remove_directory(parent: &Dir, name: &OsStr) -> rustix::io::Result<()> {
+    if remove_one(parent.as_fd(), name, FileType::Directory)? {
+        return Ok(());
+    }
+    let mut levels = vec![Level::open(parent.as_fd(), name)?];
+    while let Some(level) = levels.last_mut() {
+        let Some(names) = &mut level.names else {
+            return Err(Errno::BUSY);
+        };
+        if let Some(inner) = next_full(names)? {
+            let inner = Level::open(names.fd()?, &inner)?;
+            levels.push(inner);
+            let above = levels.len().checked_sub(MAX_OPEN + 1);
+            if let Some(level) = above.and_then(|above| levels.get_mut(above)) {
+                level.names = None;
+            }
+            continue;
+        }
+        let Some(done) = levels.pop() else {
+            break;
+        };
+        let above = match levels.last_mut() {
+            Some(above) => above.names(&done)?.fd()?,
+            None => parent.as_fd(),
+        };
+        match rustix::fs::unlinkat(above, &done.name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Removes entries up to the first directory that is not empty, and tells its name.
+fn next_full(names: &mut rustix::fs::Dir) -> rustix::io::Result<Option<OsString>> {
+    while let Some(entry) = names.read() {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." && !remove_one(names.fd()?, name, entry.file_type())? {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Removes a name, whatever it is; `false` if it is a directory that is not empty. `kind` is a guess.
+/// What is gone already is as good as removed.
+fn remove_one(dir: BorrowedFd<'_>, name: &OsStr, kind: FileType) -> rustix::io::Result<bool> {
+    let mut flags = match kind {
+        FileType::Directory => AtFlags::REMOVEDIR,
+        _ => AtFlags::empty(),
+    };
+    let mut guesses = 2;
+    loop {
+        guesses -= 1;
+        match rustix::fs::unlinkat(dir, name, flags) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(false),
+            Err(Errno::ISDIR | Errno::NOTDIR) if guesses > 0 => flags ^= AtFlags::REMOVEDIR,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl Level {
+    /// Opens a directory by its name in another, never through a link.
+    fn open(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        Ok(Self {
+            name: name.to_owned(),
+            identity: identity(&opened)?,
+            names: Some(rustix::fs::Dir::new(opened)?),
+        })
+    }
+
+    /// The directory and what is left in it; it is opened again through `below`, which was in it.
+    fn names(&mut self, below: &Self) -> rustix::io::Result<&rustix::fs::Dir> {
+        if self.names.is_none() {
+            let Some(below) = &below.names else {
+                return Err(Errno::BUSY);
+            };
+            let opened = Self::open(below.fd()?, OsStr::new(".."))?;
+            // Somebody moved what is being removed: this is a directory nobody asked to empty.
+            if opened.identity != self.identity {
+                return Err(Errno::BUSY);
+            }
+            self.names = opened.names;
+        }
+        self.names.as_ref().ok_or(Errno::BUSY)
+    }
+}
+
+fn identity(directory: impl AsFd) -> rustix::io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(directory)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn open(path: &Path) -> Dir {
+        Dir::open_ambient_dir(path, cap_std::ambient_authority()).unwrap()
+    }
+
+    /// Makes a chain of directories, a file and a link beside each, and returns the innermost.
+    fn chain(top: &Dir, levels: usize) -> Dir {
+        let mut at = top.try_clone().unwrap();
+        for level in 0..levels {
+            at.create_dir("d").unwrap();
+            if level % 100 == 0 {
+                at.write("file", "").unwrap();
+                at.symlink("..", "link").unwrap();
+            }
+            at = at.open_dir("d").unwrap();
+        }
+        at
+    }
+
+    #[test]
+    fn trees_of_any_depth_are_removed_on_a_small_stack() {
+        let outer = tempfile::tempdir().unwrap();
+        let top = open(outer.path());
+        chain(&top, 20_000);
+        let work = std::thread::Builder::new().stack_size(256 << 10);
+        let done = work.spawn(move || remove_tree(&top, OsStr::new("d")).map(|()| top));
+        let top = done.unwrap().join().unwrap().unwrap();
+        assert!(!top.exists("d"));
+        assert!(top.exists("file"));
+    }
+
+    #[test]
+    fn wide_trees_are_removed_and_links_are_not_followed() {
+        let outer = tempfile::tempdir().unwrap();
+        let outside = outer.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "").unwrap();
+        let tree = outer.path().join("tree");
+        for one in 0..20 {
+            // Deeper than what stays open, with siblings on every level.
+            let mut at = tree.join(one.to_string());
+            for _ in 0..MAX_OPEN + 4 {
+                fs::create_dir_all(at.join("side/full")).unwrap();
+                fs::create_dir(at.join("bare")).unwrap();
+                fs::write(at.join("file"), "").unwrap();
+                symlink(&outside, at.join("link")).unwrap();
+                symlink(&outside, at.join("side/full/link")).unwrap();
+                at.push("in");
+            }
+        }
+        remove_tree(&open(outer.path()), OsStr::new("tree")).unwrap();
+        assert!(!tree.exists());
+        assert!(outside.join("kept").exists());
+    }
+
+    #[test]
+    fn what_was_moved_away_leads_nowhere_else() {
+        let outer = tempfile::tempdir().unwrap();
+        let top = open(outer.path());
+        top.create_dir_all("tree/inner").unwrap();
+        top.create_dir("other").unwrap();
+        let tree = top.try_clone().unwrap();
+        let mut above = Level::open(tree.as_fd(), OsStr::new("tree")).unwrap();
+        let below = {
+            let names = above.names.take().unwrap();
+            Level::open(names.fd().unwrap(), OsStr::new("inner")).unwrap()
+        };
+        top.rename("tree/inner", &top, "other/inner").unwrap();
+        assert_eq!(above.names(&below).unwrap_err(), Errno::BUSY);
+        top.rename("other/inner", &top, "tree/inner").unwrap();
+        above.names(&below).unwrap();
+    }
 }

@@ -5,12 +5,13 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata};
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::error::{FileError, is_escape};
 use super::path::TreePath;
@@ -64,7 +65,14 @@ pub(super) struct Opened {
     pub(super) names: [PathBuf; 2],
     handle: Arc<OwnedFd>,
     identity: (u64, u64),
+    /// The user it belongs to.
+    owner: u32,
 }
+
+/// What opens directories and follows no link.
+const DIRECTORY: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 
 impl Root {
     /// Opens the directory at `path`, creating it and its parents (mode 0755) if they are missing.
@@ -94,7 +102,9 @@ impl Root {
                 .map_err(failed("create"))?,
             Err(error) => return Err(failed("open")(error)),
         }
-        let opened = Opened::open(&path).map_err(failed("open"))?;
+        let names =
+            std::path::absolute(&path).and_then(|name| Ok([name, fs::canonicalize(&path)?]));
+        let opened = names.and_then(Opened::open).map_err(failed("open"))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 path,
@@ -178,33 +188,151 @@ impl Root {
         self.inner.commits.lock()
     }
 
-    /// The directory the root's path names now. It is opened again when that changed: an agent that
-    /// removes and makes its workspace anew goes on working in the new one.
+    /// The directory at the root's place now. It is opened again when that changed: an agent that
+    /// removes and makes its workspace anew goes on working in the new one. The place is the path that
+    /// was found at the start, without links, and the new directory must belong to the same user:
+    /// whoever may write to a parent directory must not choose what this program serves.
     pub(super) fn current(&self) -> Result<Arc<Opened>, FileError> {
         let failed = |error| FileError::new("opening the root directory", error);
         let opened = self.inner.opened.read().clone();
-        let now = fs::metadata(&self.inner.path).map_err(failed)?;
+        let [_, real] = &opened.names;
+        let now = fs::metadata(real).map_err(failed)?;
         if opened.identity == (now.dev(), now.ino()) {
             return Ok(opened);
         }
-        let opened = Arc::new(Opened::open(&self.inner.path).map_err(failed)?);
-        *self.inner.opened.write() = opened.clone();
-        Ok(opened)
+        let replaced = || FileError::Conflict("the root directory was replaced".into());
+        let anew = match Opened::open(opened.names.clone()) {
+            Ok(anew) => anew,
+            Err(error) => {
+                return Err(match Errno::from_io_error(&error) {
+                    Some(Errno::LOOP | Errno::NOTDIR) => replaced(),
+                    _ => failed(error),
+                });
+            }
+        };
+        if anew.owner != opened.owner {
+            return Err(replaced());
+        }
+        let anew = Arc::new(anew);
+        *self.inner.opened.write() = anew.clone();
+        Ok(anew)
     }
 }
 
 impl Opened {
-    fn open(path: &Path) -> io::Result<Self> {
-        let dir = Dir::open_ambient_dir(path, ambient_authority())?;
+    /// Opens the directory at the second of the names, which has no links.
+    fn open(names: [PathBuf; 2]) -> io::Result<Self> {
+        let [_, real] = &names;
+        let dir = Dir::from_std_file(open_without_links(real)?.into());
         let handle = dir.try_clone()?.into_std_file();
         let metadata = handle.metadata()?;
-        let absolute = std::path::absolute(path)?;
-        let real = fs::canonicalize(path)?;
         Ok(Self {
             dir,
-            names: [absolute, real],
+            names,
             identity: (metadata.dev(), metadata.ino()),
+            owner: metadata.uid(),
             handle: Arc::new(handle.into()),
         })
+    }
+}
+
+/// Opens the directory at an absolute path if no link is on it; a link is `LOOP` or `NOTDIR`.
+fn open_without_links(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let (flags, mode) = (OFlags::RDONLY | DIRECTORY, Mode::empty());
+    match rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::NO_SYMLINKS) {
+        // The kernel is too old, or a filter of calls does not know it.
+        Err(Errno::NOSYS | Errno::PERM) => open_by_names(path),
+        opened => opened,
+    }
+}
+
+/// The same, name by name.
+fn open_by_names(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let mut at = rustix::fs::open("/", OFlags::PATH | DIRECTORY, Mode::empty())?;
+    for name in path.components() {
+        match name {
+            Component::RootDir => {}
+            Component::Normal(name) => {
+                at = rustix::fs::openat(&at, name, OFlags::PATH | DIRECTORY, Mode::empty())?;
+            }
+            Component::Prefix(_) | Component::CurDir | Component::ParentDir => {
+                return Err(Errno::INVAL);
+            }
+        }
+    }
+    rustix::fs::openat(&at, ".", OFlags::RDONLY | DIRECTORY, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    fn look(root: &Root) -> Result<(), FileError> {
+        root.metadata(&TreePath::parse("f")?).map(drop)
+    }
+
+    #[test]
+    fn a_root_that_became_a_link_is_not_served() {
+        for level in ["parent/root", "parent"] {
+            let outer = tempfile::tempdir().unwrap();
+            let root = Root::open(outer.path().join("parent/root")).unwrap();
+            fs::create_dir_all(outer.path().join("other/root")).unwrap();
+            fs::write(outer.path().join("other/f"), "").unwrap();
+            fs::write(outer.path().join("other/root/f"), "").unwrap();
+            let place = outer.path().join(level);
+            fs::remove_dir_all(&place).unwrap();
+            symlink(outer.path().join("other"), &place).unwrap();
+            let error = look(&root).unwrap_err();
+            assert_eq!(error.to_string(), "the root directory was replaced");
+            // It heals.
+            fs::remove_file(&place).unwrap();
+            fs::create_dir_all(root.path()).unwrap();
+            fs::write(root.path().join("f"), "").unwrap();
+            look(&root).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_root_of_somebody_else_is_not_served() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let outer = tempfile::tempdir().unwrap();
+        let root = Root::open(outer.path().join("root")).unwrap();
+        fs::remove_dir(root.path()).unwrap();
+        fs::create_dir(root.path()).unwrap();
+        chown(root.path(), Some(1000), None).unwrap();
+        fs::write(root.path().join("f"), "").unwrap();
+        let error = look(&root).unwrap_err();
+        assert_eq!(error.to_string(), "the root directory was replaced");
+    }
+
+    #[test]
+    fn a_root_may_be_named_through_a_link() {
+        let outer = tempfile::tempdir().unwrap();
+        fs::create_dir(outer.path().join("real")).unwrap();
+        symlink("real", outer.path().join("link")).unwrap();
+        let root = Root::open(outer.path().join("link")).unwrap();
+        fs::remove_dir(outer.path().join("real")).unwrap();
+        fs::create_dir(outer.path().join("real")).unwrap();
+        fs::write(outer.path().join("real/f"), "").unwrap();
+        look(&root).unwrap();
+    }
+
+    #[test]
+    fn both_ways_of_opening_refuse_links() {
+        let outer = tempfile::tempdir().unwrap();
+        let outer = outer.path().canonicalize().unwrap();
+        fs::create_dir_all(outer.join("real/inner")).unwrap();
+        symlink("real", outer.join("link")).unwrap();
+        for open in [open_without_links, open_by_names] {
+            open(&outer.join("real/inner")).unwrap();
+            for path in ["link", "link/inner"] {
+                let error = open(&outer.join(path)).unwrap_err();
+                assert!(matches!(error, Errno::LOOP | Errno::NOTDIR), "{error}");
+            }
+        }
     }
 }

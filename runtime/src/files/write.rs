@@ -203,7 +203,7 @@ impl Place {
             Ok(found) if found.is_dir() => return Err(FileError::new(context, Errno::ISDIR)),
             Ok(found) if found.is_symlink() && options.dangling == Dangling::Replace => None,
             Ok(found) if !found.is_file() => return Err(FileError::Special),
-            Ok(found) => Some(found.mode() & 0o7777),
+            Ok(found) => Some(found),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
@@ -212,12 +212,9 @@ impl Place {
         let temporary = temporary_name();
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = match (options.mode, kept) {
-            (FileMode::Exactly(mode), _) | (FileMode::KeptOr(mode), None) => Some(mode),
-            (FileMode::Kept | FileMode::KeptOr(_), kept) => kept,
-        };
         // The umask applies to new files only. Until an explicit mode is set, others see nothing.
-        let creation = Mode::from_raw_mode(if mode.is_some() { 0o600 } else { 0o666 });
+        let plain = options.mode == FileMode::Kept && kept.is_none();
+        let creation = Mode::from_raw_mode(if plain { 0o666 } else { 0o600 });
         let file = rustix::fs::openat(&directory, &temporary, flags, creation)
             .map_err(|error| FileError::new(context, error))?;
         let place = Self {
@@ -234,6 +231,16 @@ impl Place {
             .owner
             .apply(&place.file)
             .map_err(|error| FileError::new("giving the file to its owner", error))?;
+        let mode = match (options.mode, kept) {
+            (FileMode::Exactly(mode), _) | (FileMode::KeptOr(mode), None) => Some(mode),
+            (FileMode::Kept, None) => None,
+            (FileMode::Kept | FileMode::KeptOr(_), Some(old)) => {
+                let new = rustix::fs::fstat(&place.file)
+                    .map_err(|error| FileError::new(context, error))?;
+                let owners = [(old.uid(), old.gid()), (new.st_uid, new.st_gid)];
+                Some(kept_bits(old.mode(), owners))
+            }
+        };
         if let Some(mode) = mode {
             rustix::fs::fchmod(&place.file, Mode::from_raw_mode(mode))
                 .map_err(|error| FileError::new(context, error))?;
@@ -284,6 +291,12 @@ impl Drop for Upload {
     }
 }
 
+/// The permission bits a file takes over from the one it replaces, whose users and groups are `owners`.
+/// Content that runs with its owner's rights must not come to run with another's.
+fn kept_bits(mode: u32, [old, new]: [(u32, u32); 2]) -> u32 {
+    mode & if old == new { 0o7777 } else { 0o1777 }
+}
+
 fn write_all(mut file: &File, batch: &[Bytes]) -> io::Result<()> {
     let mut batch: Vec<Bytes> = batch.to_vec();
     let mut open = batch.as_mut_slice();
@@ -318,4 +331,57 @@ fn write_all(mut file: &File, batch: &[Bytes]) -> io::Result<()> {
 
 fn interrupted(error: &tokio::task::JoinError) -> FileError {
     FileError::new("waiting for the disk", io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn only_the_same_owner_and_group_keep_the_rights_to_run_as_them() {
+        for (owners, bits) in [
+            ([(1000, 1000), (1000, 1000)], 0o7755),
+            ([(1000, 1000), (0, 1000)], 0o1755),
+            ([(1000, 1000), (1000, 0)], 0o1755),
+            ([(1000, 1000), (0, 0)], 0o1755),
+        ] {
+            assert_eq!(kept_bits(0o107_755, owners), bits, "{owners:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replaced_file_does_not_run_as_who_replaced_it() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = Root::open(outer.path()).unwrap();
+        let tool = outer.path().join("tool");
+        fs::write(&tool, "old").unwrap();
+        let mine = fs::metadata(&tool).unwrap();
+        let changes = rustix::process::geteuid().is_root();
+        // Only the superuser can make a file of somebody else.
+        if changes {
+            std::os::unix::fs::chown(&tool, Some(mine.uid() + 1000), None).unwrap();
+        }
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o4755)).unwrap();
+        let put = async |owner| {
+            let options = UploadOptions {
+                owner,
+                ..UploadOptions::default()
+            };
+            let path = TreePath::parse("tool").unwrap();
+            let upload = Upload::begin(&root, path, options).await.unwrap();
+            upload.commit().await.unwrap();
+            fs::metadata(&tool).unwrap().mode() & 0o7777
+        };
+        if changes {
+            let uid = Some(mine.uid() + 1000);
+            let same = Owner { uid, gid: None };
+            assert_eq!(put(same).await, 0o4755, "it stays with its owner");
+            assert_eq!(put(Owner::default()).await, 0o755);
+        } else {
+            assert_eq!(put(Owner::default()).await, 0o4755);
+        }
+    }
 }
