@@ -420,9 +420,9 @@ mod tests {
                 })
                 .unwrap();
                 over.store(true, Ordering::Release);
-                let stopped = stopper.join().unwrap();
+                let hit = stopper.join().unwrap();
                 rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED).unwrap();
-                stopped
+                hit
             })
         });
         assert!(
