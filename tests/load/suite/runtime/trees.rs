@@ -86,11 +86,10 @@ async fn a_fork_bomb_stays_under_its_cap_and_ends_with_its_command() {
     /// Nobody else's, so that what is counted is the bomb.
     const USER: u32 = 424_242;
     const CAP: usize = 200;
-    if !rustix::process::geteuid().is_root() {
-        panic!(
-            "only root can run commands as another user, whose processes the kernel then counts"
-        );
-    }
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "only root can run commands as another user, whose processes the kernel then counts"
+    );
     let runtime = Runtime::start(&[]).await;
     let bombs = || {
         let uid = format!("Uid:\t{USER}\t");
