@@ -230,11 +230,12 @@ mod tests {
     fn blocks_change_neither_lines_nor_numbers() {
         let mut content = Vec::new();
         let mut found = Vec::new();
+        let long = vec![b'x'; BLOCK + 10];
         for number in 1..=40_000_u64 {
             let line: &[u8] = match number % 9001 {
                 0 => b"needle\r\n",
                 // Longer than a block.
-                7 => &[b'x'; BLOCK + 10],
+                7 => &long,
                 8 => b"\n",
                 _ => b"some straw\n",
             };
