@@ -18,6 +18,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_agent-sandbox-runtime");
 struct Running {
     child: Child,
     address: SocketAddr,
+    /// What it logs after it serves.
+    log: Option<std::thread::JoinHandle<String>>,
 }
 
 impl Drop for Running {
@@ -50,8 +52,12 @@ fn start(mut command: Command) -> Running {
         }
     };
     // A log nobody reads must not stop the program.
-    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-    Running { child, address }
+    let log = std::thread::spawn(move || std::io::read_to_string(log).unwrap());
+    Running {
+        child,
+        address,
+        log: Some(log),
+    }
 }
 
 impl Running {
@@ -116,6 +122,20 @@ impl Running {
             })
             .count()
     }
+}
+
+#[tokio::test]
+async fn names_of_files_stay_out_of_the_log() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("file"), "").unwrap();
+    let mut running = start(program(root.path()));
+    let body = form("file/s3cret", b"y");
+    let (status, _) = running.call("/upload", crate::harness::FORM, &body).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    running.terminate();
+    let log = running.log.take().unwrap().join().unwrap();
+    assert!(log.contains("upload failed"), "{log}");
+    assert!(!log.contains("s3cret"), "{log}");
 }
 
 #[tokio::test]
