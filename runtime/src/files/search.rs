@@ -59,8 +59,8 @@ pub struct Searched {
 
 /// How much text one answer tells, in bytes.
 const MAX_TEXT: usize = 8 << 20;
-/// Lines between two looks at whether anybody still waits.
-const PATIENCE: u64 = 16_384;
+/// Text between two looks at whether anybody still waits, in bytes, while no line may match.
+const BLOCK: usize = 256 << 10;
 
 impl Root {
     /// Looks for a pattern in the files below `path`, or in the file there.
@@ -109,23 +109,44 @@ impl Searched {
         caller: &Caller,
     ) -> Result<(), FileError> {
         let pattern = &search.pattern;
-        // Most files do not match at all, which one look over everything finds out sooner.
-        if pattern.whole && !pattern.regex.is_match(content) {
-            return Ok(());
-        }
-        for (number, line) in (1..).zip(content.split(|byte| *byte == b'\n')) {
-            if number % PATIENCE == 0 {
-                caller.check()?;
+        let mut number = 0;
+        let mut rest = content;
+        while !rest.is_empty() {
+            caller.check()?;
+            let (block, behind) = rest.split_at(block(rest));
+            rest = behind;
+            // Most text does not match at all, which one look over much of it finds out sooner.
+            if pattern.whole && !pattern.regex.is_match(block) {
+                number += memchr::memchr_iter(b'\n', block).count() as u64;
+                continue;
             }
+            self.block(path, block, &mut number, search, told, caller)?;
+            if self.truncated {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the lines of a block one by one; `number` is that of the line before.
+    fn block(
+        &mut self,
+        path: &Path,
+        block: &[u8],
+        number: &mut u64,
+        search: &Search,
+        told: &mut usize,
+        caller: &Caller,
+    ) -> Result<(), FileError> {
+        // The last line break ends the last line.
+        let lines = block.strip_suffix(b"\n").unwrap_or(block);
+        for line in lines.split(|byte| *byte == b'\n') {
+            caller.check()?;
+            *number += 1;
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let Some(found) = pattern.regex.find(line) else {
+            let Some(found) = search.pattern.regex.find(line) else {
                 continue;
             };
-            // The last line break ends the last line, and an empty file has none.
-            let behind = std::ptr::eq(line.as_ptr_range().end, content.as_ptr_range().end);
-            if line.is_empty() && behind {
-                continue;
-            }
             if self.lines.len() >= search.limit || *told >= MAX_TEXT {
                 self.truncated = true;
                 return Ok(());
@@ -135,7 +156,7 @@ impl Searched {
             *told += text.len();
             self.lines.push(Line {
                 path: path.to_owned(),
-                number,
+                number: *number,
                 column: found.start() as u64 + 1,
                 text: String::from_utf8_lossy(text).into_owned(),
                 cut: shown.len() < line.len(),
@@ -143,6 +164,17 @@ impl Searched {
         }
         Ok(())
     }
+}
+
+/// How much of the text is looked at together: whole lines, as many as fit, one at least.
+fn block(text: &[u8]) -> usize {
+    let fits = text.get(..BLOCK).unwrap_or_default();
+    if fits.is_empty() {
+        return text.len();
+    }
+    memchr::memrchr(b'\n', fits)
+        .or_else(|| memchr::memchr(b'\n', text))
+        .map_or(text.len(), |at| at + 1)
 }
 
 /// The part of a line that is shown: the whole if it is short, else what is around the match.
@@ -169,6 +201,73 @@ mod tests {
             (100, 20..80, 10, 20..30),
         ] {
             assert_eq!(window(length, found, most), shown);
+        }
+    }
+
+    fn search(pattern: &str) -> Search {
+        use super::super::glob::{Bare, Globs};
+        use super::super::text::Syntax;
+        let none = || Globs::parse(&[], Bare::Name).unwrap();
+        Search {
+            pattern: Pattern::compile(pattern, Syntax::Regex, false).unwrap(),
+            selection: Selection {
+                only: none(),
+                except: none(),
+            },
+            limit: 1000,
+            max_file_bytes: u64::MAX,
+            max_line_bytes: 10,
+        }
+    }
+
+    fn lines(content: &[u8], search: &Search, caller: &Caller) -> Result<Vec<u64>, FileError> {
+        let mut searched = Searched::default();
+        searched.file(Path::new("f"), content, search, &mut 0, caller)?;
+        Ok(searched.lines.iter().map(|line| line.number).collect())
+    }
+
+    #[test]
+    fn blocks_change_neither_lines_nor_numbers() {
+        let mut content = Vec::new();
+        let mut found = Vec::new();
+        let long = vec![b'x'; BLOCK + 10];
+        for number in 1..=40_000_u64 {
+            let line: &[u8] = match number % 9001 {
+                0 => b"needle\r\n",
+                // Longer than a block.
+                7 => &long,
+                8 => b"\n",
+                _ => b"some straw\n",
+            };
+            // What has no line break of its own goes on in the next, which is the break.
+            content.extend_from_slice(line);
+            if number % 9001 == 0 {
+                found.push(number - number / 9001);
+            }
+        }
+        let caller = Caller::default();
+        for pattern in ["needle", "^needle$", "(?:needle)", "\\bneedle\\b"] {
+            assert_eq!(lines(&content, &search(pattern), &caller).unwrap(), found);
+        }
+        for (content, numbers) in [
+            ("", vec![]),
+            ("\n", vec![1]),
+            ("a\n\n", vec![2]),
+            ("a\n\nb", vec![2]),
+            ("a\n\r\n", vec![2]),
+        ] {
+            let found = lines(content.as_bytes(), &search("^$"), &caller).unwrap();
+            assert_eq!(found, numbers, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_not_looked_at_when_nobody_waits() {
+        let (caller, waiting) = Caller::new();
+        drop(waiting);
+        for pattern in ["a", "(?-u)a"] {
+            let outcome = lines(b"a\nb\n", &search(pattern), &caller);
+            assert!(matches!(outcome, Err(FileError::Cancelled)));
         }
     }
 }

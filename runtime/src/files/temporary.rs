@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use cap_std::fs::Dir;
 use rustix::fs::{Mode, OFlags, RenameFlags};
@@ -16,14 +17,30 @@ const PREFIX: &str = ".agent-sandbox-upload-";
 
 /// Whether a name is that of something on its way to its place.
 pub(super) fn is_temporary(name: &OsStr) -> bool {
-    name.to_str()
-        .and_then(|name| name.strip_prefix(PREFIX))
-        .is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    id(name).is_some()
+}
+
+/// Whether a name is that of something that another run of this program left unfinished.
+pub(super) fn is_stale(name: &OsStr) -> bool {
+    id(name).is_some_and(|id| !id.eq_ignore_ascii_case(&run_mark()))
 }
 
 /// A new passing name.
 pub(super) fn temporary_name() -> OsString {
-    format!("{PREFIX}{:016x}", fastrand::u64(..)).into()
+    format!("{PREFIX}{}{:08x}", run_mark(), fastrand::u32(..)).into()
+}
+
+/// The part of a passing name that tells which run of this program made it; `None` for other names.
+fn id(name: &OsStr) -> Option<&str> {
+    name.to_str()?
+        .strip_prefix(PREFIX)
+        .filter(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .and_then(|id| id.get(..8))
+}
+
+fn run_mark() -> String {
+    static MARK: OnceLock<u32> = OnceLock::new();
+    format!("{:08x}", MARK.get_or_init(|| fastrand::u32(..)))
 }
 
 /// What happens to something that has the name already.

@@ -134,6 +134,22 @@ impl Running {
 }
 
 #[tokio::test]
+async fn names_of_files_stay_out_of_the_log() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("file"), "").unwrap();
+    let running = start(program(root.path()));
+    let body = form("file/s3cret", b"y");
+    let (status, _) = running.call("/upload", crate::harness::FORM, &body).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    let log = || running.log.lock().clone();
+    eventually("the failure is logged", || {
+        log().contains("upload failed") && log().contains("status=500")
+    })
+    .await;
+    assert!(!log().contains("s3cret"), "{}", log());
+}
+
+#[tokio::test]
 async fn the_environment_configures_root_and_timeout() {
     let root = tempfile::tempdir().unwrap();
     let mut command = program(root.path());

@@ -46,7 +46,7 @@ pub(super) async fn download(
         Err(error) if error.is_absent() || error.errno() == Some(rustix::io::Errno::ISDIR) => {
             not_found()
         }
-        Err(error) => refused(&app, &uri, "Download failed", &error),
+        Err(error) => refused(&app, "Download failed", &error),
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Response<Body> {
             named.path
         }
         Ok(_) => return not_a_directory(),
-        Err(error) => return refused(&app, &uri, "List files failed", &error),
+        Err(error) => return refused(&app, "List files failed", &error),
     };
     let root = app.root.clone();
     match tokio::task::spawn_blocking(move || root.list(&path)).await {
@@ -71,7 +71,7 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Response<Body> {
             reply::json(StatusCode::OK, &entries)
         }
         Ok(Err(error)) if error.is_absent() => not_a_directory(),
-        Ok(Err(error)) => refused(&app, &uri, "List files failed", &error),
+        Ok(Err(error)) => refused(&app, "List files failed", &error),
         Err(error) => {
             let text = format!("List files failed: {error}");
             reply::message(StatusCode::INTERNAL_SERVER_ERROR, text)
@@ -85,7 +85,7 @@ pub(super) async fn exists(State(app): State<App>, uri: Uri) -> Response<Body> {
             StatusCode::OK,
             &json!({"path": named.text, "exists": named.found.is_some()}),
         ),
-        Err(error) => refused(&app, &uri, "Exists check failed", &error),
+        Err(error) => refused(&app, "Exists check failed", &error),
     }
 }
 
@@ -116,11 +116,11 @@ impl From<Listed> for Entry {
 }
 
 /// Failures that are the same for every operation.
-pub(super) fn refused(app: &App, uri: &Uri, operation: &str, error: &FileError) -> Response<Body> {
+pub(super) fn refused(app: &App, operation: &str, error: &FileError) -> Response<Body> {
     match error {
         FileError::Escapes | FileError::Nul => reply::access_denied(),
         error => {
-            tracing::warn!(path = uri.path(), %error, "file operation failed");
+            tracing::warn!(operation, %error, "file operation failed");
             let name = app.root.path().to_string_lossy();
             let text = format!("{operation}: {}", describe(error, &name));
             reply::message(StatusCode::INTERNAL_SERVER_ERROR, text)

@@ -189,7 +189,7 @@ async fn store(app: &App, (name, upload): Received) -> Response<Body> {
             let target = app.root.path().join(name.trim_start_matches('/'));
             let target = target.to_string_lossy();
             let why = describe(&error, target.trim_end_matches('/'));
-            tracing::warn!(file = %target, %error, "upload failed");
+            tracing::warn!(%error, "upload failed");
             reply::message(status, format!("File upload failed: {why}"))
         }
     }
