@@ -45,7 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if args.check {
             arguments.push("--check");
         }
-        outcome = outcome.and(cargo::run(&arguments));
+        let ran = cargo::run(&arguments);
+        outcome = outcome.and(ran);
     }
     outcome
 }
