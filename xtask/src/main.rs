@@ -50,7 +50,7 @@ enum Command {
     Bench(bench::Args),
     /// Load the programs for as long as one likes, and see that they keep nothing
     Soak(soak::Args),
-    /// Look for inputs that break the router, each property for a while
+    /// Look for inputs that break the router or the runtime, each property for a while
     Fuzz(fuzz::Args),
     /// Formatting, lints, generated files, dependency direction and dependency policy
     Check,
