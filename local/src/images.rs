@@ -14,6 +14,8 @@ pub const RUNTIME_ARGUMENT: &str = "runtime";
 /// the upstream project use. Any registry, repository and tag in front or behind is accepted.
 const RUNTIME_NAMES: &[&str] = &[
     "agent-sandbox-runtime",
+    "agent-sandbox-shell",
+    "agent-sandbox-python",
     "agent-sandbox-runtime-python",
     "python-runtime-sandbox",
 ];
@@ -160,6 +162,8 @@ mod tests {
         let program = Path::new("/usr/bin/agent-sandbox");
         let list = mappings(&[
             "team/box:1=agent-sandbox-runtime",
+            "tools:1=localhost/agent-sandbox-python:0.1.0",
+            "more:1=localhost/agent-sandbox-shell:0.1.0",
             "other=team/box:1",
             "shell=/bin/sh",
         ]);

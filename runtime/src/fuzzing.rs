@@ -1,11 +1,17 @@
 //! The parsers that read what clients send, for the properties in `tests/fuzz`. No part of the API.
 
+use std::ffi::{CStr, OsString};
+use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 
 use crate::api::content::range::{self, Selection};
+use crate::api::grpc;
 use crate::api::multipart::{Event, Multipart};
+use crate::files::Root;
+use crate::proto::process::v1::ProcessConfig;
 
 /// A part of a form: its name, its file name and its data.
 pub type Part = (String, Option<String>, Vec<u8>);
@@ -63,5 +69,36 @@ pub fn ranges(value: &str, size: u64) -> Ranges {
         Selection::Whole => Ranges::Whole,
         Selection::Parts(parts) => Ranges::Parts(parts),
         Selection::Unsatisfiable => Ranges::Unsatisfiable,
+    }
+}
+
+/// A command as it would be run.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The argument list, program first.
+    pub arguments: Vec<Vec<u8>>,
+    /// What is laid over the server's environment.
+    pub variables: Vec<(OsString, OsString)>,
+    /// The working directory.
+    pub directory: OwnedFd,
+}
+
+/// What the gRPC face would run for this message, or the number of the status with which it refuses. Nothing is
+/// run.
+///
+/// # Errors
+/// When there are no descriptors left.
+pub fn prepared(root: &Root, config: Option<ProcessConfig>) -> io::Result<Result<Prepared, i32>> {
+    match grpc::command(root, config) {
+        Ok(command) => Ok(Ok(Prepared {
+            arguments: command
+                .arguments()
+                .map(CStr::to_bytes)
+                .map(<[u8]>::to_vec)
+                .collect(),
+            variables: command.variables(),
+            directory: command.directory().try_clone()?,
+        })),
+        Err(status) => Ok(Err(status.code().into())),
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 /// The programs of the workspace in `fuzz/`.
-const TARGETS: [&str; 8] = [
+const TARGETS: [&str; 9] = [
     "headers",
     "tokens",
     "settings",
@@ -32,6 +32,7 @@ const TARGETS: [&str; 8] = [
     "multipart",
     "paths",
     "ranges",
+    "messages",
 ];
 /// Has the compiler count what runs, where libFuzzer looks for it.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

@@ -41,15 +41,16 @@ enum Command {
     /// Needs `kubectl` on the PATH, and a cluster without our kinds where you may install kinds, make
     /// namespaces and use the namespace `default`. The operator and the router run on this machine, so
     /// it must reach the addresses of pods: a cluster on the machine itself usually allows that, a
-    /// remote one needs a route. The nodes' image store must have the image agent-sandbox-runtime:0.1.0,
-    /// with a shell and the usual small programs in it. What was created is deleted in the end, whatever
-    /// happened. What a cluster cannot run is said, with the reason.
+    /// remote one needs a route. The nodes' image store must have the images that `cargo xtask image
+    /// shell python` builds, under the names it gives them; Python's is for the suite `sdk-cluster` alone.
+    /// What was created is deleted in the end, whatever happened. What a cluster cannot run is said, with
+    /// the reason.
     E2e(e2e::Args),
     /// Measure the platform, beside the least that is possible in the same run
     Bench(bench::Args),
     /// Load the programs for as long as one likes, and see that they keep nothing
     Soak(soak::Args),
-    /// Look for inputs that break the router, each property for a while
+    /// Look for inputs that break the router or the runtime, each property for a while
     Fuzz(fuzz::Args),
     /// Formatting, lints, generated files, dependency direction and dependency policy
     Check,

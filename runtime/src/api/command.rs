@@ -5,19 +5,18 @@ use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::App;
-use crate::files::FileError;
+use crate::files::{FileError, Root};
 
 /// The directory a client names, beneath the root; absent or empty is the root itself.
 ///
 /// # Errors
 /// See [`FileError`]; a file is `NOTDIR`.
-pub(crate) fn directory(app: &App, path: Option<&str>) -> Result<Arc<OwnedFd>, FileError> {
+pub(crate) fn directory(root: &Root, path: Option<&str>) -> Result<Arc<OwnedFd>, FileError> {
     match path.filter(|path| !path.is_empty()) {
-        None => app.root.handle(),
+        None => root.handle(),
         Some(path) => {
-            let path = app.root.parse_absolute(OsStr::new(path))?;
-            app.root.directory(&path)
+            let path = root.parse_absolute(OsStr::new(path))?;
+            root.directory(&path)
         }
     }
 }

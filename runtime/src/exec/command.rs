@@ -127,12 +127,12 @@ impl Command {
         self.arguments.iter().map(CString::as_c_str)
     }
 
-    pub(super) fn directory(&self) -> &OwnedFd {
+    pub(crate) fn directory(&self) -> &OwnedFd {
         &self.directory
     }
 
     /// What is laid over the server's environment, in order, the last of equal names winning.
-    pub(super) fn variables(&self) -> Vec<(OsString, OsString)> {
+    pub(crate) fn variables(&self) -> Vec<(OsString, OsString)> {
         let mut variables = Vec::new();
         if let Some(user) = &self.user {
             variables.extend(user.variables());

@@ -30,9 +30,14 @@ const NOWHERE: [(&str, u16); 4] = [
     ("100.100.100.200", 80),
 ];
 
+/// A command that makes a connection within this many seconds, or fails.
+fn dial(address: &str, port: u16, seconds: u32) -> String {
+    format!("timeout {seconds} bash -c '</dev/tcp/{address}/{port}' 2>/dev/null")
+}
+
 /// Whether a connection can be made from a pod.
 async fn reaches(namespace: &str, pod: &str, address: &str, port: u16) -> bool {
-    let script = format!("timeout 4 nc {address} {port} </dev/null >/dev/null 2>&1; echo $?");
+    let script = format!("{}; echo $?", dial(address, port, 4));
     let (worked, output) = shell(namespace, pod, &script).await;
     assert!(worked, "{output}");
     output == "0\n"
@@ -129,7 +134,7 @@ async fn a_sandbox_resolves_names_and_reaches_nothing_inside() {
     let other = super::address(&pods(&client), other).await;
 
     eventually("names resolve", || async {
-        let lookup = "nslookup kubernetes.default.svc.cluster.local";
+        let lookup = "getent hosts kubernetes.default.svc.cluster.local";
         let (worked, _) = shell(namespace, &sandbox, lookup).await;
         worked.then_some(())
     })
@@ -219,9 +224,9 @@ async fn a_pod_that_dials_from_its_first_moment_is_cut_off() {
     let client = cluster.client();
     let script = format!(
         "read start rest < /proc/uptime; n=0; \
-         while read end rest < /proc/uptime; \
-         timeout 1 nc {neighbour} 8888 </dev/null >/dev/null 2>&1; do n=$((n+1)); done; \
-         echo \"{OPEN}$end from $start: $n connections\"; exec sleep 1000"
+         while read end rest < /proc/uptime; {}; do n=$((n+1)); done; \
+         echo \"{OPEN}$end from $start: $n connections\"; exec sleep 1000",
+        dial(&neighbour, 8888, 1)
     );
     let container = json!({"name": "main", "image": IMAGE, "command": ["sh", "-c", script]});
     let spec = json!({"containers": [container], "terminationGracePeriodSeconds": 0});

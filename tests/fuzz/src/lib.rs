@@ -12,6 +12,7 @@
 
 mod answers;
 mod headers;
+mod messages;
 mod multipart;
 mod paths;
 mod ranges;
@@ -29,7 +30,7 @@ pub struct Case {
 }
 
 /// Every property.
-pub const CASES: [Case; 8] = [
+pub const CASES: [Case; 9] = [
     Case {
         name: "headers",
         check: headers::check,
@@ -61,6 +62,10 @@ pub const CASES: [Case; 8] = [
     Case {
         name: "ranges",
         check: ranges::check,
+    },
+    Case {
+        name: "messages",
+        check: messages::check,
     },
 ];
 

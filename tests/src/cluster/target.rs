@@ -22,7 +22,7 @@ use crate::simulated_node;
 /// Names the kubeconfig of a cluster to test instead of one in the test's process.
 pub const KUBECONFIG: &str = "AGENT_SANDBOX_TEST_KUBECONFIG";
 /// The image that every pod of the suites runs. A named cluster's nodes must have it.
-pub const IMAGE: &str = "agent-sandbox-runtime:0.1.0";
+pub const IMAGE: &str = "localhost/agent-sandbox-shell:0.1.0";
 
 /// The kubeconfig of the cluster under test, if one is named.
 pub fn kubeconfig() -> Option<PathBuf> {

@@ -6,6 +6,8 @@ use agent_sandbox_crds::allocation::{Allocation, Reference};
 use agent_sandbox_crds::{annotations, labels};
 use serde_json::{Map, Value, json};
 
+use crate::cluster::IMAGE;
+
 /// Name of the template.
 pub const TEMPLATE: &str = "bench";
 /// Name of the pool.
@@ -26,7 +28,7 @@ fn pod_spec() -> Value {
         "dnsConfig": {"nameservers": ["8.8.8.8", "1.1.1.1"]},
         "containers": [{
             "name": "runtime",
-            "image": "agent-sandbox-runtime:0.1.0",
+            "image": IMAGE,
             "imagePullPolicy": "IfNotPresent",
             "ports": [{"containerPort": 8888}],
             "readinessProbe": {"httpGet": {"path": "/", "port": 8888}, "periodSeconds": 1},

@@ -7,8 +7,8 @@ use super::Run;
 use super::cluster::{NAMESPACE, image_trouble};
 use crate::report;
 
-/// The image of the Rust suites' pods.
-const IMAGE: &str = "agent-sandbox-runtime:0.1.0";
+/// The image of the suites' pods, as `cargo xtask image shell` names it.
+const IMAGE: &str = concat!("localhost/agent-sandbox-shell:", env!("CARGO_PKG_VERSION"));
 /// The pod that tries it.
 const PROBE: &str = "agent-sandbox-e2e-image";
 
@@ -40,9 +40,50 @@ impl Run<'_> {
 /// What to do about an image that no node has.
 pub(super) fn missing(trouble: &str, who: &str) -> anyhow::Error {
     anyhow!(
-        "{trouble}: the nodes do not have the image that {who} name; load it into their image store first, such \
-         as with `ctr --namespace k8s.io images import`, `kind load` or `minikube image load`"
+        "{trouble}: the nodes do not have the image that {who} name; build the images with `cargo xtask image` and load \
+         their archives into the nodes' image store first, such as with `ctr --namespace k8s.io images import`, \
+         `kind load image-archive` or `minikube image load`"
     )
 }
 
 const PULL: &str = "--image-pull-policy=IfNotPresent";
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{cargo, suites};
+
+    const PYTHON: &str = concat!("localhost/agent-sandbox-python:", env!("CARGO_PKG_VERSION"));
+
+    /// Every image that the line of a file names after one of these.
+    fn named(file: &str, before: &[&str]) -> Vec<String> {
+        let text = fs::read_to_string(cargo::root().unwrap().join(file)).unwrap();
+        let images: Vec<String> = text
+            .lines()
+            .filter_map(|line| before.iter().find_map(|key| line.trim().strip_prefix(key)))
+            .map(|image| image.trim_matches(['"', ';', ' ']).to_owned())
+            .collect();
+        assert!(!images.is_empty(), "{file}");
+        images
+    }
+
+    #[test]
+    fn the_suites_name_the_image_that_is_tried() {
+        let constant = ["pub const IMAGE: &str ="];
+        assert_eq!(named("tests/src/cluster/target.rs", &constant), [IMAGE]);
+        for suite in [&suites::SDK, &suites::OLD_SDK] {
+            for image in named(suite.objects, &["image:"]) {
+                assert_eq!(image, IMAGE, "{}", suite.objects);
+            }
+        }
+        let two = [IMAGE, PYTHON];
+        assert_eq!(named(suites::SDK_CLUSTER.objects, &["image:"]), two);
+    }
+
+    #[test]
+    fn the_example_names_an_image_that_is_built() {
+        assert_eq!(named("examples/template.yaml", &["image:"]), [PYTHON]);
+    }
+}

@@ -61,6 +61,8 @@ enum Suite {
     Sdk,
     /// The unmodified Python SDK of the older API version
     OldSdk,
+    /// What of the SDK needs a real cluster: its tunnel through the API server, and the Python image
+    SdkCluster,
 }
 
 /// Runs the suites, all of them even after a failure; fails if any test did, or if something could
@@ -186,6 +188,7 @@ impl Run<'_> {
             Suite::Faults => self.faults(),
             Suite::Sdk => self.sdk(&suites::SDK),
             Suite::OldSdk => self.sdk(&suites::OLD_SDK),
+            Suite::SdkCluster => self.sdk(&suites::SDK_CLUSTER),
         }
     }
 

@@ -12,6 +12,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tonic_reflection::server::{Builder, Error};
 
 use self::service::Commands;
+pub(crate) use self::service::command;
 use super::App;
 use crate::proto;
 use crate::proto::process::v1::process_service_server::{ProcessServiceServer, SERVICE_NAME};

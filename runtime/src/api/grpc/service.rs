@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 use super::{deadline, output, start, status};
 use crate::api::{App, command};
 use crate::exec::{Command, Exit, Input, Limits, Process, ProcessId, TerminalSize, run_to_end};
+use crate::files::Root;
 use crate::proto::process::v1::process_service_server::ProcessService;
 use crate::proto::process::v1::write_stdin_request::Payload;
 use crate::proto::process::v1::{
@@ -41,34 +42,38 @@ impl Commands {
         Self { app }
     }
 
-    fn command(&self, config: Option<ProcessConfig>) -> Result<Command, Status> {
-        let ProcessConfig {
-            command: words,
-            env_vars,
-            cwd,
-        } = config.ok_or_else(|| Status::invalid_argument("config is missing"))?;
-        let directory = command::directory(&self.app, cwd.as_deref())
-            .map_err(|error| status::directory(&error))?;
-        let mut command = Command::new(words, directory).map_err(|error| {
-            let position = error.nul_position();
-            Status::invalid_argument(format!(
-                "config.command has a NUL byte at position {position} of an argument"
-            ))
-        })?;
-        for (name, value) in env_vars {
-            command::check_variable(&name, &value)
-                .map_err(|error| Status::invalid_argument(format!("config.env_vars {error}")))?;
-            command = command.variable(name, value);
-        }
-        Ok(command)
-    }
-
     fn process(&self, id: i32) -> Result<Arc<Process>, Status> {
         u64::try_from(id)
             .ok()
             .and_then(|id| self.app.processes.get(ProcessId(id)))
             .ok_or_else(|| Status::not_found(format!("there is no process {id}")))
     }
+}
+
+/// The command that a message asks for.
+///
+/// # Errors
+/// Names the field and what was expected.
+pub(crate) fn command(root: &Root, config: Option<ProcessConfig>) -> Result<Command, Status> {
+    let ProcessConfig {
+        command: words,
+        env_vars,
+        cwd,
+    } = config.ok_or_else(|| Status::invalid_argument("config is missing"))?;
+    let directory =
+        command::directory(root, cwd.as_deref()).map_err(|error| status::directory(&error))?;
+    let mut command = Command::new(words, directory).map_err(|error| {
+        let position = error.nul_position();
+        Status::invalid_argument(format!(
+            "config.command has a NUL byte at position {position} of an argument"
+        ))
+    })?;
+    for (name, value) in env_vars {
+        command::check_variable(&name, &value)
+            .map_err(|error| Status::invalid_argument(format!("config.env_vars {error}")))?;
+        command = command.variable(name, value);
+    }
+    Ok(command)
 }
 
 #[tonic::async_trait]
@@ -84,7 +89,7 @@ impl ProcessService for Commands {
         let input = pty.map_or(Input::Pipe, |size| {
             Input::Terminal(TerminalSize::clamped(size.cols, size.rows))
         });
-        let mut command = self.command(config)?.input(input);
+        let mut command = command(&self.app.root, config)?.input(input);
         if let Some(timeout) = timeout {
             command = command.timeout(timeout);
         }
@@ -108,7 +113,7 @@ impl ProcessService for Commands {
     ) -> Result<Response<ExecuteResponse>, Status> {
         let timeout = deadline::of(request.metadata())?;
         let room = output::room(request.metadata())?;
-        let command = self.command(request.into_inner().config)?;
+        let command = command(&self.app.root, request.into_inner().config)?;
         let limits = Limits {
             timeout: timeout.unwrap_or(FOREVER),
             stream_bytes: self.app.config.max_output_bytes.min(room),

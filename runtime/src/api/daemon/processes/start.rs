@@ -82,7 +82,7 @@ fn command(app: &App, mut members: Members) -> Result<Command, Refusal> {
     if login && shell.is_none() {
         return Err(Refused::new("\"login\" is of use only with \"shell\"").into());
     }
-    let directory = command::directory(app, cwd.as_deref()).map_err(|error| {
+    let directory = command::directory(&app.root, cwd.as_deref()).map_err(|error| {
         let text = format!("\"cwd\": {}", reply::text(&error));
         reply::file_with(&error, &text)
     })?;
