@@ -274,6 +274,10 @@ impl Processes {
         command: Command,
         attach: impl FnOnce(&Arc<Journal>) -> T + Send + 'static,
     ) -> Result<(Leash, T), SpawnError> {
+        // What can never be run is told as such, also when there is no place.
+        if command.arguments().next().is_none() {
+            return Err(SpawnError::Empty);
+        }
         let place = self.reserve()?;
         let permit = self.inner.starts.clone().acquire_owned().await;
         let this = self.clone();
