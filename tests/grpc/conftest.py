@@ -98,12 +98,26 @@ class Runtime:
         return count
 
 
+@contextlib.contextmanager
+def served(root, **environment):
+    """A runtime with files at root."""
+    root = root.resolve()
+    arguments = [RUNTIME, "--address=127.0.0.1", "--port=0", f"--root-dir={root}"]
+    with running(arguments, r"serving.*address=(\S+)", env={**os.environ, **environment}) as (_, address):
+        yield Runtime(address, root)
+
+
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory):
-    root = tmp_path_factory.mktemp("root").resolve()
-    arguments = [RUNTIME, "--address=127.0.0.1", "--port=0", f"--root-dir={root}"]
-    with running(arguments, r"serving.*address=(\S+)") as (_, address):
-        yield Runtime(address, root)
+    with served(tmp_path_factory.mktemp("root")) as runtime:
+        yield runtime
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory):
+    """A runtime that asks for a token."""
+    with served(tmp_path_factory.mktemp("guarded"), AGENT_SANDBOX_RUNTIME_TOKEN="hush") as runtime:
+        yield runtime
 
 
 @pytest.fixture(scope="session")

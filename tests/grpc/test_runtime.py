@@ -156,6 +156,17 @@ def test_many_share_a_channel(call):
     ]
 
 
+def test_a_token_reaches_the_runtime_through_the_router(channel, guarded):
+    stub = process_pb2_grpc.ProcessServiceStub(channel)
+    request = pb.ExecuteRequest(config=sh("echo let in"))
+    for metadata in ((), (("authorization", "Bearer hush"),), (("x-access-token", "wrong"),)):
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.Execute(request, metadata=guarded.route + metadata, timeout=PATIENCE)
+        assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    metadata = guarded.route + (("x-access-token", "hush"),)
+    assert stub.Execute(request, metadata=metadata, timeout=PATIENCE).stdout == b"let in\n"
+
+
 def test_health(channel, runtime):
     health = health_pb2_grpc.HealthStub(channel)
     for name in ("", "process.v1.ProcessService"):

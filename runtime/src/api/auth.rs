@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
 use axum::middleware::Next;
 use parking_lot::Mutex;
@@ -182,23 +182,25 @@ fn refused(request: &Request, status: StatusCode, text: &str) -> Response<Body> 
     }
 }
 
+/// The token by itself. `Authorization` is the router's own and ends there; this one passes.
+const ACCESS_TOKEN: HeaderName = HeaderName::from_static("x-access-token");
+
 fn presents(request: &Request, tokens: &[Box<[u8]>]) -> bool {
-    request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| {
-            let (scheme, presented) = value.as_bytes().split_at_checked(7)?;
-            scheme.eq_ignore_ascii_case(b"bearer ").then_some(presented)
-        })
-        .is_some_and(|presented| {
-            let presented = presented.trim_ascii();
-            // Every token is compared, so that the time says nothing about which one it was.
-            let good = tokens
-                .iter()
-                .filter(|token| equal(presented, token))
-                .count();
-            good > 0
-        })
+    let headers = request.headers();
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, presented) = value.as_bytes().split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(presented)
+    });
+    let bare = headers.get(ACCESS_TOKEN).map(HeaderValue::as_bytes);
+    bearer.into_iter().chain(bare).any(|presented| {
+        let presented = presented.trim_ascii();
+        // Every token is compared, so that the time says nothing about which one it was.
+        let good = tokens
+            .iter()
+            .filter(|token| equal(presented, token))
+            .count();
+        good > 0
+    })
 }
 
 /// Takes the same time wherever the first difference is.
@@ -242,6 +244,25 @@ mod tests {
                 passes,
                 "{authorization:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_may_come_by_itself_where_a_router_takes_the_usual_header_away() {
+        let tokens = [Box::from(&b"secret"[..])];
+        for (authorization, token, passes) in [
+            (None, "secret", true),
+            (None, " secret ", true),
+            (None, "Bearer secret", false),
+            (None, "secre", false),
+            (Some("Bearer other"), "secret", true),
+            (Some("Bearer secret"), "other", true),
+            (Some("Bearer other"), "other", false),
+        ] {
+            let mut request = request(authorization);
+            let value = HeaderValue::from_str(token).unwrap();
+            request.headers_mut().insert(ACCESS_TOKEN, value);
+            assert_eq!(presents(&request, &tokens), passes, "{token:?}");
         }
     }
 
