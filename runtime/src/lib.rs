@@ -9,7 +9,7 @@
 //!          api::daemon   /v1/files /v1/fs /v1/archive /v1/processes ... (the daemon API)
 //!          api::grpc     process.v1.ProcessService, health and reflection
 //!          api::health   /healthz /metrics
-//!     -> exec::Processes   one table of commands        -> sys (posix_spawn, /proc)
+//!     -> exec::Processes   one table of commands        -> sys (clone, /proc)
 //!        files::Root       one tree beneath a handle    -> cap-std (openat2)
 //! ```
 //!

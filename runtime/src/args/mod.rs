@@ -61,8 +61,8 @@ struct ListenArgs {
     /// another owner [default: the environment variable HOSTNAME, which is a pod's name]
     #[arg(long, env = "AGENT_SANDBOX_RUNTIME_IDENTITY", value_name = "TEXT")]
     identity: Option<HeaderValue>,
-    /// File with a bearer token, one in each line, that every request but health checks must present; read again when
-    /// it changes
+    /// File with the bearer tokens, one in each line, of which every request but health checks must
+    /// present one; read again when it changes
     #[arg(
         long,
         env = "AGENT_SANDBOX_RUNTIME_TOKEN_FILE",
@@ -91,7 +91,8 @@ struct SandboxArgs {
         value_name = "DIR"
     )]
     root_dir: OsString,
-    /// How long a command may run that names no timeout itself
+    /// How long a command of /execute may run that names no timeout itself; the other APIs have no
+    /// limit unless one is asked for
     #[arg(
         long,
         env = "SANDBOX_EXEC_TIMEOUT_SECONDS",

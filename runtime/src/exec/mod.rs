@@ -1,10 +1,12 @@
 //! The process engine: one table of commands, whichever face started them.
 //!
 //! ```text
-//! Command --Processes::spawn--> Process ---- driver task: pipes -> Journal, exit -> Exit
-//!                                  |              (numbered, bounded)   (once, when it happened)
-//!              collect::run_to_end +-- follows the journal, enforces the deadline
-//!              tree::end ----------+-- ends every descendant
+//! Command --Processes::spawn--> Process ---- driver: pipes or terminal -> Journal, exit -> Exit
+//!   (in a thread: streams,         |              (numbered, bounded)   (once, when it happened)
+//!    limits, user, clone)          +-- input: pipe or keyboard
+//!              collect::run_to_end +-- follows the journal, keeps both ends of each output
+//!              Leash --------------+-- ends it when its caller goes away
+//!              tree::Hunt ---------+-- signals every descendant
 //! ```
 //!
 //! A command leads a session of its own. Its output goes to a [`Journal`] of bounded size; a reader that

@@ -24,7 +24,7 @@ pub enum LogFormat {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
-    /// Filter by level and module, as in `info,agent_sandbox_router=debug`
+    /// Filter by level and module, such as `info,hyper=debug`
     #[arg(
         long = "log-filter",
         env = "AGENT_SANDBOX_LOG",

@@ -1,5 +1,6 @@
 //! What the engines fail with, in the status codes of the service.
 
+use agent_sandbox_service::causes;
 use rustix::io::Errno;
 use tonic::Status;
 
@@ -25,12 +26,7 @@ pub(super) fn directory(error: &FileError) -> Status {
 
 /// A command that was not started.
 pub(super) fn spawn(error: &SpawnError) -> Status {
-    let text = match error {
-        SpawnError::Program { source, .. } | SpawnError::System { source, .. } => {
-            format!("{error}: {source}")
-        }
-        other => other.to_string(),
-    };
+    let text = causes::on_one_line(error);
     match error {
         SpawnError::Empty => {
             Status::invalid_argument("config.command is empty; expected a program")

@@ -1,7 +1,6 @@
 //! Many commands: at once, and one after the other.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Runtime, until};
 
@@ -119,7 +118,6 @@ async fn more_commands_than_allowed_are_refused_and_the_rest_unharmed() {
         runtime.forget(id).await;
     }
     println!("50 trees ended in {:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(120));
     assert_eq!(runtime.members(), Vec::<i32>::new());
     Arc::into_inner(runtime).unwrap().stop().await;
 }

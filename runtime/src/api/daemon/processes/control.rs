@@ -1,5 +1,7 @@
 //! Writing to a process, signalling it, resizing its terminal.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{Method, Response, StatusCode};
@@ -11,7 +13,15 @@ use crate::api::App;
 use crate::api::daemon::files::{no_content, query};
 use crate::api::daemon::members::{Members, Refused};
 use crate::api::daemon::{method_not_allowed, reply};
-use crate::exec::InputError;
+use crate::exec::{InputError, Process};
+
+/// The process that something is to be done to, or the answer that this is not how.
+fn posted(app: &App, id: &str, request: &Request) -> Result<Arc<Process>, Response<Body>> {
+    if request.method() != Method::POST {
+        return Err(method_not_allowed("POST"));
+    }
+    find(app, id)
+}
 
 /// `POST /v1/processes/{id}/stdin?eof=true`: the body is written as it comes, then the input ended if
 /// that is asked for.
@@ -20,10 +30,7 @@ pub(super) async fn stdin(
     Path(id): Path<String>,
     request: Request,
 ) -> Response<Body> {
-    if request.method() != Method::POST {
-        return method_not_allowed("POST");
-    }
-    let process = match find(&app, &id) {
+    let process = match posted(&app, &id, &request) {
         Ok(process) => process,
         Err(refusal) => return refusal,
     };
@@ -66,10 +73,7 @@ pub(super) async fn signal(
     Path(id): Path<String>,
     request: Request,
 ) -> Response<Body> {
-    if request.method() != Method::POST {
-        return method_not_allowed("POST");
-    }
-    let process = match find(&app, &id) {
+    let process = match posted(&app, &id, &request) {
         Ok(process) => process,
         Err(refusal) => return refusal,
     };
@@ -122,10 +126,7 @@ pub(super) async fn resize(
     Path(id): Path<String>,
     request: Request,
 ) -> Response<Body> {
-    if request.method() != Method::POST {
-        return method_not_allowed("POST");
-    }
-    let process = match find(&app, &id) {
+    let process = match posted(&app, &id, &request) {
         Ok(process) => process,
         Err(refusal) => return refusal,
     };

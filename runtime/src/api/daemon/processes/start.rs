@@ -1,5 +1,6 @@
 //! `POST /v1/processes`: starting a command and leaving it to itself.
 
+use agent_sandbox_service::causes;
 use axum::body::Body;
 use axum::http::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use axum::http::{Response, StatusCode};
@@ -166,12 +167,7 @@ fn no_user(error: &UserError) -> Response<Body> {
 }
 
 fn refused(error: &SpawnError) -> Response<Body> {
-    let text = match error {
-        SpawnError::Program { source, .. } | SpawnError::System { source, .. } => {
-            format!("{error}: {source}")
-        }
-        other => other.to_string(),
-    };
+    let text = causes::on_one_line(error);
     let (status, code) = match error {
         SpawnError::Busy { .. } | SpawnError::Closing => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
