@@ -21,6 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .next()
         .ok_or("usage: serve KUBECONFIG [JOURNAL]")?;
     let shutdown = Shutdown::new();
+    let signalled = signals(&shutdown)?;
     let certificate = ServingCertificate::generate(&["127.0.0.1".parse()?])?;
     let mut builder = Server::builder().root_ca(certificate.authority_pem());
     if let Some(journal) = arguments.next() {
@@ -41,9 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let serving = server::Server::new(router)
         .tls(certificate.server_config())
         .serve(listener, shutdown.clone(), Duration::from_secs(1));
-    let (served, signal) = tokio::join!(serving, signals(&shutdown));
-    let () = served;
-    signal?;
+    tokio::join!(serving, signalled);
     api.stop(Duration::from_secs(1)).await;
     Ok(())
 }

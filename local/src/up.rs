@@ -49,27 +49,24 @@ pub async fn run(config: Config, settled: impl FnOnce()) -> Result<ExitCode, UpE
         command.find()?;
     }
     let interrupted = Shutdown::new();
-    let mut signals = std::pin::pin!(shutdown::signals(&interrupted));
-    let mut starting = std::pin::pin!(Platform::start(&config));
     // Signals first, so that they are caught before there is anything to leave behind.
+    let mut signalled = std::pin::pin!(shutdown::signals(&interrupted).map_err(UpError::Signals)?);
+    let mut starting = std::pin::pin!(Platform::start(&config));
     let started_first = tokio::select! {
         biased;
-        signal = &mut signals => Err(signal),
-        platform = &mut starting => Ok(platform),
+        _ = &mut signalled => None,
+        platform = &mut starting => Some(platform),
     };
-    let mut platform = match started_first {
-        Ok(platform) => platform?,
-        Err(signal) => {
-            // What is half started is stopped in order when it is whole.
-            starting.await?.stop().await;
-            signal.map_err(UpError::Signals)?;
-            return Ok(if config.command.is_some() {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            });
-        }
+    let Some(platform) = started_first else {
+        // What is half started is stopped in order when it is whole.
+        starting.await?.stop().await;
+        return Ok(if config.command.is_some() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        });
     };
+    let mut platform = platform?;
     settled();
     let outcome = if let Some(command) = &config.command {
         banner(
@@ -93,7 +90,7 @@ pub async fn run(config: Config, settled: impl FnOnce()) -> Result<ExitCode, UpE
             Waiting::ForInterrupt,
         );
         tokio::select! {
-            signal = &mut signals => signal.map(|_| ExitCode::SUCCESS).map_err(UpError::Signals),
+            _ = &mut signalled => Ok(ExitCode::SUCCESS),
             failure = platform.failed() => Err(failure.into()),
         }
     };

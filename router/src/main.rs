@@ -17,7 +17,7 @@ use anyhow::Context;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long the admin endpoints may take to stop.
 const ADMIN_DRAIN: std::time::Duration = std::time::Duration::from_secs(1);
@@ -79,6 +79,10 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
         warnings,
     } = plan;
     log::init(&log)?;
+    // Before anything can be seen from outside: who sees this program may signal it.
+    let (order, admin_order) = (Shutdown::new(), Shutdown::new());
+    let signalled = shutdown::signals(&order).context("cannot listen for signals")?;
+    let hangups = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -123,7 +127,6 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
     let probe_listener = listeners.probes.map(bind).transpose()?;
 
     // Probes and metrics answer until the drain is over.
-    let (order, admin_order) = (Shutdown::new(), Shutdown::new());
     let admin_tasks = Tasks::new("admin");
     if let Some(listener) = metrics_listener {
         let server = server::Server::new(admin::metrics_router(metrics));
@@ -135,19 +138,12 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
         let serving = server.serve(listener, admin_order.clone(), ADMIN_DRAIN);
         admin_tasks.spawn("probes", serving);
     }
-    let signalled = order.clone();
     admin_tasks.spawn("signals", async move {
-        match shutdown::signals(&signalled).await {
-            Ok(signal) => tracing::info!(signal, "draining"),
-            Err(error) => tracing::error!(%error, "cannot listen for signals"),
-        }
+        let signal = signalled.await;
+        tracing::info!(signal, "draining");
     });
     let control = router.control();
-    admin_tasks.spawn("reload", async move {
-        if let Err(error) = follow_hangups(&lasting, &control).await {
-            tracing::error!(%error, "cannot listen for SIGHUP");
-        }
-    });
+    admin_tasks.spawn("reload", follow_hangups(hangups, lasting, control));
     router.serve_all(proxy, order.clone()).await;
     admin_order.trigger();
     admin_tasks.shutdown(ADMIN_DRAIN).await;
@@ -155,8 +151,7 @@ async fn run(plan: Plan) -> anyhow::Result<()> {
 }
 
 /// Reads everything again at every SIGHUP, and takes over what can change while the router runs.
-async fn follow_hangups(lasting: &Lasting, control: &Control) -> std::io::Result<()> {
-    let mut hangups = signal(SignalKind::hangup())?;
+async fn follow_hangups(mut hangups: Signal, lasting: Lasting, control: Control) {
     while hangups.recv().await.is_some() {
         control.look_again();
         match Args::read(std::env::args_os()).and_then(Args::plan) {
@@ -176,7 +171,6 @@ async fn follow_hangups(lasting: &Lasting, control: &Control) -> std::io::Result
             }
         }
     }
-    Ok(())
 }
 
 fn bind(address: BindAddress) -> anyhow::Result<TcpListener> {

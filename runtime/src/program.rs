@@ -68,20 +68,16 @@ fn run(parsed: Parsed) -> anyhow::Result<()> {
         .build()
         .context("cannot start the event loop")?;
     let outcome = runtime.block_on(async {
+        // Before anything can be seen from outside: who sees this program may signal it.
+        let shutdown = Shutdown::new();
+        let signalled = signals(&shutdown).context("cannot listen for signals")?;
         let runtime = Runtime::builder(config).build()?;
         let listeners = runtime.bind()?;
-        let shutdown = Shutdown::new();
         let background = Tasks::new("program");
         adopt_orphans(&runtime, &background)?;
-        let order = shutdown.clone();
         background.spawn("signals", async move {
-            match signals(&order).await {
-                Ok(signal) => tracing::info!(signal, "shutting down"),
-                Err(error) => {
-                    tracing::error!(%error, "cannot listen for signals");
-                    order.trigger();
-                }
-            }
+            let signal = signalled.await;
+            tracing::info!(signal, "shutting down");
         });
         runtime.serve(listeners, shutdown).await;
         anyhow::Ok(())

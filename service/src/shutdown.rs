@@ -44,25 +44,48 @@ impl Shutdown {
     }
 }
 
-/// Triggers `shutdown` at the first SIGINT or SIGTERM and returns the name of the signal.
+/// Catches SIGINT and SIGTERM from this call on. The future triggers `shutdown` at the first of them
+/// and completes with its name, or with `none` when the order was given by somebody else.
+///
+/// The handlers are there before this returns: a program that calls it before it listens or says that
+/// it is ready is never killed by a signal it should have obeyed.
 ///
 /// # Errors
 /// When the process cannot install signal handlers.
-pub async fn signals(shutdown: &Shutdown) -> std::io::Result<&'static str> {
+///
+/// # Panics
+/// Outside a Tokio runtime with I/O.
+pub fn signals(
+    shutdown: &Shutdown,
+) -> std::io::Result<impl Future<Output = &'static str> + Send + use<>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let name = tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-        () = shutdown.triggered() => "none",
-    };
-    shutdown.trigger();
-    Ok(name)
+    let shutdown = shutdown.clone();
+    Ok(async move {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            () = shutdown.triggered() => "none",
+        };
+        shutdown.trigger();
+        name
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Shutdown;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::{Shutdown, signals};
+
+    #[tokio::test]
+    async fn a_signal_that_comes_before_anybody_waits_is_obeyed() {
+        let shutdown = Shutdown::new();
+        let signalled = signals(&shutdown).unwrap();
+        kill_process(getpid(), Signal::TERM).unwrap();
+        assert_eq!(signalled.await, "SIGTERM");
+        assert!(shutdown.is_triggered());
+    }
 
     #[tokio::test]
     async fn a_child_stops_with_its_parent_and_alone() {

@@ -12,6 +12,7 @@ use agent_sandbox_service::shutdown::{self, Shutdown};
 use agent_sandbox_service::tasks::Tasks;
 use agent_sandbox_service::tls::{Followed, Terms};
 use agent_sandbox_service::{admin, pprof, process};
+use anyhow::Context;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args as ClapArgs};
 
@@ -121,7 +122,9 @@ pub(super) async fn serve(plan: Plan) -> anyhow::Result<()> {
         log: _,
         warnings: _,
     } = plan;
+    // Before anything can be seen from outside: who sees this program may signal it.
     let shutdown = Shutdown::new();
+    let signalled = shutdown::signals(&shutdown).context("cannot listen for signals")?;
     let tasks = Tasks::new("admin");
     let admin_shutdown = Shutdown::new();
     let metrics = Metrics::new();
@@ -180,15 +183,9 @@ pub(super) async fn serve(plan: Plan) -> anyhow::Result<()> {
     let controller = builder.build()?;
     connected.set_ready();
 
-    let signals = shutdown.clone();
     tasks.spawn("signals", async move {
-        match shutdown::signals(&signals).await {
-            Ok(signal) => tracing::info!(signal, "stopping"),
-            Err(error) => {
-                tracing::error!(%error, "signals cannot be handled; stopping");
-                signals.trigger();
-            }
-        }
+        let signal = signalled.await;
+        tracing::info!(signal, "stopping");
     });
     let result = controller.run(shutdown.clone()).await;
     shutdown.trigger();

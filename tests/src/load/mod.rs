@@ -43,17 +43,14 @@ pub async fn run(args: Args) -> Result<()> {
     let plan = args.plan()?;
     let json = plan.json.clone();
     let scene = Scene::set(plan).await?;
-    let order = Shutdown::new();
+    let signalled = shutdown::signals(&Shutdown::new()).context("cannot listen for signals")?;
     let mut report = Report {
         processors: std::thread::available_parallelism()?.get(),
         ..Report::default()
     };
     let outcome = tokio::select! {
         biased;
-        signal = shutdown::signals(&order) => Err(match signal {
-            Ok(name) => anyhow::anyhow!("interrupted by {name}"),
-            Err(error) => anyhow::Error::new(error).context("cannot listen for signals"),
-        }),
+        signal = signalled => Err(anyhow::anyhow!("interrupted by {signal}")),
         outcome = legs(&scene, &mut report) => outcome,
     };
     say("removing what was created");

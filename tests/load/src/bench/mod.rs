@@ -31,13 +31,10 @@ pub async fn run<B: Bench>(
     measure: impl AsyncFnOnce(&mut Report<B>) -> Result<()>,
 ) -> Result<()> {
     let mut report = Report::default();
-    let order = Shutdown::new();
+    let signalled = shutdown::signals(&Shutdown::new()).context("cannot listen for signals")?;
     let outcome = tokio::select! {
         biased;
-        signal = shutdown::signals(&order) => Err(match signal {
-            Ok(name) => anyhow::anyhow!("interrupted by {name}"),
-            Err(error) => anyhow::Error::new(error).context("cannot listen for signals"),
-        }),
+        signal = signalled => Err(anyhow::anyhow!("interrupted by {signal}")),
         outcome = Box::pin(measure(&mut report)) => outcome,
     };
     if let Err(error) = outcome {

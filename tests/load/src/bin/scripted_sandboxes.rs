@@ -69,7 +69,7 @@ async fn run(Args { sandboxes, port }: Args) -> Result<()> {
     let mut descriptors = getrlimit(Resource::Nofile);
     descriptors.current = descriptors.maximum;
     setrlimit(Resource::Nofile, descriptors).context("cannot raise the limit of descriptors")?;
-    let order = Shutdown::new();
+    let signalled = shutdown::signals(&Shutdown::new()).context("cannot listen for signals")?;
     let running = sandboxes
         .into_iter()
         .map(|given| Sandbox::start(given.identity, SocketAddr::new(given.ip, port)))
@@ -77,7 +77,7 @@ async fn run(Args { sandboxes, port }: Args) -> Result<()> {
     let mut input = tokio::io::stdin();
     let mut ignored = [0; 64];
     tokio::select! {
-        signal = shutdown::signals(&order) => { signal?; }
+        _ = signalled => {}
         () = async { while input.read(&mut ignored).await.is_ok_and(|n| n > 0) {} } => {}
     }
     drop(running);

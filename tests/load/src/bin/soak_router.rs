@@ -55,10 +55,13 @@ enum Leg {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     // What was started ends with what is dropped, so an interrupt must not end this program at once.
-    let order = Shutdown::new();
-    let outcome = tokio::select! {
-        outcome = run(Args::parse()) => outcome,
-        signal = shutdown::signals(&order) => Err(anyhow!("interrupted by {signal:?}")),
+    let args = Args::parse();
+    let outcome = match shutdown::signals(&Shutdown::new()) {
+        Ok(signalled) => tokio::select! {
+            outcome = run(args) => outcome,
+            signal = signalled => Err(anyhow!("interrupted by {signal}")),
+        },
+        Err(error) => Err(anyhow!("cannot listen for signals: {error}")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
