@@ -1,50 +1,25 @@
-//! One JSON line per request, written off the data path.
-//!
-//! Requests append to a buffer under a short lock; a task writes it out, what came within a few
-//! milliseconds at once, because to wake the thread that writes costs more than the lines. When the reader of
-//! the log is slower than the traffic, lines are dropped and counted instead of slowing requests down.
+//! One JSON line per request, gathered and written off the data path. Lines that find no room are counted.
 //! Query strings, bodies and credentials are never logged.
 
-use std::fmt;
 use std::io::Write;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use agent_sandbox_service::gather::Gathered;
 use agent_sandbox_service::shutdown::Shutdown;
-use parking_lot::Mutex;
 use prometheus::IntCounter;
 use serde::Serialize;
-use tokio::sync::Notify;
 
 use crate::resolve::Address;
 
-/// Bytes that may wait to be written.
-const CAPACITY: usize = 1024 * 1024;
-/// How long a line waits for others.
-const GATHER: Duration = Duration::from_millis(10);
-/// So many bytes wait no longer.
-const MANY: usize = CAPACITY / 4;
-/// Memory that is kept for the next lines.
-const KEPT: usize = 64 * 1024;
-
-/// Where lines go; `off` drops them. Clones share one buffer.
+/// Where lines go; `off` drops them. Clones share one log.
 #[derive(Clone, Debug, Default)]
-pub struct AccessLog(Option<Arc<Buffer>>);
+pub struct AccessLog(Option<Buffer>);
 
+#[derive(Clone, Debug)]
 struct Buffer {
-    lines: Mutex<Vec<u8>>,
-    /// Told of the first line.
-    more: Notify,
-    /// Told of many.
-    many: Notify,
+    lines: Gathered,
     dropped: IntCounter,
-}
-
-impl fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").finish_non_exhaustive()
-    }
 }
 
 /// What a line says.
@@ -116,12 +91,10 @@ impl AccessLog {
 
     /// A log whose lines wait for [`Self::run`]. Lines that find no room count in `dropped`.
     pub fn buffered(dropped: IntCounter) -> Self {
-        Self(Some(Arc::new(Buffer {
-            lines: Mutex::new(Vec::new()),
-            more: Notify::new(),
-            many: Notify::new(),
+        Self(Some(Buffer {
+            lines: Gathered::new(),
             dropped,
-        })))
+        }))
     }
 
     /// Whether lines are kept at all.
@@ -160,77 +133,21 @@ impl AccessLog {
             trace_id,
             span_id,
         };
-        let mut lines = buffer.lines.lock();
-        let length = lines.len();
-        if length >= CAPACITY {
+        let kept = buffer.lines.append(|to| {
+            serde_json::to_writer(&mut *to, &wire)?;
+            to.push(b'\n');
+            Ok::<_, serde_json::Error>(())
+        });
+        if !kept {
             buffer.dropped.inc();
-            return;
-        }
-        if serde_json::to_writer(&mut *lines, &wire).is_err() {
-            lines.truncate(length);
-            buffer.dropped.inc();
-            return;
-        }
-        lines.push(b'\n');
-        let are_many = lines.len() >= MANY;
-        drop(lines);
-        if length == 0 {
-            buffer.more.notify_one();
-        }
-        if are_many && length < MANY {
-            buffer.many.notify_one();
         }
     }
 
     /// Writes lines to `sink` until told to stop, and then the last ones.
-    pub(crate) async fn run(self, mut sink: Box<dyn Write + Send>, end: Shutdown) {
-        let Some(buffer) = self.0 else {
-            return;
-        };
-        let mut empty = Vec::new();
-        loop {
-            let gathered = async {
-                buffer.more.notified().await;
-                tokio::select! {
-                    () = tokio::time::sleep(GATHER) => {}
-                    () = buffer.many.notified() => {}
-                }
-            };
-            let ending = tokio::select! {
-                () = gathered => false,
-                () = end.triggered() => true,
-            };
-            let mut lines = std::mem::replace(&mut *buffer.lines.lock(), empty);
-            // The sink may block (a pipe nobody reads), which must not stall the data path.
-            let written = tokio::task::spawn_blocking(move || {
-                let outcome = sink.write_all(&lines).and_then(|()| sink.flush());
-                lines.clear();
-                lines.shrink_to(KEPT);
-                (sink, lines, outcome)
-            })
-            .await;
-            match written {
-                Ok((returned, lines, outcome)) => {
-                    sink = returned;
-                    empty = lines;
-                    if let Err(error) = outcome {
-                        tracing::warn!(%error, "cannot write the access log");
-                    }
-                }
-                Err(_) => return,
-            }
-            if ending {
-                return;
-            }
+    pub(crate) async fn run(self, sink: Box<dyn Write + Send>, end: Shutdown) {
+        if let Some(Buffer { lines, .. }) = self.0 {
+            lines.write_out(sink, end).await;
         }
-    }
-
-    #[cfg(test)]
-    fn take(&self) -> Vec<u8> {
-        self.0
-            .as_ref()
-            .map(|buffer| std::mem::take(&mut *buffer.lines.lock()))
-            .unwrap_or_default()
     }
 }
 
@@ -249,10 +166,7 @@ fn trace(traceparent: &str) -> (&str, &str) {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-    use agent_sandbox_service::tasks::Tasks;
     use serde_json::Value;
-    use tokio::sync::mpsc;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -286,7 +200,7 @@ mod tests {
     fn a_line_is_one_json_object() {
         let log = AccessLog::buffered(IntCounter::new("d", "d").unwrap());
         log.write(&line());
-        let text = String::from_utf8(log.take()).unwrap();
+        let text = String::from_utf8(log.0.unwrap().lines.take()).unwrap();
         assert_eq!(text.matches('\n').count(), 1);
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["logger"], "sandbox-router.access");
@@ -306,54 +220,8 @@ mod tests {
             log.write(&line());
         }
         assert!(dropped.get() > 0);
-        assert!(log.take().len() < CAPACITY + 1024);
-        log.write(&line());
-        assert!(!log.take().is_empty());
-    }
-
-    /// Tells how many lines are written at a time.
-    struct Sink(mpsc::UnboundedSender<usize>);
-
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let lines = memchr::memchr_iter(b'\n', bytes).count();
-            self.0.send(lines).unwrap();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// The clock is paused: it goes on only to the next deadline, and only when nothing else is to be done.
-    #[tokio::test(start_paused = true)]
-    async fn what_comes_soon_after_each_other_is_written_at_once_and_many_lines_do_not_wait() {
-        let log = AccessLog::buffered(IntCounter::new("d", "d").unwrap());
-        let (sink, mut written) = mpsc::unbounded_channel();
-        let (tasks, end) = (Tasks::new("test"), Shutdown::new());
-        tasks.spawn("log", log.clone().run(Box::new(Sink(sink)), end.clone()));
-        let start = Instant::now();
-        for _ in 0..3 {
-            log.write(&line());
-            tokio::time::sleep(GATHER / 5).await;
-        }
-        assert_eq!(written.recv().await, Some(3));
-        assert!(start.elapsed() >= GATHER);
-
-        let start = Instant::now();
-        let mut number = 0;
-        while log.0.as_ref().unwrap().lines.lock().len() < MANY {
-            log.write(&line());
-            number += 1;
-        }
-        assert_eq!(written.recv().await, Some(number));
-        assert!(start.elapsed() < GATHER);
-
-        log.write(&line());
-        end.trigger();
-        assert_eq!(written.recv().await, Some(1));
-        assert_eq!(written.recv().await, None);
-        assert_eq!(tasks.shutdown(Duration::from_secs(60)).await, 0);
+        let kept = log.0.unwrap().lines.take();
+        let kept = u64::try_from(memchr::memchr_iter(b'\n', &kept).count()).unwrap();
+        assert_eq!(kept + dropped.get(), 10_000);
     }
 }

@@ -13,6 +13,7 @@ use anyhow::Context;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::access;
 use crate::app::Runtime;
 use crate::args::{Args, Parsed};
 
@@ -56,7 +57,7 @@ fn run(parsed: Parsed) -> anyhow::Result<()> {
         mut config,
         warnings,
     } = parsed;
-    log::init(&log)?;
+    let requests = log::init_gathering(&log, access::TARGET)?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -79,7 +80,13 @@ fn run(parsed: Parsed) -> anyhow::Result<()> {
             let signal = signalled.await;
             tracing::info!(signal, "shutting down");
         });
+        // What is said about requests is said to the end, after the last of them.
+        let (reports, last) = (Tasks::new("reports"), Shutdown::new());
+        let sink = Box::new(std::io::stderr());
+        reports.spawn("log", requests.write_out(sink, last.clone()));
         runtime.serve(listeners, shutdown).await;
+        last.trigger();
+        reports.shutdown(LAST_WORK).await;
         anyhow::Ok(())
     });
     // Work on files that is still under way has nobody to answer to.

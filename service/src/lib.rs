@@ -18,6 +18,7 @@ pub mod allocator;
 pub mod args;
 pub mod causes;
 pub mod clock;
+pub mod gather;
 pub mod listen;
 pub mod log;
 pub mod metrics;

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use crate::config::IDENTITY_HEADER;
 use crate::metrics::RuntimeMetrics;
 
+/// Where lines about requests are said to come from.
+pub(crate) const TARGET: &str = "agent_sandbox_runtime::access";
 /// Asked every few seconds by machines.
 const PROBES: [&str; 4] = ["/", "/healthz", "/v1/health", "/metrics"];
 
@@ -33,9 +35,9 @@ pub(crate) async fn record(
     let seconds = began.elapsed().as_secs_f64();
     metrics.request(&route, &method, status, seconds);
     if PROBES.contains(&route.as_str()) {
-        tracing::debug!(%method, route, status, seconds, "probe");
+        tracing::debug!(target: TARGET, %method, route, status, seconds, "probe");
     } else {
-        tracing::info!(%method, route, status, seconds, "request");
+        tracing::info!(target: TARGET, %method, route, status, seconds, "request");
     }
     response
 }

@@ -29,6 +29,7 @@ mod limits;
 mod lookup;
 mod process;
 mod reaper;
+mod start;
 mod streams;
 mod table;
 mod terminal;

@@ -24,6 +24,7 @@ use super::limits::ResourceLimits;
 use super::lookup;
 use super::process::{Leash, Parts, Process, ProcessId};
 use super::reaper::Children;
+use super::start::{Started, Undriven, Watch};
 use super::streams::Streams;
 use super::tree::{Hunt, Mark};
 use crate::sys::spawn::{Launch, Limit, Step};
@@ -110,7 +111,7 @@ struct Inner {
 
 /// What is known of commands, by number.
 #[derive(Debug, Default)]
-struct Table {
+pub(super) struct Table {
     processes: BTreeMap<ProcessId, Arc<Process>>,
     /// Those of `processes` that have ended, in the order they did.
     ended: VecDeque<ProcessId>,
@@ -280,25 +281,21 @@ impl Processes {
         }
         let place = self.reserve()?;
         let permit = self.inner.starts.clone().acquire_owned().await;
-        let this = self.clone();
+        let watch = Watch::new(self.inner.tasks.clone());
+        let (this, making) = (self.clone(), watch.making());
         let started = tokio::task::spawn_blocking(move || {
-            let making = Arc::new(AtomicI32::new(0));
-            let guard = this
-                .inner
-                .tasks
-                .spawn("watch a start", give_up(making.clone()));
             let started = this.start_now(place, &command, &making, attach);
-            guard.abort();
             drop(permit);
             started
         });
-        // If nobody waits any more, the leash is dropped with the outcome.
-        started.await.unwrap_or_else(|error| {
-            Err(SpawnError::System {
+        match watch.over(started).await {
+            // Driven from here and not from the thread, which would have to wake the event loop for it.
+            Ok(started) => started.map(Started::drive),
+            Err(error) => Err(SpawnError::System {
                 what: "start the command",
                 source: io::Error::other(error),
-            })
-        })
+            }),
+        }
     }
 
     /// Takes a place under the limit for a command that is about to start.
@@ -325,7 +322,7 @@ impl Processes {
         command: &Command,
         making: &AtomicI32,
         attach: impl FnOnce(&Arc<Journal>) -> T,
-    ) -> Result<(Leash, T), SpawnError> {
+    ) -> Result<Started<T>, SpawnError> {
         let inner = &self.inner;
         let program = command.arguments().next().ok_or(SpawnError::Empty)?;
         let streams = Streams::open(command.reads(), &inner.null)
@@ -356,33 +353,26 @@ impl Processes {
             exit,
             timeout: command.time_limit(),
         };
-        let (table, kept) = (inner.table.clone(), inner.settings.kept);
-        let kept = if command.is_kept() { kept } else { 0 };
-        inner.tasks.spawn("command", async move {
-            driver.run(|| table.lock().end(id, kept)).await;
-        });
-        let leash = Leash::new(process, inner.tasks.clone());
+        let started = Started {
+            leash: Leash::new(process, inner.tasks.clone()),
+            attached,
+            driver: Undriven {
+                driver: Some(driver),
+                table: inner.table.clone(),
+                kept: if command.is_kept() {
+                    inner.settings.kept
+                } else {
+                    0
+                },
+                tasks: inner.tasks.clone(),
+            },
+        };
         if !in_time {
             // The leash ends what the signal does not reach.
-            leash.process().signal_group(Signal::KILL);
+            started.leash.process().signal_group(Signal::KILL);
             return Err(SpawnError::Closing);
         }
-        Ok((leash, attached))
-    }
-}
-
-/// How long loading a program may take.
-const START_TIME: Duration = Duration::from_secs(20);
-
-/// Kills a child that has not loaded its program in time; whoever started it is told that it failed.
-async fn give_up(making: Arc<AtomicI32>) {
-    tokio::time::sleep(START_TIME).await;
-    if let Some(pid) = Pid::from_raw(making.load(Ordering::Acquire)) {
-        tracing::warn!("a command that did not start in time is given up");
-        // Nobody waits for it before its start returns, so the number is still its own.
-        if let Err(error) = rustix::process::kill_process(pid, Signal::KILL) {
-            tracing::warn!(%error, "it cannot be killed");
-        }
+        Ok(started)
     }
 }
 
@@ -493,7 +483,7 @@ impl Table {
     }
 
     /// A command has ended and stays as one of the last `kept` of its kind.
-    fn end(&mut self, id: ProcessId, kept: usize) {
+    pub(super) fn end(&mut self, id: ProcessId, kept: usize) {
         if kept == 0 || !self.processes.contains_key(&id) {
             self.processes.remove(&id);
             return;
