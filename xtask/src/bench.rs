@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
+use crate::image::program;
 use crate::{cargo, python, report};
 
 /// What to measure.
@@ -220,12 +221,8 @@ impl Router {
 
 impl Runtime {
     fn run(&self) -> Result<()> {
-        let runtime = build(
-            "the runtime as it is shipped",
-            cargo::DIST,
-            &["agent-sandbox-runtime"],
-            &["agent-sandbox-runtime"],
-        )?;
+        report::step("building the runtime as it is shipped (the first time takes minutes)");
+        let runtime = program::build()?;
         let bench = build(
             "the bench",
             cargo::QUICK,
@@ -236,7 +233,7 @@ impl Runtime {
         let mut command = Command::new(bench.join("bench-runtime"));
         command
             .arg("--runtime")
-            .arg(runtime.join("agent-sandbox-runtime"))
+            .arg(runtime)
             .arg("--grown")
             .arg(bench.join("grown-runtime"))
             .arg("--json")

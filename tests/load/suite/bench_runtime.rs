@@ -109,6 +109,7 @@ async fn the_smallest_run_measures_everybody() {
     if rustix::process::geteuid().is_root() {
         expected.push((Leg::Idle, idle::FRESH, idle::PROPORTIONAL, Kind::Runtime));
         expected.push((Leg::Idle, idle::AFTER, idle::RESIDENT, Kind::Runtime));
+        expected.push((Leg::Idle, idle::EACH, idle::PROPORTIONAL, Kind::Runtime));
     }
     for (leg, setting, quantity, kind) in expected {
         let measure = Measure {

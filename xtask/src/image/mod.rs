@@ -16,7 +16,7 @@ mod dockerfile;
 mod elf;
 mod name;
 mod oci;
-mod program;
+pub(crate) mod program;
 mod rootfs;
 mod tree;
 mod update;
@@ -92,7 +92,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         time: time()?,
     };
     report::step("the runtime, linked statically");
-    let program = rootfs::program(program::build()?)?;
+    let path = program::build()?;
+    let program = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let program = rootfs::program(program)?;
     let program = Layer::pack("the runtime", &program, build.time)?;
     let layers = Layers::build(images, build, &args.mirror, &work)?;
     for image in images {

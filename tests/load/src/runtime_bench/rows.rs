@@ -66,7 +66,7 @@ pub fn of(figures: &Figures) -> Vec<Row> {
             rows.extend(row(figures, growth, kind, FLAT, limit));
         }
     }
-    for setting in [idle::FRESH, idle::AFTER] {
+    for setting in [idle::FRESH, idle::AFTER, idle::EACH] {
         let memory = measure(Leg::Idle, setting, idle::PROPORTIONAL);
         let limit = "the program's own pages and the allocator's".to_owned();
         rows.extend(row(figures, memory, Kind::Runtime, IDLE, limit));

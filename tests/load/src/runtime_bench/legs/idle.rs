@@ -1,4 +1,5 @@
-//! Memory of a server without anything to do: fresh, and after load.
+//! Memory of a server without anything to do: fresh, after load, and each of several on one machine, as
+//! sandboxes on a node are, which share the pages of their program.
 
 use anyhow::{Context, Result};
 use tokio::time::sleep;
@@ -18,6 +19,9 @@ use crate::runtime_bench::stage::Stage;
 pub const FRESH: &str = "fresh, after one command";
 /// A server that has carried load, which is over.
 pub const AFTER: &str = "after 32 commands at a time";
+/// One of [`SEVERAL`] servers, each of which has run one command.
+pub const EACH: &str = "each of ten, after one command";
+const SEVERAL: u8 = 10;
 /// Its own pages, and its part of shared ones.
 pub const PROPORTIONAL: &str = "PSS MiB";
 /// All its pages.
@@ -46,7 +50,12 @@ pub async fn run(stage: &Stage, report: &mut Report) -> Result<()> {
                 |error| (Err(error), None),
                 |(fresh, after)| (Ok(fresh), Some(after)),
             );
-            for (name, found) in [(FRESH, Some(fresh)), (AFTER, after.map(Ok))] {
+            let each = each_of_several(stage, *kind).await;
+            for (name, found) in [
+                (FRESH, Some(fresh)),
+                (AFTER, after.map(Ok)),
+                (EACH, Some(each)),
+            ] {
                 let setting = Setting {
                     leg: Leg::Idle,
                     name,
@@ -70,6 +79,26 @@ async fn measure(stage: &Stage, kind: Kind) -> Result<(Found, Found)> {
     execute::closed_loop(server.address, TRUE, CONNECTIONS, stage.plan.time).await?;
     sleep(stage.plan.rest).await;
     Ok((fresh, sizes(tree).await?))
+}
+
+/// The mean of servers that are there at once.
+async fn each_of_several(stage: &Stage, kind: Kind) -> Result<Found> {
+    let who = kind.who().context("it serves")?;
+    let mut servers = Vec::new();
+    for _ in 0..SEVERAL {
+        let server = stage.start(who, &stage.root("idle")?, &[]).await?;
+        execute::one_at_a_time(server.address, TRUE, 1).await?;
+        servers.push(server);
+    }
+    // All are looked at when the youngest is at rest.
+    if let Some(youngest) = servers.last() {
+        memory::at_rest(youngest.tree()?).await?;
+    }
+    let mut sum = 0.0;
+    for server in &servers {
+        sum += number(server.tree()?.memory()?);
+    }
+    Ok(vec![(PROPORTIONAL, sum / f64::from(SEVERAL) / MEBIBYTE)])
 }
 
 async fn sizes(tree: Tree) -> Result<Found> {
