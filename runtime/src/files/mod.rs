@@ -45,7 +45,7 @@ pub use glob::{Bare, Globbed, Globs};
 pub use list::{Kind, Listed};
 pub use mkdir::{Made, Parents};
 pub use path::TreePath;
-pub use read::OpenFile;
+pub use read::{OpenFile, Reading};
 pub use remove::Removal;
 pub use replace::{Replaced, Replacement, Targets};
 pub use root::{Root, RootError};

@@ -10,10 +10,14 @@ use bytes::{Bytes, BytesMut};
 use cap_std::fs::{MetadataExt, OpenOptions, OpenOptionsExt};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
+use tokio::task::JoinHandle;
 
 use super::error::FileError;
 use super::path::TreePath;
 use super::root::Root;
+
+/// What `fstatfs` calls a file system in memory (`linux/magic.h`).
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// An open regular file and what it was when it was opened.
 #[derive(Clone, Debug)]
@@ -73,24 +77,22 @@ impl Root {
 }
 
 impl OpenFile {
-    /// Reads exactly `length` bytes at `offset`. What is in the page cache is copied at once; only what
-    /// the disk must deliver is left to a thread.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` when the file has become shorter.
-    pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        let mut buffer = BytesMut::zeroed(length);
+    /// Begins to read exactly `length` bytes at `offset`. What is in memory is copied at once, if the file
+    /// system tells; only what the disk must deliver is left to a thread. The memory of `buffer` is used
+    /// again if nobody needs what was read into it before.
+    pub fn begin_read(&self, offset: u64, length: usize, mut buffer: BytesMut) -> Reading {
+        buffer.clear();
+        buffer.resize(length, 0);
         let cached = self.read_cached(offset, &mut buffer);
         if cached == length {
-            return Ok(buffer.freeze());
+            return Reading::Done(Done(buffer));
         }
         let file = self.file.clone();
-        let rest = tokio::task::spawn_blocking(move || {
+        Reading::Waiting(tokio::task::spawn_blocking(move || {
             let missing = buffer.get_mut(cached..).unwrap_or_default();
             file.read_exact_at(missing, offset + cached as u64)?;
-            Ok(buffer.freeze())
-        });
-        rest.await.map_err(io::Error::other)?
+            Ok(Done(buffer))
+        }))
     }
 
     /// Fills as much of the buffer as needs no waiting.
@@ -101,10 +103,86 @@ impl OpenFile {
             let slices = &mut [IoSliceMut::new(rest)];
             match rustix::io::preadv2(&self.file, slices, at, ReadWriteFlags::NOWAIT) {
                 Ok(count @ 1..) => filled += count,
+                // Those that are nothing but memory do not know the question.
+                Err(Errno::OPNOTSUPP) if self.in_memory() => {
+                    if self.file.read_exact_at(rest, at).is_ok() {
+                        filled = buffer.len();
+                    }
+                    break;
+                }
                 // The end, not cached, or a file system that cannot tell: the thread finds out.
                 Ok(0) | Err(_) => break,
             }
         }
         filled
+    }
+
+    fn in_memory(&self) -> bool {
+        rustix::fs::fstatfs(&self.file).is_ok_and(|system| system.f_type == TMPFS_MAGIC)
+    }
+}
+
+/// A part of a file that is being read.
+#[derive(Debug)]
+pub enum Reading {
+    /// It was in memory.
+    Done(Done),
+    /// A thread waits for the disk.
+    Waiting(JoinHandle<io::Result<Done>>),
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Done(BytesMut);
+
+impl Reading {
+    /// Whether a thread waits for it.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting(_))
+    }
+
+    /// What was read, and its buffer for a later [`OpenFile::begin_read`].
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the file has become shorter.
+    pub async fn done(self) -> io::Result<(Bytes, BytesMut)> {
+        let Done(mut buffer) = match self {
+            Self::Done(done) => done,
+            Self::Waiting(reading) => reading.await.map_err(io::Error::other)??,
+        };
+        Ok((buffer.split().freeze(), buffer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::files::path::TreePath;
+
+    /// A file of a system that is nothing but memory does not wait for a thread, and buffers are used again.
+    #[tokio::test]
+    async fn memory_is_read_at_once_and_into_the_same_buffer() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let content: Vec<u8> = (0..=255).cycle().take(3000).collect();
+        fs::write(directory.path().join("file"), &content).unwrap();
+        let root = Root::open(directory.path()).unwrap();
+        let file = root.open_file(&TreePath::parse("file").unwrap()).unwrap();
+        let mut buffer = BytesMut::new();
+        let mut places = Vec::new();
+        for offset in [0, 1000, 2000] {
+            let reading = file.begin_read(offset as u64, 1000, buffer);
+            assert!(!reading.is_waiting());
+            let (bytes, again) = reading.done().await.unwrap();
+            assert_eq!(bytes, content[offset..offset + 1000]);
+            places.push(bytes.as_ptr());
+            buffer = again;
+        }
+        assert!(places.iter().all(|place| *place == places[0]));
+        let beyond = file.begin_read(2500, 1000, buffer);
+        assert!(beyond.is_waiting());
+        let error = beyond.done().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -1,16 +1,18 @@
 //! Sending a file: conditional requests, ranges and a streamed body, for every face.
 
 use std::collections::VecDeque;
+use std::io;
+use std::iter::Peekable;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::{Method, Response, StatusCode};
-use bytes::Bytes;
-use futures::stream;
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, TryStreamExt};
 
-use crate::files::OpenFile;
+use crate::files::{OpenFile, Reading};
 
 use self::range::Selection;
 
@@ -216,6 +218,20 @@ impl Piece {
             Self::File(range) => range.end - range.start,
         }
     }
+
+    /// The same in pieces that are read at a time.
+    fn split(self) -> impl Iterator<Item = Self> {
+        let (text, range) = match self {
+            Self::Text(text) => (Some(text), 0..0),
+            Self::File(range) => (None, range),
+        };
+        let end = range.end;
+        let files = range.step_by(CHUNK).map(move |start| {
+            let after = start.saturating_add(CHUNK as u64).min(end);
+            Self::File(start..after)
+        });
+        text.map(Self::Text).into_iter().chain(files)
+    }
 }
 
 fn multipart(parts: &[Range<u64>], size: u64, boundary: &str) -> Vec<Piece> {
@@ -238,30 +254,20 @@ fn multipart(parts: &[Range<u64>], size: u64, boundary: &str) -> Vec<Piece> {
 /// client knows.
 async fn body(file: OpenFile, pieces: Vec<Piece>) -> Body {
     let total: u64 = pieces.iter().map(Piece::len).sum();
-    let open = (file, VecDeque::from(pieces));
-    let mut chunks = Box::pin(stream::try_unfold(open, |(file, mut open)| async move {
-        let Some(next) = open.pop_front() else {
-            return Ok::<_, std::io::Error>(None);
-        };
-        let chunk = match next {
-            Piece::Text(text) => text,
-            Piece::File(range) => {
-                let length = usize::try_from(range.end - range.start)
-                    .unwrap_or(CHUNK)
-                    .min(CHUNK);
-                let rest = range.start + length as u64..range.end;
-                if !rest.is_empty() {
-                    open.push_front(Piece::File(rest));
-                }
-                file.read_at(range.start, length).await?
-            }
-        };
-        Ok(Some((chunk, (file, open))))
+    let sending = Sending {
+        file,
+        pieces: pieces.into_iter().flat_map(Piece::split).peekable(),
+        ahead: None,
+        buffers: [BytesMut::new(), BytesMut::new()].into(),
+    };
+    let mut chunks = Box::pin(stream::try_unfold(sending, |mut sending| async move {
+        let chunk = sending.next().await?;
+        Ok::<_, io::Error>(chunk.map(|chunk| (chunk, sending)))
     }));
     if total <= CHUNK as u64 {
         let mut whole = Vec::new();
         loop {
-            match futures::TryStreamExt::try_next(&mut chunks).await {
+            match chunks.try_next().await {
                 Ok(Some(chunk)) if whole.is_empty() && chunk.len() as u64 == total => {
                     return Body::from(chunk);
                 }
@@ -274,6 +280,44 @@ async fn body(file: OpenFile, pieces: Vec<Piece>) -> Body {
         }
     }
     Body::from_stream(chunks)
+}
+
+/// The pieces that are left, and what is known of the next.
+struct Sending<P: Iterator<Item = Piece>> {
+    file: OpenFile,
+    pieces: Peekable<P>,
+    /// Being read while the one before is sent.
+    ahead: Option<Reading>,
+    /// Two take turns: while the client is sent one, the other is free.
+    buffers: VecDeque<BytesMut>,
+}
+
+impl<P: Iterator<Item = Piece>> Sending<P> {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let reading = match self.ahead.take() {
+            Some(reading) => reading,
+            None => match self.pieces.next() {
+                None => return Ok(None),
+                Some(Piece::Text(text)) => return Ok(Some(text)),
+                Some(Piece::File(range)) => self.begin(&range),
+            },
+        };
+        let is_slow = reading.is_waiting();
+        let (chunk, buffer) = reading.done().await?;
+        self.buffers.push_back(buffer);
+        // A copy from memory gains nothing by being made early, but the disk can work meanwhile.
+        let is_file = |piece: &Piece| matches!(piece, Piece::File(_));
+        if is_slow && let Some(Piece::File(range)) = self.pieces.next_if(is_file) {
+            self.ahead = Some(self.begin(&range));
+        }
+        Ok(Some(chunk))
+    }
+
+    fn begin(&mut self, range: &Range<u64>) -> Reading {
+        let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK);
+        let buffer = self.buffers.pop_front().unwrap_or_default();
+        self.file.begin_read(range.start, length, buffer)
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::*;
 
@@ -98,8 +98,11 @@ impl Call {
             Self::Read => {
                 let file = root.open_file(&path)?;
                 let size = usize::try_from(file.size).unwrap();
-                let read = runtime.block_on(file.read_at(0, size));
-                return Ok(read.map(|read| read.to_vec()).unwrap_or_default());
+                let read = runtime.block_on(async {
+                    let buffer = BytesMut::new();
+                    file.begin_read(0, size, buffer).done().await
+                });
+                return Ok(read.map(|(read, _)| read.to_vec()).unwrap_or_default());
             }
             Self::Put(dangling) => put(root, path, dangling, Condition::default(), runtime)?,
             Self::PutOver => {
