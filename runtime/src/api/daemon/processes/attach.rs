@@ -13,8 +13,12 @@ use axum::body::Body;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, State};
-use axum::http::{Response, Uri};
-use axum::response::IntoResponse;
+use axum::http::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::{Response, StatusCode, Uri};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -23,7 +27,7 @@ use serde_json::json;
 
 use super::{find, output};
 use crate::api::App;
-use crate::api::daemon::reply;
+use crate::api::daemon::{method_not_allowed, reply};
 use crate::exec::{Exit, Follow, Item, Process, Stream, TerminalSize};
 
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -41,6 +45,7 @@ pub(super) async fn attach(
     State(app): State<App>,
     Path(id): Path<String>,
     uri: Uri,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response<Body> {
     let process = match find(&app, &id) {
@@ -53,12 +58,55 @@ pub(super) async fn attach(
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
-        Err(error) => return error.into_response(),
+        Err(error) => return no_websocket(&error),
     };
+    if !is_key(&headers) {
+        return reply::invalid(format!("{SEC_WEBSOCKET_KEY} is not 16 bytes in base64"));
+    }
     upgrade
         .protocols(PROTOCOLS)
         .max_message_size(app.config.max_request_bytes)
         .on_upgrade(async move |socket| serve(process, from, socket).await)
+}
+
+/// Whether the client sent a key as RFC 6455 wants it.
+fn is_key(headers: &HeaderMap) -> bool {
+    let key = headers.get(SEC_WEBSOCKET_KEY);
+    let bytes = key.and_then(|key| STANDARD.decode(key.as_bytes()).ok());
+    bytes.is_some_and(|bytes| bytes.len() == 16)
+}
+
+/// Says what is missing of a WebSocket.
+fn no_websocket(error: &WebSocketUpgradeRejection) -> Response<Body> {
+    use WebSocketUpgradeRejection as Missing;
+    match error {
+        Missing::MethodNotGet(_) => method_not_allowed("GET"),
+        Missing::WebSocketKeyHeaderMissing(_) => reply::invalid(format!(
+            "{SEC_WEBSOCKET_KEY} is missing; expected 16 bytes in base64"
+        )),
+        Missing::InvalidWebSocketVersionHeader(_) => {
+            let text = format!("{SEC_WEBSOCKET_VERSION} is missing or another one; expected 13");
+            let mut response = reply::invalid(text);
+            let version = HeaderValue::from_static("13");
+            response
+                .headers_mut()
+                .insert(SEC_WEBSOCKET_VERSION, version);
+            response
+        }
+        // Another protocol is asked for than the one that is spoken here.
+        _ => {
+            let mut response = reply::error(
+                StatusCode::UPGRADE_REQUIRED,
+                "UPGRADE_REQUIRED",
+                "a process is attached to over a WebSocket; expected a GET of HTTP/1.1 with \
+                 \"Connection: Upgrade\" and \"Upgrade: websocket\"",
+            );
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            response
+        }
+    }
 }
 
 async fn serve(process: Arc<Process>, from: u64, socket: WebSocket) {

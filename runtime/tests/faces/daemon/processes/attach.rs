@@ -167,9 +167,69 @@ async fn pages_of_another_origin_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_is_refused() {
+async fn what_is_no_websocket_is_told_what_one_is() {
     let server = start().await;
     let id = server.shell("sleep 1000").await;
-    let answer = server.get(&format!("/v1/processes/{id}/attach")).await;
-    assert!(answer.status.is_client_error(), "{answer:?}");
+    let path = format!("/v1/processes/{id}/attach");
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+    let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let version = ("sec-websocket-version", "13");
+    for (headers, status, code, says) in [
+        (vec![], 426, "UPGRADE_REQUIRED", "Upgrade: websocket"),
+        (vec![upgrade[0]], 426, "UPGRADE_REQUIRED", "WebSocket"),
+        (vec![upgrade[1]], 426, "UPGRADE_REQUIRED", "WebSocket"),
+        (
+            vec![upgrade[0], ("upgrade", "h2c"), key, version],
+            426,
+            "UPGRADE_REQUIRED",
+            "WebSocket",
+        ),
+        (
+            vec![upgrade[0], upgrade[1], version],
+            400,
+            "INVALID_ARGUMENT",
+            "sec-websocket-key is missing",
+        ),
+        (
+            vec![
+                upgrade[0],
+                upgrade[1],
+                ("sec-websocket-key", "short"),
+                version,
+            ],
+            400,
+            "INVALID_ARGUMENT",
+            "sec-websocket-key is not 16 bytes",
+        ),
+        (
+            vec![upgrade[0], upgrade[1], key],
+            400,
+            "INVALID_ARGUMENT",
+            "expected 13",
+        ),
+        (
+            vec![upgrade[0], upgrade[1], key, ("sec-websocket-version", "8")],
+            400,
+            "INVALID_ARGUMENT",
+            "expected 13",
+        ),
+    ] {
+        let answer = server.call("GET", &path, &headers).await;
+        assert_eq!(answer.status, status, "{headers:?} {answer:?}");
+        let error = answer.json();
+        assert_eq!(error["code"], code, "{headers:?}");
+        let text = error["message"].as_str().unwrap();
+        assert!(text.contains(says), "{headers:?}: {text}");
+        if status == 426 {
+            assert_eq!(answer.header("upgrade"), "websocket");
+        }
+        if says == "expected 13" {
+            assert_eq!(answer.header("sec-websocket-version"), "13");
+        }
+    }
+    let answer = server.call("POST", &path, &[]).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("allow")),
+        (405, "GET")
+    );
 }
