@@ -37,14 +37,11 @@ impl Leftovers {
         if stdout.is_none() && stderr.is_none() {
             return;
         }
-        match self.places.try_acquire() {
-            Ok(_place) => {
-                tokio::join!(discard(stdout), discard(stderr));
-            }
-            Err(_) => tracing::warn!(
-                "the outputs of a command's children are closed: those of too many are held already"
-            ),
-        }
+        let Ok(_place) = self.places.try_acquire() else {
+            tracing::warn!("too many outputs are held, those of a command's children are closed");
+            return;
+        };
+        tokio::join!(discard(stdout), discard(stderr));
     }
 }
 

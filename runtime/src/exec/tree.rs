@@ -1,7 +1,7 @@
 //! Reaching every descendant of a command, to signal it.
 //!
-//! A process belongs to a command if it is a child of one that does, shares its session or group, or
-//! was started with the command's mark in its environment. The mark finds daemons: they leave
+//! A process belongs to a command if it is a child of one that does, shares its session, or was
+//! started with the command's mark in its environment. The mark finds daemons: they leave
 //! session, group and parent behind, but the environment goes along. Sessions met on the way stay
 //! known, so that a child forked between two looks is found by the next one; but only while nobody else
 //! can have got their numbers.

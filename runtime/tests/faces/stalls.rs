@@ -50,7 +50,8 @@ const TEXT: &str = "No byte of the request body came for 0.2 seconds";
 #[tokio::test]
 async fn a_body_that_does_not_come_on_is_given_up_in_the_words_of_each_face() {
     let server = impatient().await;
-    let half = form("half", &[b'x'; 40_000]);
+    let much = vec![b'x'; 40_000];
+    let half = form("half", &much);
     let half = &half[..half.len() - 10];
     for (request, kind, body, member) in [
         ("POST /execute", "application/json", &b""[..], "detail"),
@@ -61,7 +62,7 @@ async fn a_body_that_does_not_come_on_is_given_up_in_the_words_of_each_face() {
             "detail",
         ),
         ("POST /upload", FORM, half, "detail"),
-        ("PUT /v1/files/half", "", &[b'x'; 40_000], "message"),
+        ("PUT /v1/files/half", "", &much, "message"),
         ("PUT /v1/files/half", FORM, half, "message"),
         ("POST /v1/fs/stat", "", b"{", "message"),
         ("POST /v1/processes", "", b"{", "message"),

@@ -276,9 +276,9 @@ async fn others_are_served() {
 
 /// Answers with an upgrade and says "over" when it is told to go.
 fn upgrading() -> Router {
-    async fn upgrade(request: Request) -> Response<axum::body::Body> {
+    async fn take(request: Request) -> Response<axum::body::Body> {
         let (mut head, _) = request.into_parts();
-        let held = head.extensions.remove::<Upgrade>().unwrap();
+        let upgrade = head.extensions.remove::<Upgrade>().unwrap();
         let tasks = Tasks::new("upgraded");
         let upgraded = hyper::upgrade::on(http::Request::from_parts(head, ()));
         let talk = tasks.clone();
@@ -287,7 +287,7 @@ fn upgrading() -> Router {
             let mut stream = TokioIo::new(upgraded.await.unwrap());
             stream.write_all(b"hello").await.unwrap();
             tokio::select! {
-                () = held.over() => stream.write_all(b"over").await.unwrap(),
+                () = upgrade.over() => stream.write_all(b"over").await.unwrap(),
                 _ = stream.read_u8() => {}
             }
         });
@@ -299,7 +299,7 @@ fn upgrading() -> Router {
             .unwrap()
     }
     Router::new()
-        .route("/up", get(upgrade))
+        .route("/up", get(take))
         .route("/", get(|| async { "hello" }))
 }
 

@@ -1,4 +1,4 @@
-//! Connections that go on after their answer, as WebSockets do: the HTTP library hands them to whoever
+//! Connections that go on after their answer, in another protocol: the HTTP library hands them to whoever
 //! upgraded them, and neither it nor the connection loop knows of them any more.
 
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Upgrades {
     pub(super) async fn finish(&self, deadline: Instant) {
         self.held.close();
         let left = deadline.saturating_duration_since(Instant::now());
-        let patience = left - FAREWELL.min(left / 2);
+        let patience = left.saturating_sub(FAREWELL.min(left / 2));
         if tokio::time::timeout(patience, self.held.wait())
             .await
             .is_ok()
