@@ -108,6 +108,8 @@ impl http_body::Body for Watched {
             timer.as_mut().reset(Instant::now() + this.time);
         }
         ready!(timer.as_mut().poll(cx));
+        // What comes later is not asked for.
+        this.body = Body::empty();
         let stalled = Stalled { time: this.time };
         Poll::Ready(Some(Err(if this.is_call {
             Status::deadline_exceeded(stalled.to_string()).into()

@@ -91,7 +91,8 @@ impl Driver {
         };
         let ((stdout, stderr), (), ()) = tokio::join!(pumps, wait, limit);
         journal.end();
-        drop(process);
+        // What is left behind may stay for hours, the output must not.
+        drop((process, journal));
         leftovers.drain([stdout, stderr]).await;
     }
 }

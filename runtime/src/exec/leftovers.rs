@@ -77,14 +77,29 @@ mod tests {
     /// Far longer than anything here takes; reached only by a failure.
     const PATIENCE: Duration = Duration::from_secs(60);
 
+    /// Commands that have places for so many leftovers.
+    fn processes(leftovers: usize) -> Processes {
+        Processes::new(Settings {
+            environment: Environment::new([("PATH".into(), "/usr/bin:/bin".into())]),
+            max_processes: 10,
+            kept: 0,
+            leftovers,
+            open_files: None,
+            limits: ResourceLimits::default(),
+            journal_bytes: 1 << 20,
+            collected_bytes: 1 << 20,
+        })
+        .unwrap()
+    }
+
+    fn shell(script: &str) -> Command {
+        let words = ["/bin/sh", "-c", script].map(str::to_owned);
+        Command::new(words, Arc::new(File::open("/").unwrap().into())).unwrap()
+    }
+
     /// Starts a shell that ends at once, and returns the number of the child it leaves behind.
     async fn leave_behind(processes: &Processes, child: &str) -> i32 {
-        let script = format!("({child}) & echo $!");
-        let command = Command::new(
-            ["/bin/sh", "-c", &script].map(str::to_owned),
-            Arc::new(File::open("/").unwrap().into()),
-        )
-        .unwrap();
+        let command = shell(&format!("({child}) & echo $!"));
         let limits = Limits {
             timeout: PATIENCE,
             stream_bytes: 1 << 20,
@@ -112,17 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_pipes_of_no_more_commands_than_there_are_places_for_are_held() {
-        let processes = Processes::new(Settings {
-            environment: Environment::new([("PATH".into(), "/usr/bin:/bin".into())]),
-            max_processes: 10,
-            kept: 0,
-            leftovers: 1,
-            open_files: None,
-            limits: ResourceLimits::default(),
-            journal_bytes: 1 << 20,
-            collected_bytes: 1 << 20,
-        })
-        .unwrap();
+        let processes = processes(1);
         let writes = "while :; do echo more; sleep 0.01; done";
         let first = leave_behind(&processes, writes).await;
         let second = leave_behind(&processes, writes).await;
@@ -132,6 +137,28 @@ mod tests {
         assert!(runs(first) && runs(quiet), "the first has its place");
         processes.shutdown(Duration::ZERO).await;
         assert!(!runs(first) && !runs(quiet));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_for_children_is_no_output_of_their_command() {
+        let processes = processes(1);
+        let script = "head -c 100000 /dev/zero; exec sleep 1000 &";
+        let process = processes.spawn(shell(script)).await.unwrap();
+        let leader = process.leader().as_raw_nonzero().get();
+        let journal = Arc::downgrade(process.journal());
+        process.exited().await;
+        drop(process);
+        eventually("the output is forgotten", || journal.strong_count() == 0).await;
+        let left = std::fs::read_dir("/proc").unwrap().any(|entry| {
+            let stat = std::fs::read_to_string(entry.unwrap().path().join("stat"));
+            // The fourth field behind the name is the session.
+            stat.is_ok_and(|stat| {
+                let (_, fields) = stat.rsplit_once(')').unwrap();
+                fields.split_whitespace().nth(3) == Some(&leader.to_string())
+            })
+        });
+        assert!(left, "the child runs on");
+        processes.shutdown(Duration::ZERO).await;
     }
 
     #[tokio::test]
