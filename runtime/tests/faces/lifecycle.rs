@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{PATIENCE, post, runs, sh, start, start_with, written_pid};
+use crate::harness::{PATIENCE, eventually, post, runs, sh, start, start_with, written_pid};
 
 #[tokio::test]
 async fn every_port_answers_and_shares_one_table() {
@@ -46,6 +46,8 @@ async fn a_stop_ends_commands_answers_their_requests_and_returns() {
     let leader = written_pid(&root.join("leader.pid")).await;
     let child = written_pid(&root.join("child.pid")).await;
     let processes = server.runtime.processes().clone();
+    // It may have come so far before its start is over; a stop then refuses it.
+    eventually("it is known", || processes.running() == 1).await;
     server.shutdown.trigger();
     let answer = tokio::time::timeout(PATIENCE, request)
         .await
