@@ -52,6 +52,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How much output a command's journal keeps.
 const JOURNAL_BYTES: usize = 256 << 10;
 
+/// More servers than this nobody starts in a sandbox.
+const MAX_LEFTOVERS: usize = 1024;
+
 /// A runtime that is set up and can serve. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Runtime {
@@ -92,6 +95,7 @@ impl Builder {
                 environment: Environment::new(variables),
                 max_processes: config.max_processes,
                 kept: config.kept_processes,
+                leftovers: MAX_LEFTOVERS,
                 open_files: config.command_open_files,
                 limits: config.command_limits.clone(),
                 journal_bytes: JOURNAL_BYTES,

@@ -47,6 +47,8 @@ pub struct Config {
     pub identity: Option<HeaderValue>,
     /// How long a connection may stay without a request.
     pub idle_timeout: Duration,
+    /// How long a request's body may stay without a further byte, however long it takes as a whole.
+    pub body_timeout: Duration,
     /// The largest piece of output in one message of a stream; as large as it comes if `None`.
     pub stream_chunk_bytes: Option<usize>,
     /// The token every request must present, if any.
@@ -81,6 +83,7 @@ impl Config {
             max_upload_bytes: None,
             max_connections: 4096,
             idle_timeout: Duration::from_secs(60),
+            body_timeout: DEFAULT_BODY_TIMEOUT,
             stream_chunk_bytes: None,
             identity: None,
             token: None,
@@ -101,6 +104,7 @@ impl Config {
     }
 }
 
+pub(crate) const DEFAULT_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const DEFAULT_METADATA_PREFIX: &str = "SANDBOX_";
 /// What the original runtime allows a command.
 pub(crate) const DEFAULT_EXEC_TIMEOUT: Duration = Duration::from_secs(300);

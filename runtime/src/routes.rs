@@ -8,7 +8,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 
 use crate::api::auth::Gate;
 use crate::api::legacy::reply;
-use crate::api::{App, access, auth, daemon, grpc, health, legacy, origin};
+use crate::api::{App, access, auth, daemon, grpc, health, legacy, origin, stall};
 
 /// All faces, ready to serve on any port.
 ///
@@ -29,6 +29,7 @@ pub(crate) fn router(
             reply::detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
         })
         .fallback(not_found)
+        .layer(from_fn_with_state(app.config.body_timeout, stall::watch))
         .layer(from_fn(origin::check))
         // Also unknown routes need the token, so that nothing can be probed without it.
         .layer(from_fn_with_state(gate, auth::check))

@@ -4,6 +4,8 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use futures::StreamExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use super::stall::{self, Stalled};
+
 /// Why a body was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -12,6 +14,8 @@ pub(crate) enum BodyError {
         /// The limit in bytes.
         limit: usize,
     },
+    #[error(transparent)]
+    Stalled(Stalled),
     #[error("There was an error parsing the body")]
     Broken,
 }
@@ -30,6 +34,9 @@ pub(crate) async fn read(body: Body, limit: usize) -> Result<Bytes, BodyError> {
     match Limited::new(body, limit).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(BodyError::TooLarge { limit }),
-        Err(_) => Err(BodyError::Broken),
+        Err(error) => Err(match stall::cause(&*error) {
+            Some(stalled) => BodyError::Stalled(stalled),
+            None => BodyError::Broken,
+        }),
     }
 }

@@ -24,6 +24,7 @@ pub(crate) mod health;
 pub(crate) mod legacy;
 pub(crate) mod multipart;
 pub(crate) mod origin;
+pub(crate) mod stall;
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]

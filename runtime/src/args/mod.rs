@@ -188,6 +188,16 @@ struct LimitArgs {
         value_name = "COUNT"
     )]
     max_connections: usize,
+    /// How long a request's body may stay without a further byte, however long it takes as a whole;
+    /// then it is given up with 408
+    #[arg(
+        long,
+        env = "AGENT_SANDBOX_RUNTIME_BODY_TIMEOUT_SECONDS",
+        default_value = "60",
+        value_name = "SECONDS",
+        value_parser = seconds
+    )]
+    body_timeout_seconds: Duration,
 }
 
 const DEFAULT_ROOT: &str = "/app";
@@ -254,6 +264,7 @@ impl Args {
                     max_request_bytes,
                     max_upload_bytes,
                     max_connections,
+                    body_timeout_seconds,
                 },
             daemon,
             log,
@@ -302,6 +313,7 @@ impl Args {
             max_request_bytes,
             max_upload_bytes,
             max_connections,
+            body_timeout: body_timeout_seconds,
             identity,
             token: token_file
                 .map(TokenSource::File)

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::{Journal, Stream};
+use super::leftovers::Leftovers;
 use super::process::{Cause, Ended, Exit, Process};
 use super::reaper::Children;
 use crate::sys::children::ExitHandle;
@@ -43,6 +44,7 @@ pub(super) struct Driver {
     pub(super) output: Output,
     pub(super) exit: watch::Sender<Option<Ended>>,
     pub(super) timeout: Option<Duration>,
+    pub(super) leftovers: Leftovers,
 }
 
 impl Driver {
@@ -55,6 +57,7 @@ impl Driver {
             output,
             exit,
             timeout,
+            leftovers,
         } = self;
         let journal = process.journal().clone();
         let gone = CancellationToken::new();
@@ -88,10 +91,9 @@ impl Driver {
         };
         let ((stdout, stderr), (), ()) = tokio::join!(pumps, wait, limit);
         journal.end();
-        drop(process);
-        // Children in the background may hold the pipes for hours. They must neither be stopped by
-        // a full pipe nor killed by a closed one.
-        tokio::join!(discard(stdout), discard(stderr));
+        // What is left behind may stay for hours, the output must not.
+        drop((process, journal));
+        leftovers.drain([stdout, stderr]).await;
     }
 }
 
@@ -194,18 +196,6 @@ impl Drop for Spent<'_> {
     }
 }
 
-async fn discard(pipe: Option<pipe::Receiver>) {
-    let Some(mut pipe) = pipe else { return };
-    let mut buffer = BytesMut::new();
-    loop {
-        buffer.clear();
-        buffer.reserve(BUFFER.0);
-        if !matches!(pipe.read_buf(&mut buffer).await, Ok(1..)) {
-            return;
-        }
-    }
-}
-
 /// Waits until the leader has exited and takes its status.
 async fn wait_for_exit(leader: Pid, children: &Children) -> Exit {
     // A short command is over by now.
@@ -259,12 +249,14 @@ async fn blocking_wait(leader: Pid, children: &Children) -> Exit {
 mod tests {
     use std::ffi::CString;
     use std::fs::File;
+    use std::io;
     use std::os::fd::AsFd;
     use std::sync::atomic::AtomicI32;
 
     use rustix::process::Signal;
 
     use super::*;
+    use crate::exec::journal::Item;
     use crate::sys::spawn::{Launch, launch};
 
     fn start(script: &str) -> (Pid, Children) {
@@ -323,5 +315,50 @@ mod tests {
             blocking_wait(pid, &Children::default()).await,
             Exit::Unknown
         );
+    }
+
+    #[tokio::test]
+    async fn an_entry_keeps_no_more_memory_than_twice_what_it_counts_for() {
+        let (sender, receiver) = pipe::pipe().unwrap();
+        let journal = Arc::new(Journal::new(usize::MAX >> 1));
+        let gone = CancellationToken::new();
+        let write = async {
+            // Growing reads first, so that the buffer is as large as it gets when the bytes come singly.
+            for count in [BUFFER.1, BUFFER.1, BUFFER.1, 1, 1, 1, 5000, 1, 40_000, 3] {
+                let before = journal.kept();
+                let mut bytes = &vec![b'x'; count][..];
+                while !bytes.is_empty() {
+                    sender.writable().await.unwrap();
+                    match sender.try_write(bytes) {
+                        Ok(written) => bytes = &bytes[written..],
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                // Each is read by itself.
+                while journal.kept() < before + count {
+                    tokio::task::yield_now().await;
+                }
+            }
+            drop(sender);
+        };
+        tokio::join!(pump(receiver, Stream::Stdout, &journal, &gone), write);
+        journal.end();
+        let mut follow = journal.follow(0);
+        let mut entries = Vec::new();
+        while let Some(Item::Entry(entry)) = follow.ready() {
+            entries.push(entry.bytes);
+        }
+        drop((follow, journal));
+        assert!(entries.iter().filter(|bytes| bytes.len() == 1).count() >= 4);
+        for bytes in entries {
+            let counts = bytes.len();
+            // Whoever has it alone gets the whole of what it holds.
+            let keeps = bytes
+                .try_into_mut()
+                .expect("no entry shares another's")
+                .capacity();
+            assert!(keeps <= counts * 2 + 64, "{keeps} bytes for {counts}");
+        }
     }
 }

@@ -25,6 +25,7 @@ mod driver;
 mod environment;
 mod input;
 mod journal;
+mod leftovers;
 mod limits;
 mod lookup;
 mod process;

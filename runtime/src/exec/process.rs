@@ -248,10 +248,11 @@ impl Process {
         }
         let (mark, children, leader) = (self.mark.clone(), self.children.clone(), self.leader);
         let work = tokio::task::spawn_blocking(move || {
+            let mut hunt = tree::Hunt::new(mark).led_by(leader);
             if !children.holds(leader) {
                 return false;
             }
-            match tree::Hunt::new(mark, Some(leader)).strike(signal) {
+            match hunt.strike(signal) {
                 Some(_) => true,
                 None => children.signal_group(leader, signal),
             }
@@ -281,7 +282,10 @@ impl Process {
         let children = self.children.clone();
         let leader = self.leader;
         let work = tokio::task::spawn_blocking(move || {
-            let mut hunt = tree::Hunt::new(mark, children.holds(leader).then_some(leader));
+            let mut hunt = tree::Hunt::new(mark.clone()).led_by(leader);
+            if !children.holds(leader) {
+                hunt = tree::Hunt::new(mark);
+            }
             hunt.strike(Signal::KILL);
             children.signal_group(leader, Signal::KILL);
             hunt.finish(within);

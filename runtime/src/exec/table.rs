@@ -20,6 +20,7 @@ use super::command::Command;
 use super::driver::Driver;
 use super::environment::Environment;
 use super::journal::{Follow, Journal};
+use super::leftovers::Leftovers;
 use super::limits::ResourceLimits;
 use super::lookup;
 use super::process::{Leash, Parts, Process, ProcessId};
@@ -38,6 +39,10 @@ pub struct Settings {
     pub max_processes: usize,
     /// How many commands that have ended stay in the table, of those that asked for it.
     pub kept: usize,
+    /// Of how many commands that have ended the outputs of their children in the background are taken and
+    /// thrown away; those of others are closed. Never more than a quarter of the descriptors this process
+    /// may have is used for them.
+    pub leftovers: usize,
     /// The soft limit of open files a command gets, if not that of this process.
     pub open_files: Option<u64>,
     /// What each command may use; a command may ask for less.
@@ -104,6 +109,7 @@ struct Inner {
     collected: Budget,
     /// Starts in threads at once: more than there are processors only wait for each other.
     starts: Arc<Semaphore>,
+    leftovers: Leftovers,
     /// The hard limit of open files of this process.
     open_files: u64,
     tasks: Tasks,
@@ -133,6 +139,9 @@ impl Processes {
         let (mark, _) = Mark::server(server).variable();
         settings.environment = settings.environment.without(mark);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let open_files = rustix::process::getrlimit(Resource::Nofile)
+            .maximum
+            .unwrap_or(u64::MAX);
         Ok(Self {
             inner: Arc::new(Inner {
                 server,
@@ -146,9 +155,8 @@ impl Processes {
                 starts: Arc::new(Semaphore::new(
                     std::thread::available_parallelism().map_or(2, |count| count.get() * 2),
                 )),
-                open_files: rustix::process::getrlimit(Resource::Nofile)
-                    .maximum
-                    .unwrap_or(u64::MAX),
+                leftovers: Leftovers::new(settings.leftovers, open_files),
+                open_files,
                 tasks: Tasks::new("commands"),
                 settings,
             }),
@@ -253,7 +261,7 @@ impl Processes {
             let mut hunt = if alone {
                 Hunt::of_all_children(mark)
             } else {
-                Hunt::new(mark, None)
+                Hunt::new(mark)
             };
             hunt.finish(KILL_TIME);
         });
@@ -352,6 +360,7 @@ impl Processes {
             output,
             exit,
             timeout: command.time_limit(),
+            leftovers: inner.leftovers.clone(),
         };
         let started = Started {
             leash: Leash::new(process, inner.tasks.clone()),

@@ -1,10 +1,13 @@
 //! Terminals of commands: a pair of ends, of which this process keeps one.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize};
 
@@ -43,7 +46,11 @@ impl Terminal {
         rustix::pty::unlockpt(&ours)?;
         // Reading and writing never wait in the system, but for the event loop.
         rustix::io::ioctl_fionbio(&ours, true)?;
-        let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
+        let theirs = match rustix::pty::ioctl_tiocgptpeer(&ours, flags) {
+            Ok(theirs) => theirs,
+            Err(error) if is_unknown(error) => by_name(&ours)?,
+            Err(error) => return Err(error.into()),
+        };
         // Before the program starts, so that it never sees another size.
         set_size(&ours, size)?;
         let terminal = Self {
@@ -87,6 +94,34 @@ impl Terminal {
     }
 }
 
+/// Whether this kernel cannot hand out the other end by itself: Linux before 4.13, and kernels in user
+/// space.
+fn is_unknown(error: Errno) -> bool {
+    matches!(error, Errno::NOTTY | Errno::INVAL | Errno::NOSYS)
+}
+
+/// The command's end by its name, which the file system may have given to something else.
+fn by_name(ours: &OwnedFd) -> io::Result<OwnedFd> {
+    let name = rustix::pty::ptsname(ours, Vec::new())?;
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let theirs = rustix::fs::open(name.as_c_str(), flags | OFlags::NONBLOCK, Mode::empty())?;
+    let found = rustix::fs::fstat(&theirs)?;
+    let number = name.to_str().ok().and_then(|name| name.rsplit('/').next());
+    let is_it = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && TERMINALS.contains(&rustix::fs::major(found.st_rdev))
+        && number == Some(&rustix::fs::minor(found.st_rdev).to_string());
+    if !is_it {
+        let text = format!("{name:?} is not the other end of the terminal");
+        return Err(io::Error::other(text));
+    }
+    // The command must wait when it reads.
+    rustix::io::ioctl_fionbio(&theirs, false)?;
+    Ok(theirs)
+}
+
+/// The numbers of the kernel's driver for the commands' ends.
+const TERMINALS: RangeInclusive<u32> = 136..=143;
+
 fn set_size(end: &OwnedFd, size: TerminalSize) -> io::Result<()> {
     let size = Winsize {
         ws_row: size.rows,
@@ -95,4 +130,56 @@ fn set_size(end: &OwnedFd, size: TerminalSize) -> io::Result<()> {
         ws_ypixel: 0,
     };
     Ok(rustix::termios::tcsetwinsize(end, size)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn the_end_by_name_is_the_other_end_of_the_same_terminal() {
+        let size = TerminalSize {
+            columns: 91,
+            rows: 17,
+        };
+        let (terminal, _theirs) = Terminal::open(size).unwrap();
+        let ours = terminal.handle().unwrap();
+        let named = by_name(&ours).unwrap();
+        let seen = rustix::termios::tcgetwinsize(&named).unwrap();
+        assert_eq!((seen.ws_col, seen.ws_row), (91, 17));
+        assert!(
+            !rustix::fs::fcntl_getfl(&named)
+                .unwrap()
+                .contains(OFlags::NONBLOCK)
+        );
+        assert!(
+            rustix::io::fcntl_getfd(&named)
+                .unwrap()
+                .contains(rustix::io::FdFlags::CLOEXEC)
+        );
+        let mut named = File::from(named);
+        File::from(ours).write_all(b"typed\n").unwrap();
+        let mut line = [0; 6];
+        named.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"typed\n");
+    }
+
+    #[test]
+    fn only_a_kernel_without_the_call_is_asked_by_name() {
+        for (error, unknown) in [
+            (Errno::NOTTY, true),
+            (Errno::INVAL, true),
+            (Errno::NOSYS, true),
+            (Errno::MFILE, false),
+            (Errno::IO, false),
+            (Errno::ACCESS, false),
+        ] {
+            assert_eq!(is_unknown(error), unknown, "{error}");
+        }
+        // What is no terminal has no other end.
+        assert!(by_name(&File::open("/dev/null").unwrap().into()).is_err());
+    }
 }

@@ -250,4 +250,44 @@ mod tests {
             0
         );
     }
+
+    #[test]
+    fn what_is_no_list_of_users_is_refused_without_waiting_for_anybody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| -> &'static str {
+            let path = directory.path().join(name);
+            Box::leak(
+                path.into_os_string()
+                    .into_string()
+                    .unwrap()
+                    .into_boxed_str(),
+            )
+        };
+        let fifo = path("fifo");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU);
+        rustix::fs::mknodat(rustix::fs::CWD, fifo, kind, mode, 0).unwrap();
+        let large = path("large");
+        File::create(large).unwrap().set_len(LARGEST + 1).unwrap();
+        let (told, tell) = std::sync::mpsc::channel();
+        for path in [fifo, large, path("."), "/dev/zero"] {
+            let told = told.clone();
+            // Who opens a FIFO in the usual way waits for a writer, which never comes.
+            std::thread::spawn(move || {
+                told.send(read(path).map_err(|error| (error.to_string(), error)))
+            });
+            let (text, error) = tell
+                .recv_timeout(std::time::Duration::from_secs(60))
+                .expect("an answer in time")
+                .unwrap_err();
+            assert_eq!(text, format!("cannot read {path}"));
+            let UserError::Unreadable { source, .. } = error else {
+                panic!("{error}");
+            };
+            assert!(
+                source.to_string().contains("a regular file"),
+                "{path}: {source}"
+            );
+        }
+        assert_eq!(read(path("missing")).unwrap(), "");
+    }
 }

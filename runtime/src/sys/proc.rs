@@ -37,6 +37,11 @@ pub(crate) fn entries() -> io::Result<Vec<Entry>> {
     Ok(found)
 }
 
+/// When the process was started, as in [`Entry::started`]; `None` when there is none.
+pub(crate) fn started(pid: i32) -> Option<u64> {
+    entry_of(pid).map(|entry| entry.started)
+}
+
 /// Whether the environment the process was started with holds exactly this `NAME=value`. `false` when
 /// it may not be read.
 pub(crate) fn environment_holds(pid: i32, assignment: &[u8]) -> bool {

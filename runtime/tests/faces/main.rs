@@ -17,3 +17,4 @@ mod lifecycle;
 mod limits;
 mod program;
 mod secrecy;
+mod stalls;

@@ -1,5 +1,5 @@
-//! The connection loop: HTTP/1.1 and HTTP/2 on one port, upgrades, header deadline, connection
-//! limit, optional TLS, and a drain with a deadline.
+//! The connection loop: HTTP/1.1 and HTTP/2 on one port, upgrades, header and idle deadline,
+//! connection limit, optional TLS, and a drain with a deadline.
 //!
 //! `axum::serve` offers none of the limits, so every listener of the platform is served from here.
 //! The loop never touches a request: routes, layers and errors belong to the `axum::Router`.
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
+use http::header::UPGRADE;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,17 +19,25 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use self::opening::Opened;
+use self::requests::Requests;
+pub use self::upgrades::Upgrade;
+use self::upgrades::Upgrades;
 use crate::shutdown::Shutdown;
 use crate::tasks::Tasks;
 
 mod opening;
+mod requests;
+mod upgrades;
 
 /// How long a TLS handshake may take before the connection is dropped.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client of HTTP/2 may take to let go of a connection that is over and has no request.
+const PARTING: Duration = Duration::from_secs(10);
 /// How long to pause after `accept` failed for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -54,14 +63,15 @@ impl Server {
         }
     }
 
-    /// How long a client may take to send the head of a request.
+    /// How long a client may take to send the head of a request, and a connection may stay without one.
     #[must_use]
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.header_timeout = timeout;
         self
     }
 
-    /// How many connections are served at once; further ones wait in the kernel's queue.
+    /// How many connections are served at once, upgraded ones included; further ones wait in the kernel's
+    /// queue.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
@@ -76,9 +86,11 @@ impl Server {
     }
 
     /// Accepts until `shutdown`, then finishes what is in flight and cuts what still runs after
-    /// `drain`. The listener is closed as soon as the order to stop comes.
+    /// `drain`. The listener is closed as soon as the order to stop comes. Upgraded connections are waited
+    /// for where their holder keeps the [`Upgrade`] of the request.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown, drain: Duration) {
         let connections = Tasks::new("connections");
+        let upgrades = Upgrades::default();
         let permits = Arc::new(Semaphore::new(self.max_connections));
         loop {
             let accepted = tokio::select! {
@@ -91,17 +103,25 @@ impl Server {
                     () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
                 }
             };
-            let (server, shutdown) = (self.clone(), shutdown.clone());
+            let server = self.clone();
+            let (shutdown, upgrades) = (shutdown.clone(), upgrades.clone());
             connections.spawn("connection", async move {
-                server.connection(stream, peer, &shutdown).await;
-                drop(permit);
+                let arrival = Arrival {
+                    peer,
+                    permit,
+                    shutdown,
+                    upgrades,
+                };
+                server.connection(stream, arrival).await;
             });
         }
         drop(listener);
-        connections.shutdown(drain).await;
+        let deadline = Instant::now() + drain;
+        tokio::join!(connections.shutdown(drain), upgrades.finish(deadline));
     }
 
-    async fn connection(&self, stream: TcpStream, peer: std::net::SocketAddr, shutdown: &Shutdown) {
+    async fn connection(&self, stream: TcpStream, arrival: Arrival) {
+        let peer = arrival.peer;
         // A peer that is gone without a word would keep a quiet stream for ever.
         let probes = TcpKeepalive::new()
             .with_time(Duration::from_secs(60))
@@ -115,28 +135,39 @@ impl Server {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
         let Some(config) = &self.tls else {
-            return self.http(stream, peer, shutdown).await;
+            return self.http(stream, arrival).await;
         };
         let handshake = TlsAcceptor::from(config.clone()).accept(stream);
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-            Ok(Ok(stream)) => self.http(stream, peer, shutdown).await,
+        let time = HANDSHAKE_TIMEOUT.min(self.header_timeout);
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(time, handshake) => shaken,
+            () = arrival.shutdown.triggered() => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.http(stream, arrival).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
         }
     }
 
-    async fn http<S>(&self, mut stream: S, peer: std::net::SocketAddr, shutdown: &Shutdown)
+    async fn http<S>(&self, mut stream: S, arrival: Arrival)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Arrival {
+            peer,
+            permit,
+            shutdown,
+            upgrades,
+        } = arrival;
         let opening = tokio::time::timeout(self.header_timeout, opening::read(&mut stream));
         let first = tokio::select! {
             first = opening => first,
             () = shutdown.triggered() => return,
         };
-        let stream = match first {
+        let first = match first {
             Ok(Ok(first)) if first.is_empty() => return,
-            Ok(Ok(first)) => Opened::new(first, stream),
+            Ok(Ok(first)) => first,
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "connection broke off before its first request");
                 return;
@@ -146,6 +177,10 @@ impl Server {
                 return;
             }
         };
+        // Only there does the library look after connections without requests.
+        let requests = opening::is_http2(&first).then(Requests::new);
+        // The place goes where the stream goes, also when the connection is upgraded.
+        let stream = Opened::new(first, stream, permit);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -155,26 +190,60 @@ impl Server {
             .timer(TokioTimer::new())
             .keep_alive_interval(Some(Duration::from_secs(30)));
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
+            let open = requests.as_ref().map(Requests::begin);
             request.extensions_mut().insert(ConnectInfo(peer));
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(upgrades.expect());
+            }
             let call = self
                 .router
                 .clone()
                 .oneshot(request.map(axum::body::Body::new) as Request);
-            async move { Ok::<_, Infallible>(call.await.unwrap_or_else(|never| match never {})) }
+            async move {
+                let response = call.await.unwrap_or_else(|never| match never {});
+                Ok::<_, Infallible>(match open {
+                    Some(open) => open.until_answered(response),
+                    None => response,
+                })
+            }
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        let outcome = tokio::select! {
-            outcome = connection.as_mut() => outcome,
-            () = shutdown.triggered() => {
-                connection.as_mut().graceful_shutdown();
-                connection.as_mut().await
+        let mut parting = false;
+        let outcome = loop {
+            let idle = async {
+                match &requests {
+                    Some(requests) if parting => {
+                        requests.none_for(PARTING.min(self.header_timeout)).await;
+                    }
+                    Some(requests) => requests.none_for(self.header_timeout).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                outcome = connection.as_mut() => break outcome,
+                () = shutdown.triggered(), if !parting => {}
+                () = idle => if parting {
+                    tracing::debug!(%peer, "connection without a request is cut");
+                    return;
+                }
             }
+            parting = true;
+            connection.as_mut().graceful_shutdown();
         };
         if let Err(error) = outcome {
             tracing::debug!(%peer, error, "connection ended early");
         }
     }
+}
+
+/// A connection that was accepted, and what it has to do with its server.
+struct Arrival {
+    peer: std::net::SocketAddr,
+    /// Its place under the limit.
+    permit: OwnedSemaphorePermit,
+    shutdown: Shutdown,
+    upgrades: Upgrades,
 }
 
 /// The next connection and its place under the limit; `None` when `accept` failed and the caller

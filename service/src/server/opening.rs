@@ -31,26 +31,33 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Vec
     }
 }
 
-/// A stream whose first bytes have been read already.
+/// Whether the first bytes are those of a client that speaks HTTP/2.
+pub(super) fn is_http2(first: &[u8]) -> bool {
+    first.starts_with(PREFACE)
+}
+
+/// A stream whose first bytes have been read already, with its place under the limit of connections.
 #[derive(Debug)]
-pub(super) struct Opened<S> {
+pub(super) struct Opened<S, P> {
     first: Vec<u8>,
     /// How many of them have been read again.
     taken: usize,
     stream: S,
+    _place: P,
 }
 
-impl<S> Opened<S> {
-    pub(super) fn new(first: Vec<u8>, stream: S) -> Self {
+impl<S, P> Opened<S, P> {
+    pub(super) fn new(first: Vec<u8>, stream: S, place: P) -> Self {
         Self {
             first,
             taken: 0,
             stream,
+            _place: place,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Opened<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -70,7 +77,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Opened<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Opened<S> {
+impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Opened<S, P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -144,7 +151,7 @@ mod tests {
         assert_eq!(first, b"GET / and");
         client.write_all(b" more").await.unwrap();
         drop(client);
-        let mut opened = Opened::new(first, server);
+        let mut opened = Opened::new(first, server, ());
         let mut small = [0; 5];
         opened.read_exact(&mut small).await.unwrap();
         let mut rest = String::new();

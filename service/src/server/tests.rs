@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::routing::get;
+use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
@@ -170,4 +171,190 @@ async fn tls_serves_with_alpn() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("hello"), "{answer}");
+}
+
+/// A client that says no more than `beginning` over HTTP/2, and what it is told until the end.
+async fn says_no_more(address: SocketAddr, beginning: &[u8]) -> Vec<u8> {
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(beginning).await.unwrap();
+    let mut answer = Vec::new();
+    let ended = tokio::time::timeout(DEADLINE, client.read_to_end(&mut answer));
+    let ended = ended.await.expect("the server hangs up by itself");
+    // It may also be reset.
+    drop(ended);
+    answer
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// The beginning of a request's head, to be continued.
+const HALF_A_HEAD: &[u8] = &[0, 0, 1, 1, 1, 0, 0, 0, 1, 0x82];
+
+#[tokio::test]
+async fn a_connection_of_http2_without_a_request_is_ended() {
+    let server = Server::new(hello()).header_timeout(Duration::from_millis(50));
+    let running = start(server, Duration::from_millis(10));
+    for beginning in [
+        PREFACE.to_vec(),
+        [PREFACE, SETTINGS].concat(),
+        [PREFACE, SETTINGS, HALF_A_HEAD].concat(),
+    ] {
+        let told = says_no_more(running.address, &beginning).await;
+        // Frames of kind 7 say goodbye.
+        let goodbye = told.windows(9).any(|head| head[3] == 7 && head[0] == 0);
+        assert!(goodbye || beginning == PREFACE, "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_over_http2_may_take_as_long_as_it_takes() {
+    let idle = Duration::from_millis(50);
+    let router = Router::new().route(
+        "/",
+        get(move || async move {
+            tokio::time::sleep(idle * 6).await;
+            "hello"
+        }),
+    );
+    let running = start(Server::new(router).header_timeout(idle), ENDLESS);
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, axum::body::Body>(
+        TokioExecutor::new(),
+        TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    let ask = || {
+        let request = http::Request::get("http://test/");
+        request.body(axum::body::Body::empty()).unwrap()
+    };
+    let talk = async {
+        let response = sender.send_request(ask()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let body = axum::body::Body::new(response.into_body());
+        assert_eq!(axum::body::to_bytes(body, 9).await.unwrap(), "hello");
+        // Kept open by the sender alone, until the server has had enough.
+        std::future::pending::<()>().await;
+    };
+    let ended = tokio::time::timeout(DEADLINE, async {
+        tokio::select! {
+            ended = connection => ended,
+            () = talk => unreachable!(),
+        }
+    });
+    ended.await.expect("the end in time").unwrap();
+}
+
+#[tokio::test]
+async fn a_tls_client_that_says_nothing_is_dropped() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let key = made.signing_key.serialize_pem();
+    let config =
+        crate::tls::from_pem(made.cert.pem().as_bytes(), "crt", key.as_bytes(), "key").unwrap();
+    let server = Server::new(hello()).tls(config);
+    let hasty = server.clone().header_timeout(Duration::from_millis(50));
+    let running = start(hasty, Duration::from_millis(10));
+    assert!(says_no_more(running.address, b"").await.is_empty());
+    // One that still may speak holds up no end.
+    let running = start(server.header_timeout(ENDLESS), ENDLESS);
+    let _client = TcpStream::connect(running.address).await.unwrap();
+    running.shutdown.trigger();
+    tokio::time::timeout(DEADLINE, running.finished)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+/// Passes when others have been served, which takes longer than what is wrongly done at once.
+async fn others_are_served() {
+    let running = start(Server::new(hello()), Duration::from_millis(10));
+    for _ in 0..20 {
+        let mut client = TcpStream::connect(running.address).await.unwrap();
+        assert!(exchange(&mut client, GET).await.starts_with("HTTP/1.1 200"));
+    }
+}
+
+/// Answers with an upgrade and says "over" when it is told to go.
+fn upgrading() -> Router {
+    async fn take(request: Request) -> Response<axum::body::Body> {
+        let (mut head, _) = request.into_parts();
+        let upgrade = head.extensions.remove::<Upgrade>().unwrap();
+        let tasks = Tasks::new("upgraded");
+        let upgraded = hyper::upgrade::on(http::Request::from_parts(head, ()));
+        let talk = tasks.clone();
+        tasks.spawn("talk", async move {
+            let _talk = talk;
+            let mut stream = TokioIo::new(upgraded.await.unwrap());
+            stream.write_all(b"hello").await.unwrap();
+            tokio::select! {
+                () = upgrade.over() => stream.write_all(b"over").await.unwrap(),
+                _ = stream.read_u8() => {}
+            }
+        });
+        Response::builder()
+            .status(101)
+            .header("connection", "upgrade")
+            .header("upgrade", "test")
+            .body(axum::body::Body::empty())
+            .unwrap()
+    }
+    Router::new()
+        .route("/up", get(take))
+        .route("/", get(|| async { "hello" }))
+}
+
+const UP: &str = "GET /up HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: test\r\n\r\n";
+
+#[tokio::test]
+async fn an_upgraded_connection_keeps_its_place_until_it_ends() {
+    let server = Server::new(upgrading()).max_connections(1);
+    let running = start(server, Duration::from_millis(10));
+    let mut first = TcpStream::connect(running.address).await.unwrap();
+    let answer = exchange(&mut first, UP).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    let mut second = TcpStream::connect(running.address).await.unwrap();
+    let mut waiting = std::pin::pin!(exchange(&mut second, GET));
+    tokio::select! {
+        biased;
+        answer = &mut waiting => panic!("served beside the first: {answer}"),
+        () = others_are_served() => {}
+    }
+    drop(first);
+    let answer = tokio::time::timeout(DEADLINE, waiting).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn upgraded_connections_are_waited_for_and_told_that_it_is_over() {
+    // One that ends by itself is waited for, however long.
+    let running = start(Server::new(upgrading()), ENDLESS);
+    let mut client = TcpStream::connect(running.address).await.unwrap();
+    exchange(&mut client, UP).await;
+    running.shutdown.trigger();
+    let mut finished = running.finished;
+    tokio::select! {
+        biased;
+        _ = &mut finished => panic!("the end does not wait"),
+        () = others_are_served() => {}
+    }
+    client.write_all(b"x").await.unwrap();
+    tokio::time::timeout(DEADLINE, finished)
+        .await
+        .unwrap()
+        .unwrap();
+    // One that does not is told while there is time.
+    let running = start(Server::new(upgrading()), Duration::from_millis(500));
+    let mut client = TcpStream::connect(running.address).await.unwrap();
+    exchange(&mut client, UP).await;
+    running.shutdown.trigger();
+    let mut rest = String::new();
+    tokio::time::timeout(DEADLINE, client.read_to_string(&mut rest))
+        .await
+        .expect("the end in time")
+        .unwrap();
+    assert_eq!(rest, "over");
+    tokio::time::timeout(DEADLINE, running.finished)
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 
 use super::files::path;
 use super::{is_read, method_not_allowed, reply};
-use crate::api::{App, answer, body};
+use crate::api::{App, answer, body, stall};
 use crate::files::{Caller, FileError, Packing, UnpackError};
 
 const ARCHIVE: &str = "/v1/archive";
@@ -138,7 +138,11 @@ async fn unpack(app: &App, request: Request, permit: OwnedSemaphorePermit) -> Re
         let pieces = std::iter::from_fn(|| receiver.blocking_recv());
         root.unpack(&path, pieces, limit, &caller)
     });
+    let mut stalled = false;
     while let Some(piece) = body.next().await {
+        if let Err(error) = &piece {
+            stalled = stall::cause(error).is_some();
+        }
         let piece = piece.map_err(io::Error::other);
         let broken = piece.is_err();
         // When the work is done or has failed, the rest of the body says nothing more.
@@ -161,15 +165,15 @@ async fn unpack(app: &App, request: Request, permit: OwnedSemaphorePermit) -> Re
                 }),
             )
         }
-        Ok(Err(error)) => refused(&error),
+        Ok(Err(error)) if stalled => reply::stalled(words(&error)),
+        Ok(Err(error)) => reply::file_with(&error.source, &words(&error)),
         Err(error) => reply::stuck(&error),
     }
 }
 
-fn refused(error: &UnpackError) -> Response<Body> {
-    let mut text = error.to_string();
-    if let FileError::System { source, .. } = &error.source {
-        text = format!("{source}: {text}");
+fn words(error: &UnpackError) -> String {
+    match &error.source {
+        FileError::System { source, .. } => format!("{source}: {error}"),
+        _ => error.to_string(),
     }
-    reply::file_with(&error.source, &text)
 }

@@ -37,6 +37,7 @@ impl Refused {
     pub(super) fn answer(&self) -> Response<Body> {
         let code = match self.status {
             StatusCode::PAYLOAD_TOO_LARGE => "TOO_LARGE",
+            StatusCode::REQUEST_TIMEOUT => reply::STALLED,
             _ => "INVALID_ARGUMENT",
         };
         reply::error(self.status, code, &self.message)
@@ -49,6 +50,7 @@ impl Members {
         let bytes = body::read(body, limit).await.map_err(|error| Refused {
             status: match error {
                 BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+                BodyError::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
                 BodyError::Broken => StatusCode::BAD_REQUEST,
             },
             message: error.to_string(),

@@ -18,6 +18,14 @@ pub(super) fn invalid(message: impl AsRef<str>) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message)
 }
 
+/// The code for a body that did not come on.
+pub(super) const STALLED: &str = "TIMEOUT";
+
+/// A body that did not come on.
+pub(super) fn stalled(text: impl AsRef<str>) -> Response<Body> {
+    error(StatusCode::REQUEST_TIMEOUT, STALLED, text)
+}
+
 /// A worker thread that did not come back.
 pub(super) fn stuck(error: &tokio::task::JoinError) -> Response<Body> {
     tracing::error!(%error, "file work was interrupted");

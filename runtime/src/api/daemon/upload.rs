@@ -14,6 +14,7 @@ use super::reply;
 use crate::api::App;
 use crate::api::body;
 use crate::api::multipart::{Event, Multipart, MultipartError};
+use crate::api::stall::{self, Stalled};
 use crate::files::{
     Condition, Dangling, FileError, FileMode, Owner, Upload, UploadOptions, Versions,
 };
@@ -25,6 +26,8 @@ const NEW_FILE: u32 = 0o644;
 enum Failure {
     /// The client went away.
     Gone,
+    /// The client sent nothing more.
+    Stalled(Stalled),
     /// A query parameter.
     Query(String),
     Form(MultipartError),
@@ -38,6 +41,12 @@ enum Failure {
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
         Self::File(error)
+    }
+}
+
+impl From<axum::Error> for Failure {
+    fn from(error: axum::Error) -> Self {
+        stall::cause(&error).map_or(Self::Gone, Self::Stalled)
     }
 }
 
@@ -70,6 +79,7 @@ impl Failure {
     fn answer(self) -> Response<Body> {
         match self {
             Self::Gone => reply::invalid("the request body ended early"),
+            Self::Stalled(stalled) => reply::stalled(stalled.to_string()),
             Self::Query(text) => reply::invalid(text),
             Self::Form(error) => reply::invalid(error.to_string()),
             Self::NoFile => reply::invalid("the form has no part named \"file\""),
@@ -105,7 +115,7 @@ async fn store(
     match Multipart::from_content_type(kind) {
         None => {
             while let Some(bytes) = body.next().await {
-                add(&mut upload, bytes.map_err(|_| Failure::Gone)?, limit).await?;
+                add(&mut upload, bytes?, limit).await?;
             }
         }
         Some(form) => first_file(&mut upload, form?, body, limit).await?,
@@ -227,7 +237,7 @@ async fn first_file(
         match form.next()? {
             Event::NeedMore => match body.next().await {
                 Some(Ok(bytes)) => form.push(bytes),
-                Some(Err(_)) => return Err(Failure::Gone),
+                Some(Err(error)) => return Err(error.into()),
                 None => {
                     form.finish()?;
                     break;

@@ -63,6 +63,9 @@ pub(super) async fn execute(
         Err(error @ BodyError::TooLarge { .. }) => {
             return reply::detail(StatusCode::PAYLOAD_TOO_LARGE, error.to_string());
         }
+        Err(error @ BodyError::Stalled(_)) => {
+            return reply::detail(StatusCode::REQUEST_TIMEOUT, error.to_string());
+        }
         Err(error) => return reply::detail(StatusCode::BAD_REQUEST, error.to_string()),
     };
     let request = match parse(&headers, &body) {

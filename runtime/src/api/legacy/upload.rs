@@ -17,6 +17,7 @@ use super::reply::{self, Violation};
 use crate::api::App;
 use crate::api::body;
 use crate::api::multipart::{Event, Multipart, MultipartError, Part};
+use crate::api::stall::{self, Stalled};
 use crate::files::{FileError, TreePath, Upload, UploadOptions};
 
 /// How much of a field without a file name is repeated in the error about it.
@@ -48,6 +49,8 @@ pub(super) async fn upload(
 enum Refusal {
     /// The client went away.
     Gone,
+    /// The client sent nothing more.
+    Stalled(Stalled),
     Form(MultipartError),
     Missing,
     /// The part has no file name.
@@ -61,6 +64,9 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 "There was an error parsing the body",
             ),
+            Self::Stalled(stalled) => {
+                reply::detail(StatusCode::REQUEST_TIMEOUT, stalled.to_string())
+            }
             Self::Form(error) => reply::detail(StatusCode::BAD_REQUEST, error.to_string()),
             Self::Missing => reply::unprocessable(&[Violation::missing(&["file"], Value::Null)]),
             Self::NoFile(text) => reply::unprocessable(&[Violation {
@@ -103,7 +109,9 @@ async fn receive(
         match form.next().map_err(Refusal::Form)? {
             Event::NeedMore => match body.next().await {
                 Some(Ok(bytes)) => form.push(bytes),
-                Some(Err(_)) => return Err(Refusal::Gone),
+                Some(Err(error)) => {
+                    return Err(stall::cause(&error).map_or(Refusal::Gone, Refusal::Stalled));
+                }
                 None => {
                     form.finish().map_err(Refusal::Form)?;
                     return last;

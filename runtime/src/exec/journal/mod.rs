@@ -117,6 +117,13 @@ impl Journal {
         self.grew.notify_waiters();
     }
 
+    /// How many bytes of output are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        let state = self.state.lock();
+        state.bytes - state.entries.len() * ENTRY_COST
+    }
+
     /// Says that nothing will follow. Followers read what is left and then see the end.
     pub(super) fn end(&self) {
         self.state.lock().ended = true;

@@ -4,17 +4,23 @@
 //! A message is a channel's number and its bytes: 0 standard input, 1 and 2 the outputs, 3 how it ended, 4 a
 //! new size, 255 a channel that is closed (version 5). The process waits while the client does not read.
 //! When the client leaves, or takes nothing and says nothing for too long, the process runs on without it.
+//! When the runtime stops, who is still attached is told so by the code of the close.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_sandbox_service::server::Upgrade;
 use axum::body::Body;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::extract::{Path, State};
-use axum::http::{Response, Uri};
-use axum::response::IntoResponse;
+use axum::extract::{Extension, Path, State};
+use axum::http::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::{Response, StatusCode, Uri};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -23,7 +29,7 @@ use serde_json::json;
 
 use super::{find, output};
 use crate::api::App;
-use crate::api::daemon::reply;
+use crate::api::daemon::{method_not_allowed, reply};
 use crate::exec::{Exit, Follow, Item, Process, Stream, TerminalSize};
 
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -37,10 +43,16 @@ const CLOSE: u8 = 255;
 /// Finds out within twice this time that a client is gone, who would hold the process back otherwise.
 const PING: Duration = Duration::from_secs(20);
 
+/// How long a client may take to answer the end. Shorter than the moment that a server which stops leaves
+/// for it.
+const FAREWELL: Duration = Duration::from_millis(400);
+
 pub(super) async fn attach(
     State(app): State<App>,
     Path(id): Path<String>,
     uri: Uri,
+    headers: HeaderMap,
+    held: Option<Extension<Upgrade>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response<Body> {
     let process = match find(&app, &id) {
@@ -53,40 +65,101 @@ pub(super) async fn attach(
     };
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
-        Err(error) => return error.into_response(),
+        Err(error) => return no_websocket(&error),
     };
+    if !is_key(&headers) {
+        return reply::invalid(format!("{SEC_WEBSOCKET_KEY} is not 16 bytes in base64"));
+    }
     upgrade
         .protocols(PROTOCOLS)
         .max_message_size(app.config.max_request_bytes)
-        .on_upgrade(async move |socket| serve(process, from, socket).await)
+        .on_upgrade(async move |socket| {
+            let stopping = async {
+                match &held {
+                    Some(Extension(held)) => held.over().await,
+                    // Nobody waits for the end of this connection.
+                    None => std::future::pending().await,
+                }
+            };
+            serve(process, from, socket, stopping).await;
+        })
 }
 
-async fn serve(process: Arc<Process>, from: u64, socket: WebSocket) {
+/// Whether the client sent a key as RFC 6455 wants it.
+fn is_key(headers: &HeaderMap) -> bool {
+    let key = headers.get(SEC_WEBSOCKET_KEY);
+    let bytes = key.and_then(|key| STANDARD.decode(key.as_bytes()).ok());
+    bytes.is_some_and(|bytes| bytes.len() == 16)
+}
+
+/// Says what is missing of a WebSocket.
+fn no_websocket(error: &WebSocketUpgradeRejection) -> Response<Body> {
+    use WebSocketUpgradeRejection as Missing;
+    match error {
+        Missing::MethodNotGet(_) => method_not_allowed("GET"),
+        Missing::WebSocketKeyHeaderMissing(_) => reply::invalid(format!(
+            "{SEC_WEBSOCKET_KEY} is missing; expected 16 bytes in base64"
+        )),
+        Missing::InvalidWebSocketVersionHeader(_) => {
+            let text = format!("{SEC_WEBSOCKET_VERSION} is missing or another one; expected 13");
+            let mut response = reply::invalid(text);
+            let version = HeaderValue::from_static("13");
+            response
+                .headers_mut()
+                .insert(SEC_WEBSOCKET_VERSION, version);
+            response
+        }
+        // Another protocol is asked for than the one that is spoken here.
+        _ => {
+            let mut response = reply::error(
+                StatusCode::UPGRADE_REQUIRED,
+                "UPGRADE_REQUIRED",
+                "a process is attached to over a WebSocket; expected a GET of HTTP/1.1 with \
+                 \"Connection: Upgrade\" and \"Upgrade: websocket\"",
+            );
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            response
+        }
+    }
+}
+
+async fn serve(
+    process: Arc<Process>,
+    from: u64,
+    socket: WebSocket,
+    stopping: impl Future<Output = ()>,
+) {
     let (mut to_client, mut from_client) = socket.split();
     let mut output = process.journal().follow_holding_from(from);
-    let ended = {
-        let writing = write(&process, &mut output, &mut to_client);
+    let code = {
         let reading = read(&process, &mut from_client);
-        tokio::pin!(writing, reading);
+        let writing = async {
+            let exit = write(&process, &mut output, &mut to_client).await?;
+            let status = json_status(exit).to_string();
+            to_client.send(message(STATUS, status.as_bytes())).await
+        };
         tokio::select! {
-            ended = &mut writing => ended,
+            told = writing => told.ok().map(|()| close_code::NORMAL),
             // Whoever is gone needs no farewell.
-            () = &mut reading => return,
+            () = reading => None,
+            () = stopping => Some(close_code::AWAY),
         }
     };
-    if let Ok(exit) = ended {
-        let farewell = [
-            message(STATUS, json_status(exit).to_string().as_bytes()),
-            Message::Close(Some(CloseFrame {
-                code: close_code::NORMAL,
-                reason: "".into(),
-            })),
-        ];
-        for last in farewell {
-            if to_client.send(last).await.is_err() {
-                return;
-            }
-        }
+    let Some(code) = code else { return };
+    let farewell = async {
+        let reason = "".into();
+        let close = Message::Close(Some(CloseFrame { code, reason }));
+        to_client.send(close).await?;
+        // A connection that is closed on what the client still sends loses what it has not read.
+        while let Some(Ok(_)) = from_client.next().await {}
+        Ok::<_, axum::Error>(())
+    };
+    match tokio::time::timeout(FAREWELL, farewell).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an attached client did not wait for the end"),
+        Err(_) => tracing::debug!("an attached client did not close in time"),
     }
 }
 

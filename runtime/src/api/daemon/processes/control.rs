@@ -42,8 +42,15 @@ pub(super) async fn stdin(
         }
     };
     let mut body = request.into_body().into_data_stream();
-    while let Some(bytes) = body.next().await {
-        let Ok(bytes) = bytes else {
+    loop {
+        // The client may think for as long as it likes, but not about a process that has ended.
+        let piece = tokio::select! {
+            biased;
+            piece = body.next() => piece,
+            _ = process.exited() => return refused(&InputError::Unread),
+        };
+        let Some(piece) = piece else { break };
+        let Ok(bytes) = piece else {
             return reply::invalid("the request body ended early");
         };
         if let Err(error) = process.write(&bytes).await {

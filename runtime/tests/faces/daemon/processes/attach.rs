@@ -1,13 +1,16 @@
 //! A process over a WebSocket.
 
+use std::time::Duration;
+
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::harness::{PATIENCE, Server, eventually, runs, settled, start};
+use crate::harness::{PATIENCE, Server, eventually, runs, settled, start, start_with};
 
 struct Attached(WebSocketStream<TcpStream>);
 
@@ -167,9 +170,120 @@ async fn pages_of_another_origin_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_is_refused() {
+async fn who_is_attached_at_the_end_is_told_that_the_runtime_goes_away() {
+    let server = start_with(|config| config.shutdown_timeout = Duration::from_secs(1)).await;
+    // It does not end before the time of the connections is over.
+    let id = server
+        .shell("trap \"\" TERM; echo ready; while :; do sleep 0.1; done")
+        .await;
+    let mut attached = attach(&server, id, "").await;
+    attached.until("ready").await;
+    server.shutdown.trigger();
+    let code = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match attached.0.next().await {
+                Some(Ok(Message::Close(frame))) => return frame.unwrap().code,
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    assert_eq!(code.await.expect("a close in time"), CloseCode::Away);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_does_not_hold_up_the_end() {
+    let server = start_with(|config| config.shutdown_timeout = Duration::from_secs(1)).await;
+    let id = server.shell("yes").await;
+    let _attached = attach(&server, id, "").await;
+    let process = server.runtime.processes().list().pop().unwrap();
+    eventually("output began", || process.journal().next_number() > 10).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_attached_client_has_a_place_among_the_connections() {
+    let server = start_with(|config| config.max_connections = 2).await;
+    let id = server.shell("sleep 1000").await;
+    // The connection that started it may still be there.
+    let first = attach(&server, id, "").await;
+    let second = attach(&server, id, "").await;
+    let mut waiting = std::pin::pin!(server.get("/healthz"));
+    let others = settled("twenty looks", || true);
+    tokio::select! {
+        biased;
+        answer = &mut waiting => panic!("served beside two: {answer:?}"),
+        () = others => {}
+    }
+    drop((first, second));
+    assert_eq!(waiting.await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_is_told_what_one_is() {
     let server = start().await;
     let id = server.shell("sleep 1000").await;
-    let answer = server.get(&format!("/v1/processes/{id}/attach")).await;
-    assert!(answer.status.is_client_error(), "{answer:?}");
+    let path = format!("/v1/processes/{id}/attach");
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+    let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+    let version = ("sec-websocket-version", "13");
+    for (headers, status, code, says) in [
+        (vec![], 426, "UPGRADE_REQUIRED", "Upgrade: websocket"),
+        (vec![upgrade[0]], 426, "UPGRADE_REQUIRED", "WebSocket"),
+        (vec![upgrade[1]], 426, "UPGRADE_REQUIRED", "WebSocket"),
+        (
+            vec![upgrade[0], ("upgrade", "h2c"), key, version],
+            426,
+            "UPGRADE_REQUIRED",
+            "WebSocket",
+        ),
+        (
+            vec![upgrade[0], upgrade[1], version],
+            400,
+            "INVALID_ARGUMENT",
+            "sec-websocket-key is missing",
+        ),
+        (
+            vec![
+                upgrade[0],
+                upgrade[1],
+                ("sec-websocket-key", "short"),
+                version,
+            ],
+            400,
+            "INVALID_ARGUMENT",
+            "sec-websocket-key is not 16 bytes",
+        ),
+        (
+            vec![upgrade[0], upgrade[1], key],
+            400,
+            "INVALID_ARGUMENT",
+            "expected 13",
+        ),
+        (
+            vec![upgrade[0], upgrade[1], key, ("sec-websocket-version", "8")],
+            400,
+            "INVALID_ARGUMENT",
+            "expected 13",
+        ),
+    ] {
+        let answer = server.call("GET", &path, &headers).await;
+        assert_eq!(answer.status, status, "{headers:?} {answer:?}");
+        let error = answer.json();
+        assert_eq!(error["code"], code, "{headers:?}");
+        let text = error["message"].as_str().unwrap();
+        assert!(text.contains(says), "{headers:?}: {text}");
+        if status == 426 {
+            assert_eq!(answer.header("upgrade"), "websocket");
+        }
+        if says == "expected 13" {
+            assert_eq!(answer.header("sec-websocket-version"), "13");
+        }
+    }
+    let answer = server.call("POST", &path, &[]).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("allow")),
+        (405, "GET")
+    );
 }

@@ -96,7 +96,7 @@ async fn signals_go_by_name_or_number_to_the_whole_tree() {
 #[tokio::test]
 async fn a_terminal_has_a_size_that_can_change() {
     let server = start().await;
-    let script = "stty size; trap 'stty size; exit' WINCH; while :; do sleep 0.05; done";
+    let script = "trap 'stty size; exit' WINCH; stty size; while :; do sleep 0.05; done";
     let request = json!({"shell": script, "pty": {"cols": 100, "rows": 30}});
     let id = server.detach(&request).await;
     let process = server.runtime.processes().list().pop().unwrap();
