@@ -14,6 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::error::{FileError, is_escape};
+use super::names::Room;
 use super::path::TreePath;
 use super::resolve::resolve;
 
@@ -55,6 +56,7 @@ struct Inner {
     path: PathBuf,
     opened: RwLock<Arc<Opened>>,
     commits: Mutex<()>,
+    room: Room,
 }
 
 /// The directory the root's path named when it was opened.
@@ -110,6 +112,7 @@ impl Root {
                 path,
                 opened: RwLock::new(Arc::new(opened)),
                 commits: Mutex::new(()),
+                room: Room::default(),
             }),
         })
     }
@@ -180,6 +183,11 @@ impl Root {
         }
         let resolved = resolve(&opened, path)?;
         operation(&opened.dir, &resolved).map_err(|error| FileError::new(context, error))
+    }
+
+    /// What listings share.
+    pub(super) fn room(&self) -> &Room {
+        &self.inner.room
     }
 
     /// Held for the moment in which something takes its place, so that looking at what is there and

@@ -15,5 +15,6 @@ mod harness;
 mod legacy;
 mod lifecycle;
 mod limits;
+mod listings;
 mod program;
 mod secrecy;

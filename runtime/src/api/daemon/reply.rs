@@ -49,7 +49,9 @@ pub(super) fn file_with(failure: &FileError, text: &str) -> Response<Body> {
             (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
         }
         FileError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
-        FileError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
+        FileError::TooLarge { .. } | FileError::Unlistable { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE")
+        }
         FileError::Condition => (StatusCode::PRECONDITION_FAILED, "CONDITION_FAILED"),
         // Of the cancelled, nobody is there to read it.
         FileError::Cancelled | FileError::Exhausted(_) => {
