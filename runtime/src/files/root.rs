@@ -57,6 +57,7 @@ struct Inner {
     opened: RwLock<Arc<Opened>>,
     commits: Mutex<()>,
     room: Room,
+    watches: super::watch::Room,
 }
 
 /// The directory the root's path named when it was opened.
@@ -113,6 +114,7 @@ impl Root {
                 opened: RwLock::new(Arc::new(opened)),
                 commits: Mutex::new(()),
                 room: Room::default(),
+                watches: super::watch::Room::default(),
             }),
         })
     }
@@ -188,6 +190,11 @@ impl Root {
     /// What listings share.
     pub(super) fn room(&self) -> &Room {
         &self.inner.room
+    }
+
+    /// What watches share.
+    pub(super) fn watches(&self) -> &super::watch::Room {
+        &self.inner.watches
     }
 
     /// Held for the moment in which something takes its place, so that looking at what is there and

@@ -1,6 +1,7 @@
 //! This face's errors: `{"code", "message"}`.
 
 use axum::body::Body;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::http::{Response, StatusCode};
 use rustix::io::Errno;
 use serde_json::json;
@@ -78,5 +79,10 @@ pub(super) fn file_with(failure: &FileError, text: &str) -> Response<Body> {
             }
         },
     };
-    error(status, code, text)
+    let mut response = error(status, code, text);
+    if matches!(failure, FileError::Exhausted(_)) {
+        let later = HeaderValue::from_static("1");
+        response.headers_mut().insert(RETRY_AFTER, later);
+    }
+    response
 }

@@ -121,6 +121,7 @@ impl From<Listed> for Entry {
 pub(super) fn refused(app: &App, operation: &str, error: &FileError) -> Response<Body> {
     match error {
         FileError::Escapes | FileError::Nul => reply::access_denied(),
+        FileError::Exhausted(text) => reply::busy(format!("{operation}: {text}")),
         error => {
             tracing::warn!(operation, %error, "file operation failed");
             let name = app.root.path().to_string_lossy();
