@@ -19,6 +19,7 @@ pub(crate) mod body;
 pub(crate) mod command;
 pub(crate) mod content;
 pub(crate) mod daemon;
+pub(crate) mod docs;
 pub(crate) mod grpc;
 pub(crate) mod health;
 pub(crate) mod legacy;
