@@ -43,10 +43,10 @@ async fn every_route_is_described_and_every_description_served() {
     let document = described(&server).await;
     let described: BTreeMap<String, Value> =
         serde_json::from_value(document["paths"].clone()).unwrap();
-    let served = served(&server);
-    assert!(served.contains("/v1/processes/{id}/output"), "{served:?}");
+    let routes = served(&server);
+    assert!(routes.contains("/v1/processes/{id}/output"), "{routes:?}");
     let mut known = BTreeSet::new();
-    for path in &served {
+    for path in &routes {
         if OTHERS.contains(&path.as_str())
             || path.starts_with("/grpc.")
             || path.starts_with("/process.v1.")
@@ -131,7 +131,10 @@ async fn the_description_is_complete_in_itself() {
         }
     }
     let resolve = |value: &Value| match value.get("$ref").and_then(Value::as_str) {
-        Some(reference) => document.pointer(&reference[1..]).unwrap().clone(),
+        Some(reference) => document
+            .pointer(reference.trim_start_matches('#'))
+            .unwrap()
+            .clone(),
         None => value.clone(),
     };
     let mut ids = BTreeSet::new();

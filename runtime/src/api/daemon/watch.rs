@@ -91,6 +91,23 @@ impl Watching {
         })
     }
 
+    /// Waits for a change, or until it has been quiet for long, which is `false`. `None` when the runtime
+    /// ends, from which a listener must not keep it.
+    async fn wait(&self, began: Instant) -> Option<bool> {
+        loop {
+            let ready = tokio::select! {
+                ready = self.ready.wait() => Some(ready.ok()?),
+                () = tokio::time::sleep(GLANCE) => None,
+            };
+            if self.processes.is_closing() {
+                return None;
+            }
+            if ready.is_some() || began.elapsed() >= QUIET {
+                return Some(ready.is_some());
+            }
+        }
+    }
+
     /// The next lines; `None` when there will be no more.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
@@ -99,21 +116,8 @@ impl Watching {
         let began = Instant::now();
         loop {
             self.watch.as_ref()?;
-            while !self.more {
-                tokio::select! {
-                    ready = self.ready.wait() => {
-                        ready.ok()?;
-                        break;
-                    }
-                    () = tokio::time::sleep(GLANCE) => {}
-                }
-                // A listener must not keep the runtime from its end.
-                if self.processes.is_closing() {
-                    return None;
-                }
-                if began.elapsed() >= QUIET {
-                    return Some(Bytes::from_static(b"\n"));
-                }
+            if !self.more && !self.wait(began).await? {
+                return Some(Bytes::from_static(b"\n"));
             }
             let mut watch = self.watch.take()?;
             let drained = spawn_blocking(move || {

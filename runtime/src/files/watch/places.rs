@@ -195,7 +195,11 @@ mod tests {
         one.remove(3);
         add(&mut one, 0, "a/0").unwrap();
         assert_eq!((one.len(), other.len()), (3, 1));
-        let error = add(&mut other, 1, "c").and(add(&mut other, 2, "d"));
+        let more = ["c", "d"].into_iter().zip(1..);
+        let error = more
+            .map(|(path, number)| add(&mut other, number, path))
+            .find(Result::is_err)
+            .unwrap();
         assert!(matches!(error, Err(FileError::Exhausted(_))), "{error:?}");
         // A longer path costs more.
         let long = "x".repeat(2 * UNIT);

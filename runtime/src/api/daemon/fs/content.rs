@@ -150,7 +150,7 @@ pub(super) fn search(members: &mut Members) -> Result<Work, Refused> {
 /// What a pattern for text matched.
 #[derive(Serialize)]
 struct Lines<'a> {
-    matches: Vec<Line<'a>>,
+    matches: Vec<Match<'a>>,
     truncated: bool,
     files_searched: u64,
     files_binary: u64,
@@ -159,7 +159,7 @@ struct Lines<'a> {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct Match<'a> {
     path: Lossy<'a>,
     line: u64,
     column: u64,
@@ -169,7 +169,7 @@ struct Line<'a> {
 
 impl<'a> Lines<'a> {
     fn of(searched: &'a Searched) -> Self {
-        let lines = searched.lines.iter().map(|line| Line {
+        let lines = searched.lines.iter().map(|line| Match {
             path: Lossy(&line.path),
             line: line.number,
             column: line.column,

@@ -160,15 +160,15 @@ async fn operation(
     }
     let accepted = match operation.takes {
         Takes::Moments | Takes::Time => None,
-        Takes::Turns => match turns.accepted.try_acquire_owned() {
-            Ok(accepted) => Some(accepted),
-            Err(_) => {
+        Takes::Turns => {
+            let Ok(accepted) = turns.accepted.try_acquire_owned() else {
                 body::drain(&mut request.into_body().into_data_stream()).await;
                 return reply::file(&FileError::Exhausted(format!(
                     "{MAX_ACCEPTED} requests that work on many files are under way already; try again later"
                 )));
-            }
-        },
+            };
+            Some(accepted)
+        }
     };
     let limit = app.config.max_request_bytes;
     let members = match Members::read(request.into_body(), limit).await {
