@@ -39,7 +39,7 @@ pub struct Pattern {
 /// Text that is compared together, in bytes, if it has line breaks.
 pub(super) const BLOCK: usize = 256 << 10;
 /// How much of a long line is compared together, in bytes.
-const PART: usize = 1 << 20;
+const PART: usize = 256 << 10;
 /// How much of it is compared again with what follows, in bytes.
 const OVERLAP: usize = 64 << 10;
 
@@ -84,7 +84,7 @@ impl Pattern {
         })
     }
 
-    /// The first match in a line. In one longer than 1 MiB it is looked for in parts, which overlap by
+    /// The first match in a line. In one longer than 256 KiB it is looked for in parts, which overlap by
     /// 64 KiB; a longer match across the end of a part is found if it is one without what follows.
     pub(super) fn in_line(
         &self,
