@@ -130,6 +130,12 @@ impl Runtime {
         self.router.clone()
     }
 
+    /// What handlers work with.
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> &App {
+        &self.app
+    }
+
     /// The commands of this runtime.
     pub fn processes(&self) -> &Processes {
         &self.app.processes

@@ -3,7 +3,7 @@
 //! An image that holds nothing but the program has no `cp`. An init container made from it still brings
 //! the program into a volume that a container of another image runs it from.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -21,18 +21,35 @@ const OWN_FILE: &str = "/proc/self/exe";
 /// Any user may read and run the copy, and only its owner may change it.
 const MODE: u32 = 0o755;
 const USAGE: &str = "usage: agent-sandbox-runtime install DIR, where DIR is an existing directory";
+const HELP: &str = "\
+Copies this program into a directory and ends
+
+Usage: agent-sandbox-runtime install DIR
+
+Arguments:
+  DIR  An existing directory. The copy in it is called agent-sandbox-runtime, any user may run it, and it
+       replaces an older one at once, even while that runs
+";
 
 /// Installs, if that is what the arguments (the program's name first) ask for. Only the program itself
 /// may offer this: what is copied is the file that this process runs.
 ///
 /// The copy is called `agent-sandbox-runtime`, has the mode 0755 and replaces an older one at once. An
 /// error is told on standard error, with the directory.
-#[allow(clippy::print_stderr, reason = "a copy is made before there is a log")]
+#[allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a copy is made before there is a log"
+)]
 pub fn when_asked(arguments: &[OsString]) -> Option<ExitCode> {
     let rest = match arguments {
         [_, command, rest @ ..] if command == COMMAND => rest,
         _ => return None,
     };
+    if rest.iter().any(|word| word == "--help" || word == "-h") {
+        print!("{HELP}");
+        return Some(ExitCode::SUCCESS);
+    }
     Some(match run(rest) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -44,9 +61,16 @@ pub fn when_asked(arguments: &[OsString]) -> Option<ExitCode> {
 
 fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     match arguments {
-        [directory] if !directory.is_empty() => copy(Path::new(OWN_FILE), Path::new(directory)),
+        // What looks like a flag is none of ours; a directory of such a name is ./--name.
+        [directory] if !directory.is_empty() && !is_flag(directory) => {
+            copy(Path::new(OWN_FILE), Path::new(directory))
+        }
         _ => bail!(USAGE),
     }
+}
+
+fn is_flag(word: &OsStr) -> bool {
+    word.as_encoded_bytes().starts_with(b"-")
 }
 
 /// Copies the file `from` into `directory`, whole or not at all: the copy gets its name last, and
@@ -114,7 +138,7 @@ mod tests {
 
     #[test]
     fn anything_but_one_directory_is_answered_with_the_usage() {
-        for words in [&[][..], &[""], &["a", "b"]] {
+        for words in [&[][..], &[""], &["a", "b"], &["--verbose"]] {
             let error = run(&arguments(words)).unwrap_err();
             assert_eq!(error.to_string(), USAGE, "{words:?}");
         }

@@ -17,8 +17,8 @@ use crate::api::access;
 use crate::app::Runtime;
 use crate::args::{Args, Parsed};
 
-/// File work, which may keep 64 of them for long, and the starts of commands share these threads. They
-/// are made when they are needed, and each costs memory for a while.
+/// File work, which may keep 64 of them for archives and 16 for what takes turns, and the starts of commands
+/// share these threads. They are made when they are needed, and each costs memory for a while.
 const BLOCKING_THREADS: usize = 160;
 
 /// How long threads may take to end when everything else has.

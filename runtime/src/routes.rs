@@ -8,7 +8,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 
 use crate::api::auth::Gate;
 use crate::api::legacy::reply;
-use crate::api::{App, access, auth, daemon, grpc, health, legacy, origin, stall};
+use crate::api::{App, access, auth, daemon, docs, grpc, health, legacy, origin, stall};
 
 /// All faces, ready to serve on any port.
 ///
@@ -23,6 +23,7 @@ pub(crate) fn router(
     Ok(Router::new()
         .merge(legacy::routes())
         .merge(daemon::routes())
+        .merge(docs::routes())
         .merge(grpc::routes(app)?)
         .merge(health::routes(metrics))
         .method_not_allowed_fallback(|| async {

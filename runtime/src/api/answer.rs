@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Response, StatusCode};
+use bytes::Bytes;
 use serde::Serialize;
 
 /// A JSON answer.
@@ -14,7 +15,12 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
             (StatusCode::INTERNAL_SERVER_ERROR, b"{}".to_vec())
         }
     };
-    let mut response = Response::new(Body::from(body));
+    json_text(status, body.into())
+}
+
+/// An answer that is JSON already.
+pub(crate) fn json_text(status: StatusCode, text: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -21,11 +21,11 @@ pub(super) struct DaemonArgs {
     #[arg(long, value_name = "IP", conflicts_with = "address")]
     listen_host: Option<IpAddr>,
     /// Listen on this port and on that of --grpc-port instead of 8888 [default: 8080]; both serve
-    /// everything
+    /// everything, and --root-dir is /workspace unless it is given
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     rest_port: Option<u16>,
     /// Listen on this port and on that of --rest-port instead of 8888 [default: 9090]; both serve
-    /// everything
+    /// everything, and --root-dir is /workspace unless it is given
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     grpc_port: Option<u16>,
     /// How long requests in flight may take after SIGTERM, such as 10s
@@ -36,7 +36,7 @@ pub(super) struct DaemonArgs {
     )]
     shutdown_timeout: Option<GoDuration>,
     /// How long a connection may stay without a request, such as 60s
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "idle_timeout_seconds")]
     http_idle_timeout: Option<GoDuration>,
     /// Largest piece of output in one message of a stream; 0 is as large as it comes
     #[arg(long, value_name = "BYTES")]

@@ -28,6 +28,14 @@ pub enum FileError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// A directory has more names than a listing holds.
+    #[error(
+        "the directory has more than {limit} bytes of names; expected fewer, or a pattern that names some of them"
+    )]
+    Unlistable {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// The system has no more of something; the text says of what.
     #[error("{0}")]
     Exhausted(String),

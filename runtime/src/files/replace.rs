@@ -11,12 +11,13 @@ use rustix::io::Errno;
 use super::caller::Caller;
 use super::error::FileError;
 use super::path::TreePath;
+use super::pattern::{Pattern, Syntax};
 use super::root::Root;
 use super::spot::{LastLink, bits_of};
 use super::stat::version;
 use super::template::{Bounded, Template};
 use super::temporary::{Existing, Temporary};
-use super::text::{Content, Pattern, Selection, Syntax, read_text};
+use super::text::{Content, Selection, read_text};
 use super::walk::vanished;
 
 /// What to replace with what.
@@ -254,10 +255,12 @@ impl Replacement {
         caller: &Caller,
     ) -> Result<Option<Planned>, FileError> {
         let mut count = 0;
-        for _ in self.pattern.regex.find_iter(content) {
-            caller.check()?;
+        let regex = &self.pattern.regex;
+        let find = |text, at| regex.find_at(text, at).map(|found| (found.range(), ()));
+        self.pattern.each(content, caller, find, |_, ()| {
             count += 1;
-        }
+            Ok(())
+        })?;
         Ok((count > 0).then(|| Planned {
             path,
             count,
@@ -276,15 +279,17 @@ impl Replacement {
             limit: MAX_RESULT,
         };
         let mut end = 0;
-        for captures in regex.captures_iter(content) {
-            caller.check()?;
-            let Some(found) = captures.get(0) else {
-                continue;
-            };
-            result.push(content.get(end..found.start()).unwrap_or_default())?;
-            template.expand(&captures, &mut result)?;
-            end = found.end();
-        }
+        let find = |text, at| {
+            let captures = regex.captures_at(text, at)?;
+            Some((captures.get(0)?.range(), captures))
+        };
+        self.pattern
+            .each(content, caller, find, |found, captures| {
+                result.push(content.get(end..found.start).unwrap_or_default())?;
+                template.expand(&captures, &mut result)?;
+                end = found.end;
+                Ok(())
+            })?;
         result.push(content.get(end..).unwrap_or_default())?;
         Ok(result.bytes)
     }

@@ -14,6 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::error::{FileError, is_escape};
+use super::names::Room;
 use super::path::TreePath;
 use super::resolve::resolve;
 
@@ -55,6 +56,8 @@ struct Inner {
     path: PathBuf,
     opened: RwLock<Arc<Opened>>,
     commits: Mutex<()>,
+    room: Room,
+    watches: super::watch::Room,
 }
 
 /// The directory the root's path named when it was opened.
@@ -110,6 +113,8 @@ impl Root {
                 path,
                 opened: RwLock::new(Arc::new(opened)),
                 commits: Mutex::new(()),
+                room: Room::default(),
+                watches: super::watch::Room::default(),
             }),
         })
     }
@@ -180,6 +185,16 @@ impl Root {
         }
         let resolved = resolve(&opened, path)?;
         operation(&opened.dir, &resolved).map_err(|error| FileError::new(context, error))
+    }
+
+    /// What listings share.
+    pub(super) fn room(&self) -> &Room {
+        &self.inner.room
+    }
+
+    /// What watches share.
+    pub(super) fn watches(&self) -> &super::watch::Room {
+        &self.inner.watches
     }
 
     /// Held for the moment in which something takes its place, so that looking at what is there and

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use super::caller::Caller;
 use super::error::FileError;
 use super::path::TreePath;
+use super::pattern::{BLOCK, Pattern, block};
 use super::root::Root;
-use super::text::{Content, Pattern, Selection, read_text};
+use super::text::{Content, Selection, read_text};
 use super::walk::vanished;
 
 /// What to look for, and how much of it to tell.
@@ -59,8 +60,6 @@ pub struct Searched {
 
 /// How much text one answer tells, in bytes.
 const MAX_TEXT: usize = 8 << 20;
-/// Text between two looks at whether anybody still waits, in bytes, while no line may match.
-const BLOCK: usize = 256 << 10;
 
 impl Root {
     /// Looks for a pattern in the files below `path`, or in the file there.
@@ -116,7 +115,8 @@ impl Searched {
             let (block, behind) = rest.split_at(block(rest));
             rest = behind;
             // Most text does not match at all, which one look over much of it finds out sooner.
-            if pattern.whole && !pattern.regex.is_match(block) {
+            let lines = block.len() <= BLOCK;
+            if pattern.whole && lines && !pattern.regex.is_match(block) {
                 number += memchr::memchr_iter(b'\n', block).count() as u64;
                 continue;
             }
@@ -141,40 +141,28 @@ impl Searched {
         // The last line break ends the last line.
         let lines = block.strip_suffix(b"\n").unwrap_or(block);
         for line in lines.split(|byte| *byte == b'\n') {
-            caller.check()?;
             *number += 1;
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let Some(found) = search.pattern.regex.find(line) else {
+            let Some(found) = search.pattern.in_line(line, caller)? else {
                 continue;
             };
             if self.lines.len() >= search.limit || *told >= MAX_TEXT {
                 self.truncated = true;
                 return Ok(());
             }
-            let shown = window(line.len(), found.range(), search.max_line_bytes);
+            let shown = window(line.len(), found.clone(), search.max_line_bytes);
             let text = line.get(shown.clone()).unwrap_or_default();
             *told += text.len();
             self.lines.push(Line {
                 path: path.to_owned(),
                 number: *number,
-                column: found.start() as u64 + 1,
+                column: found.start as u64 + 1,
                 text: String::from_utf8_lossy(text).into_owned(),
                 cut: shown.len() < line.len(),
             });
         }
         Ok(())
     }
-}
-
-/// How much of the text is looked at together: whole lines, as many as fit, one at least.
-fn block(text: &[u8]) -> usize {
-    let fits = text.get(..BLOCK).unwrap_or_default();
-    if fits.is_empty() {
-        return text.len();
-    }
-    memchr::memrchr(b'\n', fits)
-        .or_else(|| memchr::memchr(b'\n', text))
-        .map_or(text.len(), |at| at + 1)
 }
 
 /// The part of a line that is shown: the whole if it is short, else what is around the match.
@@ -206,7 +194,7 @@ mod tests {
 
     fn search(pattern: &str) -> Search {
         use super::super::glob::{Bare, Globs};
-        use super::super::text::Syntax;
+        use super::super::pattern::Syntax;
         let none = || Globs::parse(&[], Bare::Name).unwrap();
         Search {
             pattern: Pattern::compile(pattern, Syntax::Regex, false).unwrap(),

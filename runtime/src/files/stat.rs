@@ -137,7 +137,7 @@ pub(super) fn version(stat: &Stat) -> String {
     )
 }
 
-fn modified(stat: &Stat) -> SystemTime {
+pub(super) fn modified(stat: &Stat) -> SystemTime {
     let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
     let seconds = Duration::from_secs(stat.st_mtime.unsigned_abs());
     let whole = if stat.st_mtime < 0 {

@@ -1,5 +1,4 @@
-//! What the search and the replacement of text have in common: the pattern, which files, and their
-//! content.
+//! What the search and the replacement of text have in common: which files, and their content.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -7,7 +6,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use cap_std::fs::Dir;
-use regex::bytes::{Regex, RegexBuilder};
 use rustix::fs::{FileType, Stat};
 
 use super::caller::Caller;
@@ -17,51 +15,6 @@ use super::path::TreePath;
 use super::root::Root;
 use super::spot::{LastLink, kind_of, open_regular};
 use super::walk::below;
-
-/// Whether a pattern is a regular expression.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Syntax {
-    /// A regular expression; `^` and `$` are the ends of a line.
-    Regex,
-    /// The text itself.
-    Literal,
-}
-
-/// A text pattern, compiled. It matches bytes.
-#[derive(Clone, Debug)]
-pub struct Pattern {
-    pub(super) regex: Regex,
-    /// Whether a line can match only if the whole text does.
-    pub(super) whole: bool,
-}
-
-impl Pattern {
-    /// Compiles a pattern.
-    ///
-    /// # Errors
-    /// [`FileError::Invalid`] says what is wrong with it.
-    pub fn compile(text: &str, syntax: Syntax, ignore_case: bool) -> Result<Self, FileError> {
-        if text.is_empty() {
-            return Err(FileError::Invalid(
-                "the pattern is empty; expected what to look for".into(),
-            ));
-        }
-        let expression = match syntax {
-            Syntax::Regex => text.to_owned(),
-            Syntax::Literal => regex::escape(text),
-        };
-        let regex = RegexBuilder::new(&expression)
-            .case_insensitive(ignore_case)
-            .multi_line(true)
-            .crlf(true)
-            .build()
-            .map_err(|error| FileError::Invalid(format!("the pattern cannot be read: {error}")))?;
-        // Anchors of the whole text, and flags that change what anchors mean.
-        let anchored = ["\\A", "\\z", "(?"];
-        let whole = syntax == Syntax::Literal || !anchored.iter().any(|part| text.contains(part));
-        Ok(Self { regex, whole })
-    }
-}
 
 /// Which files below a path are meant. A path that is a file means that file.
 #[derive(Clone, Debug)]

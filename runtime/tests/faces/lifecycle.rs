@@ -145,3 +145,17 @@ async fn a_connection_without_a_request_is_closed() {
         );
     }
 }
+
+#[test]
+fn help_is_also_there_for_the_installation() {
+    let empty = tempfile::tempdir().unwrap();
+    for flag in ["--help", "-h"] {
+        let mut command = std::process::Command::new(crate::program::PROGRAM);
+        let command = command.args(["install", flag]).current_dir(empty.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("agent-sandbox-runtime install DIR"), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
+}

@@ -10,11 +10,14 @@
 )]
 
 mod daemon;
+mod docs;
 mod grpc;
 mod harness;
 mod legacy;
 mod lifecycle;
 mod limits;
+mod listings;
+mod metrics;
 mod program;
 mod secrecy;
 mod stalls;

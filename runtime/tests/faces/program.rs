@@ -99,6 +99,14 @@ impl Running {
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
+    /// The most that was resident at any time, in MiB.
+    pub(crate) fn peak(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        kib.parse::<usize>().unwrap() >> 10
+    }
+
     pub(crate) async fn execute(&self, command: &str) -> Value {
         let body = json!({"command": command}).to_string();
         let (status, value) = self
@@ -451,16 +459,8 @@ async fn an_upload_is_not_held_in_memory() {
     const MIB: usize = 1 << 20;
     let root = tempfile::tempdir().unwrap();
     let running = start(program(root.path()));
-    // The most that was resident at any time, in MiB.
-    let peak = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()));
-        let status = status.unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-        kib.parse::<usize>().unwrap() >> 10
-    };
     running.execute("true").await;
-    let before = peak();
+    let before = running.peak();
     let data = vec![b'x'; 64 * MIB];
     let (status, _) = running
         .call("/upload", crate::harness::FORM, &form("form", &data))
@@ -472,5 +472,6 @@ async fn an_upload_is_not_held_in_memory() {
         let stored = std::fs::metadata(root.path().join(name)).unwrap();
         assert_eq!(stored.len(), 64 << 20);
     }
-    assert!(peak() < before + 16, "{before} to {} MiB", peak());
+    let after = running.peak();
+    assert!(after < before + 16, "{before} to {after} MiB");
 }

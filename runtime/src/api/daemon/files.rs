@@ -11,11 +11,13 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use rustix::io::Errno;
 use serde::Serialize;
+use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use super::{is_read, method_not_allowed, reply, upload};
+use crate::api::App;
 use crate::api::content::{self, Presentation};
-use crate::api::{App, answer};
+use crate::api::listing::{self, Frame};
 use crate::files::{FileError, Kind, Listed, Removal, TreePath};
 
 /// Where files are.
@@ -75,13 +77,6 @@ async fn read(app: &App, method: &Method, headers: &HeaderMap, uri: &Uri) -> Res
     }
 }
 
-/// A directory.
-#[derive(Debug, Serialize)]
-struct Listing {
-    path: String,
-    entries: Vec<Entry>,
-}
-
 #[derive(Debug, Serialize)]
 struct Entry {
     name: String,
@@ -92,28 +87,21 @@ struct Entry {
 }
 
 async fn list(app: &App, path: TreePath, text: &str) -> Response<Body> {
-    let root = app.root.clone();
-    let listed = match spawn_blocking(move || root.list(&path)).await {
-        Ok(Ok(listed)) => listed,
-        Ok(Err(error)) => return reply::file(&error),
-        Err(error) => return reply::stuck(&error),
-    };
     let text = match text.trim_start_matches('/') {
         "." => "",
         text => text,
     };
-    answer::json(
-        StatusCode::OK,
-        &Listing {
-            path: format!("/{text}"),
-            // What leads nowhere cannot be read, so it is not offered.
-            entries: listed
-                .into_iter()
-                .filter(|entry| entry.kind != Kind::BrokenLink)
-                .map(Entry::from)
-                .collect(),
-        },
-    )
+    let frame = Frame {
+        before: format!("{{\"path\":{},\"entries\":[", json!(format!("/{text}"))),
+        after: "]}",
+        // What leads nowhere cannot be read, so it is not offered.
+        entry: |listed: Listed| (listed.kind != Kind::BrokenLink).then(|| Entry::from(listed)),
+    };
+    match listing::answer(&app.root, path, frame).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => reply::file(&error),
+        Err(error) => reply::stuck(&error),
+    }
 }
 
 impl From<Listed> for Entry {

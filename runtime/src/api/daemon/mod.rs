@@ -34,7 +34,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(processes::routes())
         .merge(archive::routes())
         .route("/v1/fs/watch", any(watch::watch))
-        .route("/v1/fs/{operation}", any(fs::operation))
+        .merge(fs::routes())
         .route("/v1/health", any(health))
         .route("/v1/metadata", any(metadata::metadata))
         .route("/v1/{*rest}", any(not_found))

@@ -1,6 +1,7 @@
 //! This face's errors: `{"code", "message"}`.
 
 use axum::body::Body;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::http::{Response, StatusCode};
 use rustix::io::Errno;
 use serde_json::json;
@@ -57,7 +58,9 @@ pub(super) fn file_with(failure: &FileError, text: &str) -> Response<Body> {
             (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
         }
         FileError::Conflict(_) => (StatusCode::CONFLICT, "CONFLICT"),
-        FileError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE"),
+        FileError::TooLarge { .. } | FileError::Unlistable { .. } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE")
+        }
         FileError::Condition => (StatusCode::PRECONDITION_FAILED, "CONDITION_FAILED"),
         // Of the cancelled, nobody is there to read it.
         FileError::Cancelled | FileError::Exhausted(_) => {
@@ -84,5 +87,10 @@ pub(super) fn file_with(failure: &FileError, text: &str) -> Response<Body> {
             }
         },
     };
-    error(status, code, text)
+    let mut response = error(status, code, text);
+    if matches!(failure, FileError::Exhausted(_)) {
+        let later = HeaderValue::from_static("1");
+        response.headers_mut().insert(RETRY_AFTER, later);
+    }
+    response
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::stream;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::files::query;
 use super::{method_not_allowed, reply};
@@ -67,6 +68,9 @@ struct Watching {
 
 /// How often a watch without changes looks whether the runtime ends.
 const GLANCE: Duration = Duration::from_secs(1);
+/// After how long without a change an empty line is sent. A client that is gone is noticed by it, and
+/// those on the way see that the stream is in use.
+const QUIET: Duration = Duration::from_secs(15);
 
 impl Watching {
     fn new(watch: Watch, processes: Processes, waiting: Waiting) -> Result<Self, FileError> {
@@ -87,25 +91,35 @@ impl Watching {
         })
     }
 
+    /// Waits for a change, or until it has been quiet for long, which is `false`. `None` when the runtime
+    /// ends, from which a listener must not keep it.
+    async fn wait(&self, began: Instant) -> Option<bool> {
+        loop {
+            let ready = tokio::select! {
+                ready = self.ready.wait() => Some(ready.ok()?),
+                () = tokio::time::sleep(GLANCE) => None,
+            };
+            if self.processes.is_closing() {
+                return None;
+            }
+            if ready.is_some() || began.elapsed() >= QUIET {
+                return Some(ready.is_some());
+            }
+        }
+    }
+
     /// The next lines; `None` when there will be no more.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(format!("{first}\n").into());
         }
+        let began = Instant::now();
         loop {
-            let mut watch = self.watch.take()?;
-            if !self.more {
-                loop {
-                    tokio::select! {
-                        ready = self.ready.wait() => break ready.ok()?,
-                        () = tokio::time::sleep(GLANCE) => {}
-                    }
-                    // A listener must not keep the runtime from its end.
-                    if self.processes.is_closing() {
-                        return None;
-                    }
-                }
+            self.watch.as_ref()?;
+            if !self.more && !self.wait(began).await? {
+                return Some(Bytes::from_static(b"\n"));
             }
+            let mut watch = self.watch.take()?;
             let drained = spawn_blocking(move || {
                 let mut changes = Vec::new();
                 let drained = watch.drain(&mut changes);
@@ -164,5 +178,46 @@ fn told(change: &Change) -> Value {
         }),
         Change::Attributes(path) => json!({"event": "attributes", "path": text(path)}),
         Change::Overflow(reason) => json!({"event": "overflow", "reason": reason}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Root;
+    use crate::{Config, Runtime};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_watch_sends_empty_lines_and_changes_as_before() {
+        let outer = tempfile::tempdir().unwrap();
+        let config = Config::new(outer.path().join("root"));
+        let runtime = Runtime::builder(config).build().unwrap();
+        let root = Root::open(outer.path().join("root")).unwrap();
+        let (caller, waiting) = Caller::new();
+        let path = root.parse_absolute("".as_ref()).unwrap();
+        let watch = root.watch(&path, Depth::Entries, &caller).unwrap();
+        let processes = runtime.processes().clone();
+        let mut watching = Watching::new(watch, processes, waiting).unwrap();
+        assert!(
+            watching
+                .next()
+                .await
+                .unwrap()
+                .starts_with(b"{\"event\":\"ready\"")
+        );
+        let began = Instant::now();
+        for _ in 0..2 {
+            assert_eq!(watching.next().await.unwrap(), "\n");
+        }
+        assert!(began.elapsed() >= 2 * QUIET);
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        let line = "{\"event\":\"created\",\"path\":\"d\",\"directory\":true}\n";
+        loop {
+            let lines = watching.next().await.unwrap();
+            if lines != "\n" {
+                assert_eq!(lines, line);
+                break;
+            }
+        }
     }
 }

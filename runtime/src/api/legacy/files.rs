@@ -16,6 +16,7 @@ use super::paths::{Named, named};
 use super::{python, reply};
 use crate::api::App;
 use crate::api::content::{self, Presentation};
+use crate::api::listing::{self, Frame};
 use crate::files::{FileError, Kind, Listed};
 
 pub(super) async fn download(
@@ -64,12 +65,13 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Response<Body> {
         Ok(_) => return not_a_directory(),
         Err(error) => return refused(&app, "List files failed", &error),
     };
-    let root = app.root.clone();
-    match tokio::task::spawn_blocking(move || root.list(&path)).await {
-        Ok(Ok(entries)) => {
-            let entries: Vec<Entry> = entries.into_iter().map(Entry::from).collect();
-            reply::json(StatusCode::OK, &entries)
-        }
+    let frame = Frame {
+        before: "[".to_owned(),
+        after: "]",
+        entry: |listed| Some(Entry::from(listed)),
+    };
+    match listing::answer(&app.root, path, frame).await {
+        Ok(Ok(response)) => response,
         Ok(Err(error)) if error.is_absent() => not_a_directory(),
         Ok(Err(error)) => refused(&app, "List files failed", &error),
         Err(error) => {
@@ -119,6 +121,7 @@ impl From<Listed> for Entry {
 pub(super) fn refused(app: &App, operation: &str, error: &FileError) -> Response<Body> {
     match error {
         FileError::Escapes | FileError::Nul => reply::access_denied(),
+        FileError::Exhausted(text) => reply::busy(format!("{operation}: {text}")),
         error => {
             tracing::warn!(operation, %error, "file operation failed");
             let name = app.root.path().to_string_lossy();

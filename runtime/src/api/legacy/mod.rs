@@ -11,7 +11,6 @@ use axum::routing::{get, post};
 
 use super::App;
 
-mod docs;
 mod execute;
 mod files;
 mod paths;
@@ -36,9 +35,6 @@ pub(crate) fn routes() -> Router<App> {
         .route("/exists", get(files::exists))
         .route("/exists/", get(files::exists))
         .route("/exists/{*path}", get(files::exists))
-        .route("/openapi.json", get(docs::openapi))
-        .route("/docs", get(docs::page))
-        .route("/redoc", get(docs::page))
 }
 
 async fn status() -> Response<Body> {

@@ -91,7 +91,7 @@ impl Call {
                 root.exists(&path, LastLink::Follow)?;
             }
             Self::List => {
-                let listed = root.list(&path)?;
+                let listed: Vec<Listed> = root.list(&path, &caller)?.collect();
                 let outside = |entry: &Listed| entry.size == SIZE as u64 || entry.name == MARKER;
                 assert!(!listed.iter().any(outside), "{one:?} lists the outside");
             }

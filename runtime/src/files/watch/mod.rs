@@ -4,7 +4,8 @@
 //! told are those at which the directories were found, corrected as they are moved. Whenever something
 //! may have been missed, that is told as well.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,6 +20,9 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
 use self::moves::Moves;
+pub use self::places::MAX_DIRECTORIES;
+use self::places::Places;
+pub(super) use self::places::Room;
 use super::caller::Caller;
 use super::error::FileError;
 use super::path::TreePath;
@@ -29,6 +33,7 @@ use super::temporary::is_temporary;
 use super::walk::{Step, Walk, below};
 
 mod moves;
+mod places;
 
 /// What a watch covers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,7 +68,7 @@ pub enum Change {
     /// Permissions, the owner or times.
     Attributes(PathBuf),
     /// Changes were missed; what is known must be looked up anew.
-    Overflow(&'static str),
+    Overflow(Cow<'static, str>),
 }
 
 /// What came of a look at what happened.
@@ -86,21 +91,24 @@ pub struct Watch {
     depth: Depth,
     /// The watch of the directory itself.
     own: i32,
-    /// Where each watched directory is, relative to the base.
-    places: HashMap<i32, PathBuf>,
+    places: Places,
+    /// What was read and not told yet.
+    events: VecDeque<Event>,
     moves: Moves,
     /// What was found by looking, whose own events may still come.
     found: HashSet<PathBuf>,
     caller: Caller,
 }
 
-/// As many directories can be watched at once.
-pub const MAX_DIRECTORIES: usize = 16_384;
-/// So many changes are read at a time.
+/// So many changes are read, and told, at a time.
 const BATCH: usize = 4096;
+/// So many entries of a new directory are told. Of more, only that there are more.
+const MAX_FOUND: usize = 4096;
 /// How long the second half of a move may take to follow the first, in nanoseconds.
 const PATIENCE: i64 = 10_000_000;
-const TOO_MANY: &str = "more directories than can be watched";
+const FASTER: &str = "changes came faster than they were read";
+const UNREADABLE: &str = "a directory cannot be read";
+const MORE: &str = "more appeared at once than is told";
 
 /// What the system told.
 #[derive(Debug)]
@@ -128,7 +136,7 @@ impl Root {
     ///
     /// # Errors
     /// See [`FileError`]: what is no directory is [`FileError::Invalid`], too many directories or
-    /// watches are [`FileError::Exhausted`].
+    /// watches are [`FileError::Exhausted`], which names the limit. Nothing is watched in part.
     pub fn watch(
         &self,
         path: &TreePath,
@@ -143,29 +151,24 @@ impl Root {
         }
         let base = self.open_directory("opening the directory", path)?;
         let base = listable(&base).map_err(failed)?;
-        let inotify = match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
-            Err(Errno::MFILE | Errno::NFILE) => {
-                return Err(FileError::Exhausted(
-                    "this user has as many watches open as the system allows".into(),
-                ));
-            }
-            made => made.map_err(failed)?,
-        };
+        let mut places = self.watches().places()?;
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+        let inotify = inotify.map_err(limited)?;
+        let own = add(&inotify, &mut places, &base, Path::new(""))?;
         let mut watch = Watch {
             inotify,
             base,
             path: path.as_path().to_owned(),
             depth,
-            own: 0,
-            places: HashMap::new(),
+            own,
+            places,
+            events: VecDeque::new(),
             moves: Moves::default(),
             found: HashSet::new(),
             caller: caller.clone(),
         };
-        watch.own = watch.add(&watch.base, Path::new(""))?;
-        watch.places.insert(watch.own, PathBuf::new());
         if depth == Depth::Recursive {
-            watch.look(Path::new(""), &mut None)?;
+            watch.look(Path::new(""), None)?;
         }
         Ok(watch)
     }
@@ -190,14 +193,20 @@ impl Watch {
     /// # Errors
     /// See [`FileError`].
     pub fn drain(&mut self, changes: &mut Vec<Change>) -> Result<Drained, FileError> {
-        let mut events = Vec::new();
         loop {
-            events.clear();
-            let full = self.read(&mut events)?;
-            for event in &events {
-                if self.tell(event, changes)? == Drained::Ended {
+            self.caller.check()?;
+            let full = !self.events.is_empty() || self.read()?;
+            while let Some(event) = self.events.pop_front() {
+                if self.tell(&event, changes)? == Drained::Ended {
                     return Ok(Drained::Ended);
                 }
+                if changes.len() >= BATCH {
+                    return Ok(Drained::More);
+                }
+            }
+            // Nobody waits for so many other halves.
+            if self.moves.len() >= BATCH {
+                self.leave(changes);
             }
             if full {
                 return Ok(Drained::More);
@@ -207,20 +216,26 @@ impl Watch {
                 break;
             }
         }
-        for (path, directory) in self.moves.take() {
-            self.left(&path, directory, changes);
-        }
+        self.leave(changes);
         self.found.clear();
         Ok(Drained::Empty)
     }
 
+    /// What went and came nowhere has left.
+    fn leave(&mut self, changes: &mut Vec<Change>) {
+        for (path, directory) in self.moves.take() {
+            self.left(&path, directory, changes);
+        }
+    }
+
     /// Reads events; whether there may be more.
-    fn read(&self, events: &mut Vec<Event>) -> Result<bool, FileError> {
+    fn read(&mut self) -> Result<bool, FileError> {
+        let events = &mut self.events;
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
         while events.len() < BATCH {
             match reader.next() {
-                Ok(event) => events.push(Event::of(&event)),
+                Ok(event) => events.push_back(Event::of(&event)),
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(FileError::new("reading the watch", error)),
@@ -229,7 +244,7 @@ impl Watch {
         // What is in the buffer must not be lost.
         while !reader.is_buffer_empty() {
             let Ok(event) = reader.next() else { break };
-            events.push(Event::of(&event));
+            events.push_back(Event::of(&event));
         }
         Ok(true)
     }
@@ -246,15 +261,15 @@ impl Watch {
     fn tell(&mut self, event: &Event, changes: &mut Vec<Change>) -> Result<Drained, FileError> {
         let what = event.what;
         if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-            changes.push(Change::Overflow("changes came faster than they were read"));
+            changes.push(Change::Overflow(FASTER.into()));
             self.moves = Moves::default();
             // New directories may be among what was missed.
             if self.depth == Depth::Recursive {
-                self.look_again(Path::new(""), &mut None, changes)?;
+                self.look_again(Path::new(""), None, changes)?;
             }
             return Ok(Drained::More);
         }
-        let Some(place) = self.places.get(&event.watch).cloned() else {
+        let Some(place) = self.places.get(event.watch).cloned() else {
             return Ok(Drained::More);
         };
         if event.watch == self.own
@@ -264,7 +279,7 @@ impl Watch {
             return Ok(Drained::Ended);
         }
         if what.intersects(ReadFlags::IGNORED | ReadFlags::UNMOUNT) {
-            self.places.remove(&event.watch);
+            self.places.remove(event.watch);
             return Ok(Drained::More);
         }
         if event.name.is_empty() {
@@ -278,13 +293,14 @@ impl Watch {
         } else if what.contains(ReadFlags::MOVED_TO) {
             match self.moves.end(event.cookie) {
                 Some(from) if !hidden => {
-                    if directory {
-                        self.moved(&from, &path);
-                    }
                     changes.push(Change::Moved {
                         from: self.whole(&from),
                         path: self.whole(&path),
                     });
+                    if directory && let Err(error) = self.places.moved(&from, &path) {
+                        changes.push(Change::Overflow(error.to_string().into()));
+                        self.forget(&path);
+                    }
                 }
                 _ if hidden => {}
                 _ => self.arrived(&path, directory, changes)?,
@@ -322,14 +338,20 @@ impl Watch {
             directory,
         });
         if directory && self.depth == Depth::Recursive {
-            let mut found = Some(Vec::new());
-            self.look_again(path, &mut found, changes)?;
-            for (path, kind) in found.into_iter().flatten() {
+            let mut found = Found::default();
+            self.look_again(path, Some(&mut found), changes)?;
+            for (path, kind) in found.entries {
                 changes.push(Change::Created {
                     path: self.whole(&path),
                     directory: kind == Type::Directory,
                 });
-                self.found.insert(path);
+                // Of what is not remembered, the event tells once more.
+                if self.found.len() < MAX_FOUND {
+                    self.found.insert(path);
+                }
+            }
+            if found.more {
+                changes.push(Change::Overflow(MORE.into()));
             }
         }
         Ok(())
@@ -338,49 +360,38 @@ impl Watch {
     /// Something was moved to where nobody looks.
     fn left(&mut self, path: &Path, directory: bool, changes: &mut Vec<Change>) {
         changes.push(Change::Removed(self.whole(path)));
-        if !directory {
-            return;
+        if directory {
+            self.forget(path);
         }
-        let inotify = &self.inotify;
-        self.places.retain(|watch, place| {
-            let inside = place.starts_with(path);
-            if inside && inotify::remove_watch(inotify, *watch).is_err() {
-                tracing::debug!("a watch was gone before it was removed");
-            }
-            !inside
-        });
     }
 
-    fn moved(&mut self, from: &Path, to: &Path) {
-        for place in self.places.values_mut() {
-            if let Ok(rest) = place.strip_prefix(from) {
-                let rest = rest.to_owned();
-                *place = if rest.as_os_str().is_empty() {
-                    to.to_owned()
-                } else {
-                    to.join(rest)
-                };
+    /// Watches a directory and those below it no more.
+    fn forget(&mut self, path: &Path) {
+        let inotify = &self.inotify;
+        self.places.forget(path, |watch| {
+            if inotify::remove_watch(inotify, watch).is_err() {
+                tracing::debug!("a watch was gone before it was removed");
             }
-        }
+        });
     }
 
     /// Like [`Self::look`] while the watch runs: limits become an overflow.
     fn look_again(
         &mut self,
         path: &Path,
-        found: &mut Option<Vec<(PathBuf, Type)>>,
+        found: Option<&mut Found>,
         changes: &mut Vec<Change>,
     ) -> Result<(), FileError> {
         match self.look(path, found) {
-            Err(FileError::Exhausted(_)) => {
-                changes.push(Change::Overflow(TOO_MANY));
+            Err(FileError::Exhausted(limit)) => {
+                changes.push(Change::Overflow(limit.into()));
                 Ok(())
             }
             Err(FileError::Cancelled) => Err(FileError::Cancelled),
             // It is gone or moved already, which has an event of its own.
             Err(error) if error.is_absent() => Ok(()),
             Err(_) => {
-                changes.push(Change::Overflow("a directory cannot be read"));
+                changes.push(Change::Overflow(UNREADABLE.into()));
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -389,11 +400,7 @@ impl Watch {
 
     /// Watches a directory and those below it, and collects what is in them. A directory is watched
     /// before it is read, so that nothing falls between.
-    fn look(
-        &mut self,
-        path: &Path,
-        found: &mut Option<Vec<(PathBuf, Type)>>,
-    ) -> Result<(), FileError> {
+    fn look(&mut self, path: &Path, mut found: Option<&mut Found>) -> Result<(), FileError> {
         let failed = |error: Errno| FileError::new("opening the directory", error);
         let mut dir = self
             .base
@@ -402,14 +409,13 @@ impl Watch {
         for name in path {
             dir = open_subdirectory(&dir, name).map_err(failed)?;
         }
-        let watch = self.add(&dir, path)?;
-        self.places.insert(watch, path.to_owned());
+        add(&self.inotify, &mut self.places, &dir, path)?;
         let mut walk = Walk::new(&dir, &self.caller)?;
         while let Some(step) = walk.next()? {
             let Step::Found(entry) = step else { continue };
             let path = path.join(&entry.path);
-            if let Some(found) = found {
-                found.push((path.clone(), Type::from(entry.kind)));
+            if let Some(found) = &mut found {
+                found.push(&path, entry.kind);
             }
             if entry.kind != FileType::Directory {
                 continue;
@@ -420,39 +426,60 @@ impl Watch {
                 Err(error) => return Err(error),
             }
             if let Some(dir) = walk.inside() {
-                let watch = self.add(dir, &path)?;
-                self.places.insert(watch, path);
+                add(&self.inotify, &mut self.places, dir, &path)?;
             }
         }
         Ok(())
     }
+}
 
-    fn add(&self, dir: &Dir, path: &Path) -> Result<i32, FileError> {
-        let exhausted = || {
-            FileError::Exhausted(format!(
-                "more than {} directories cannot be watched",
-                self.places.len()
-            ))
-        };
-        if self.places.len() >= MAX_DIRECTORIES && !self.places.values().any(|place| place == path)
-        {
-            return Err(exhausted());
-        }
-        let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
-        let events = WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MODIFY
-            | WatchFlags::ATTRIB
-            | WatchFlags::MOVE
-            | WatchFlags::DELETE_SELF
-            | WatchFlags::MOVE_SELF
-            | WatchFlags::ONLYDIR
-            | WatchFlags::EXCL_UNLINK;
-        match inotify::add_watch(&self.inotify, name, events) {
-            Err(Errno::NOSPC) => Err(exhausted()),
-            added => added.map_err(|error| FileError::new("watching the directory", error)),
+/// What is in a new directory.
+#[derive(Debug, Default)]
+struct Found {
+    entries: Vec<(PathBuf, Type)>,
+    /// Whether there is more than is told.
+    more: bool,
+}
+
+impl Found {
+    fn push(&mut self, path: &Path, kind: FileType) {
+        if self.entries.len() < MAX_FOUND {
+            self.entries.push((path.to_owned(), Type::from(kind)));
+        } else {
+            self.more = true;
         }
     }
+}
+
+/// Watches one directory more.
+fn add(inotify: &OwnedFd, places: &mut Places, dir: &Dir, path: &Path) -> Result<i32, FileError> {
+    places.reserve(path)?;
+    let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let events = WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::MODIFY
+        | WatchFlags::ATTRIB
+        | WatchFlags::MOVE
+        | WatchFlags::DELETE_SELF
+        | WatchFlags::MOVE_SELF
+        | WatchFlags::ONLYDIR
+        | WatchFlags::EXCL_UNLINK;
+    let watch = inotify::add_watch(inotify, name, events).map_err(limited)?;
+    places.insert(watch, path.to_owned());
+    Ok(watch)
+}
+
+/// What the system refused, by the name of the limit if it is one.
+fn limited(error: Errno) -> FileError {
+    let limit = match error {
+        Errno::MFILE => {
+            "of watches open at once for this user, fs.inotify.max_user_instances, or of open files"
+        }
+        Errno::NFILE => "of open files, fs.file-max,",
+        Errno::NOSPC => "of watched directories for this user, fs.inotify.max_user_watches,",
+        error => return FileError::new("watching the directory", error),
+    };
+    FileError::Exhausted(format!("the system's limit {limit} is reached"))
 }
 
 /// The same once more says nothing new.
@@ -461,3 +488,6 @@ fn once(change: Change, changes: &mut Vec<Change>) {
         changes.push(change);
     }
 }
+
+#[cfg(test)]
+mod tests;

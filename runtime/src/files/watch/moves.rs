@@ -22,6 +22,11 @@ impl Moves {
         self.open.is_empty()
     }
 
+    /// How many halves wait for their others.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Something went from here.
     pub(super) fn begin(&mut self, cookie: u32, path: PathBuf, directory: bool, hidden: bool) {
         self.open.push(Half {

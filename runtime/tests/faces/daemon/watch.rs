@@ -38,6 +38,10 @@ impl Lines {
         loop {
             if let Some(end) = self.open.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.open.drain(..=end).collect();
+                // A quiet watch sends empty ones.
+                if line == b"\n" {
+                    continue;
+                }
                 return Some(serde_json::from_slice(&line).unwrap());
             }
             let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await;
@@ -237,4 +241,25 @@ async fn only_directories_inside_are_watched() {
     }
     let answer = server.call("POST", "/v1/fs/watch", &[]).await;
     assert_eq!(answer.header("allow"), "GET");
+}
+
+#[tokio::test]
+async fn more_watches_than_allowed_are_refused_with_the_limit() {
+    let server = start().await;
+    let mut open = Vec::new();
+    let refused = loop {
+        assert!(open.len() <= 32, "there is no limit");
+        let request = Request::get("/v1/fs/watch").header("host", "sandbox");
+        let answer = server.open(request.body(Full::default()).unwrap()).await;
+        if answer.status() != 200 {
+            break answer;
+        }
+        open.push(answer);
+    };
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let text = refused.into_body().collect().await.unwrap().to_bytes();
+    let refusal: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(refusal["code"], "UNAVAILABLE");
+    assert!(refusal["message"].as_str().unwrap().contains("limit"));
 }

@@ -1,6 +1,5 @@
 //! The API of the Python runtime.
 
-mod docs;
 mod execute;
 mod files;
 mod upload;

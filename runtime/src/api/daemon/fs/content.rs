@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::{Work, locate};
+use super::{Work, locate, told};
 use crate::api::daemon::members::{Members, Refused};
 use crate::api::daemon::reply;
 use crate::files::{
-    Bare, Globs, Pattern, Replaced, Replacement, Search, Searched, Selection, Syntax, Targets,
+    Bare, FileError, Globs, Pattern, Replaced, Replacement, Search, Searched, Selection, Syntax,
+    Targets,
 };
 
 /// How many matches are told when no number is asked for.
@@ -30,17 +32,39 @@ pub(super) fn glob(members: &mut Members) -> Result<Work, Refused> {
     let limit = members.number("limit", &(1..=MAX_PATHS))?.unwrap_or(LIMIT);
     Ok(Box::new(move |root, caller| {
         let globbed = root.glob(&locate(root, &path)?, &pattern, limit, caller)?;
-        let matches: Vec<Value> = globbed
-            .matches
-            .iter()
-            .map(|(path, kind)| json!({"path": text(path), "type": kind.name()}))
-            .collect();
-        Ok(json!({
-            "matches": matches,
-            "truncated": globbed.truncated,
-            "unreadable": globbed.unreadable,
-        }))
+        let matches = globbed.matches.iter().map(|(path, kind)| Named {
+            path: Lossy(path),
+            r#type: kind.name(),
+        });
+        told(&Names {
+            matches: matches.collect(),
+            truncated: globbed.truncated,
+            unreadable: globbed.unreadable,
+        })
     }))
+}
+
+/// What a pattern for names matched. Thousands of these are written as they are, not as JSON values first.
+#[derive(Serialize)]
+struct Names<'a> {
+    matches: Vec<Named<'a>>,
+    truncated: bool,
+    unreadable: u64,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    path: Lossy<'a>,
+    r#type: &'static str,
+}
+
+/// A path as text. What is not UTF-8 appears as U+FFFD.
+struct Lossy<'a>(&'a Path);
+
+impl Serialize for Lossy<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_string_lossy())
+    }
 }
 
 fn text(path: &Path) -> String {
@@ -48,91 +72,130 @@ fn text(path: &Path) -> String {
 }
 
 /// `pattern`, `literal` and `ignore_case`.
-fn pattern(members: &mut Members) -> Result<(Pattern, Syntax), Refused> {
-    let text = members.text("pattern")?;
-    let syntax = if members.flag("literal", false)? {
-        Syntax::Literal
-    } else {
-        Syntax::Regex
-    };
-    let ignore_case = members.flag("ignore_case", false)?;
-    match Pattern::compile(&text, syntax, ignore_case) {
-        Ok(pattern) => Ok((pattern, syntax)),
-        Err(error) => Err(Refused::new(error.to_string())),
+struct Wanted {
+    text: String,
+    syntax: Syntax,
+    ignore_case: bool,
+}
+
+impl Wanted {
+    fn read(members: &mut Members) -> Result<Self, Refused> {
+        Ok(Self {
+            text: members.text("pattern")?,
+            syntax: if members.flag("literal", false)? {
+                Syntax::Literal
+            } else {
+                Syntax::Regex
+            },
+            ignore_case: members.flag("ignore_case", false)?,
+        })
+    }
+
+    /// A large one takes a while and much memory, so this is part of the work.
+    fn compile(&self) -> Result<Pattern, FileError> {
+        Pattern::compile(&self.text, self.syntax, self.ignore_case)
     }
 }
 
 /// `glob` and `exclude`.
-fn selection(members: &mut Members) -> Result<Selection, Refused> {
-    let mut globs = |name| {
-        Globs::parse(&members.texts(name)?, Bare::Name)
-            .map_err(|error| Refused::new(format!("\"{name}\": {error}")))
-    };
-    Ok(Selection {
-        only: globs("glob")?,
-        except: globs("exclude")?,
-    })
+struct Chosen {
+    only: Vec<String>,
+    except: Vec<String>,
+}
+
+impl Chosen {
+    fn read(members: &mut Members) -> Result<Self, Refused> {
+        Ok(Self {
+            only: members.texts("glob")?,
+            except: members.texts("exclude")?,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.only.is_empty() && self.except.is_empty()
+    }
+
+    fn compile(&self) -> Result<Selection, FileError> {
+        let globs = |name, texts| {
+            Globs::parse(texts, Bare::Name)
+                .map_err(|error| FileError::Invalid(format!("\"{name}\": {error}")))
+        };
+        Ok(Selection {
+            only: globs("glob", &self.only)?,
+            except: globs("exclude", &self.except)?,
+        })
+    }
 }
 
 pub(super) fn search(members: &mut Members) -> Result<Work, Refused> {
-    let (pattern, _) = pattern(members)?;
+    let wanted = Wanted::read(members)?;
     let path = members.optional_text("path")?.unwrap_or_default();
-    let search = Search {
-        pattern,
-        selection: selection(members)?,
-        limit: members.number("limit", &(1..=MAX_LINES))?.unwrap_or(LIMIT),
-        max_file_bytes: members
-            .number("max_file_bytes", &(1..=MAX_FILE))?
-            .unwrap_or(FILE),
-        max_line_bytes: members
-            .number("max_line_bytes", &(1..=MAX_LINE))?
-            .unwrap_or(LINE),
-    };
+    let chosen = Chosen::read(members)?;
+    let limit = members.number("limit", &(1..=MAX_LINES))?.unwrap_or(LIMIT);
+    let max_file_bytes = members.number("max_file_bytes", &(1..=MAX_FILE))?;
+    let max_line_bytes = members.number("max_line_bytes", &(1..=MAX_LINE))?;
     Ok(Box::new(move |root, caller| {
+        let search = Search {
+            pattern: wanted.compile()?,
+            selection: chosen.compile()?,
+            limit,
+            max_file_bytes: max_file_bytes.unwrap_or(FILE),
+            max_line_bytes: max_line_bytes.unwrap_or(LINE),
+        };
         let searched = root.search(&locate(root, &path)?, &search, caller)?;
-        Ok(found(&searched))
+        told(&Lines::of(&searched))
     }))
 }
 
-fn found(searched: &Searched) -> Value {
-    let matches: Vec<Value> = searched
-        .lines
-        .iter()
-        .map(|line| {
-            json!({
-                "path": text(&line.path),
-                "line": line.number,
-                "column": line.column,
-                "text": line.text,
-                "cut": line.cut,
-            })
-        })
-        .collect();
-    json!({
-        "matches": matches,
-        "truncated": searched.truncated,
-        "files_searched": searched.files,
-        "files_binary": searched.binary,
-        "files_too_large": searched.large,
-        "unreadable": searched.unreadable,
-    })
+/// What a pattern for text matched.
+#[derive(Serialize)]
+struct Lines<'a> {
+    matches: Vec<Match<'a>>,
+    truncated: bool,
+    files_searched: u64,
+    files_binary: u64,
+    files_too_large: u64,
+    unreadable: u64,
+}
+
+#[derive(Serialize)]
+struct Match<'a> {
+    path: Lossy<'a>,
+    line: u64,
+    column: u64,
+    text: &'a str,
+    cut: bool,
+}
+
+impl<'a> Lines<'a> {
+    fn of(searched: &'a Searched) -> Self {
+        let lines = searched.lines.iter().map(|line| Match {
+            path: Lossy(&line.path),
+            line: line.number,
+            column: line.column,
+            text: &line.text,
+            cut: line.cut,
+        });
+        Self {
+            matches: lines.collect(),
+            truncated: searched.truncated,
+            files_searched: searched.files,
+            files_binary: searched.binary,
+            files_too_large: searched.large,
+            unreadable: searched.unreadable,
+        }
+    }
 }
 
 pub(super) fn replace(members: &mut Members) -> Result<Work, Refused> {
-    let (pattern, syntax) = pattern(members)?;
-    let replacement = Replacement {
-        pattern,
-        with: members.text("replacement")?,
-        syntax,
-        expected: members.number("expected", &(0..=u64::MAX))?,
-        max_file_bytes: members
-            .number("max_file_bytes", &(1..=MAX_FILE))?
-            .unwrap_or(FILE),
-    };
+    let wanted = Wanted::read(members)?;
+    let with = members.text("replacement")?;
+    let expected = members.number("expected", &(0..=u64::MAX))?;
+    let max_file_bytes = members.number("max_file_bytes", &(1..=MAX_FILE))?;
     let named = members.texts("paths")?;
     let path = members.optional_text("path")?;
-    let selection = selection(members)?;
-    let selects = path.is_some() || !selection.only.is_empty() || !selection.except.is_empty();
+    let chosen = Chosen::read(members)?;
+    let selects = path.is_some() || !chosen.is_empty();
     if named.is_empty() != selects {
         return Err(Refused::new(
             "expected either \"paths\", or \"path\", \"glob\" and \"exclude\" to say in which files",
@@ -145,14 +208,21 @@ pub(super) fn replace(members: &mut Members) -> Result<Work, Refused> {
         )));
     }
     Ok(Box::new(move |root, caller| {
+        let replacement = Replacement {
+            pattern: wanted.compile()?,
+            with,
+            syntax: wanted.syntax,
+            expected,
+            max_file_bytes: max_file_bytes.unwrap_or(FILE),
+        };
         let targets = if selects {
             let path = path.unwrap_or_default();
-            Targets::Below(locate(root, &path)?, selection)
+            Targets::Below(locate(root, &path)?, chosen.compile()?)
         } else {
             let paths = named.iter().map(|path| locate(root, path));
             Targets::Named(paths.collect::<Result<_, _>>()?)
         };
-        Ok(changed(&root.replace(&targets, &replacement, caller)?))
+        told(&changed(&root.replace(&targets, &replacement, caller)?))
     }))
 }
 

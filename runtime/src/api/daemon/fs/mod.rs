@@ -1,12 +1,19 @@
 //! `/v1/fs/{operation}`: what can be done to files besides reading and storing them.
 //!
 //! Every operation takes a JSON object and answers with one. What takes time runs on a thread of its own
-//! and ends when the client goes away.
+//! and ends when the client goes away. What may take long takes turns, so that it leaves threads to others.
 
+use std::sync::Arc;
+
+use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{Method, Response, StatusCode};
-use serde_json::{Value, json};
+use axum::routing::any;
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 use super::members::{Members, Refused};
@@ -17,8 +24,8 @@ use crate::files::{Caller, FileError, Root, TreePath};
 mod content;
 mod tree;
 
-/// Work that was asked for, ready to run.
-type Work = Box<dyn FnOnce(&Root, &Caller) -> Result<Value, FileError> + Send>;
+/// Work that was asked for, ready to run, and its answer as JSON.
+type Work = Box<dyn FnOnce(&Root, &Caller) -> Result<Bytes, FileError> + Send>;
 /// Takes the members of a request.
 type Parse = fn(&mut Members) -> Result<Work, Refused>;
 
@@ -36,7 +43,24 @@ enum Takes {
     /// Less than handing it to another thread would.
     Moments,
     Time,
+    /// Long, and much of what the machine has: only some of these run at once.
+    Turns,
 }
+
+/// So much work runs at once that takes turns, each on a thread of its own.
+const MAX_RUNNING: usize = 16;
+/// So many requests for such work are accepted at once. All but those that run wait.
+const MAX_ACCEPTED: usize = 256;
+
+/// Whose turn it is.
+#[derive(Clone, Debug)]
+struct Turns {
+    accepted: Arc<Semaphore>,
+    running: Arc<Semaphore>,
+}
+
+/// Given back when the work has ended, also when nobody waits for it any more.
+type Turn = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 const OPERATIONS: &[Operation] = &[
     Operation {
@@ -61,7 +85,7 @@ const OPERATIONS: &[Operation] = &[
         name: "copy",
         members: &["from", "to", "overwrite"],
         parse: tree::copy,
-        takes: Takes::Time,
+        takes: Takes::Turns,
     },
     Operation {
         name: "chmod",
@@ -73,7 +97,7 @@ const OPERATIONS: &[Operation] = &[
         name: "glob",
         members: &["pattern", "path", "limit"],
         parse: content::glob,
-        takes: Takes::Time,
+        takes: Takes::Turns,
     },
     Operation {
         name: "search",
@@ -89,7 +113,7 @@ const OPERATIONS: &[Operation] = &[
             "max_line_bytes",
         ],
         parse: content::search,
-        takes: Takes::Time,
+        takes: Takes::Turns,
     },
     Operation {
         name: "replace",
@@ -106,12 +130,24 @@ const OPERATIONS: &[Operation] = &[
             "max_file_bytes",
         ],
         parse: content::replace,
-        takes: Takes::Time,
+        takes: Takes::Turns,
     },
 ];
 
-pub(super) async fn operation(
+/// The routes of all operations.
+pub(super) fn routes() -> Router<App> {
+    let turns = Turns {
+        accepted: Arc::new(Semaphore::new(MAX_ACCEPTED)),
+        running: Arc::new(Semaphore::new(MAX_RUNNING)),
+    };
+    Router::new()
+        .route("/v1/fs/{operation}", any(operation))
+        .layer(Extension(turns))
+}
+
+async fn operation(
     State(app): State<App>,
+    Extension(turns): Extension<Turns>,
     Path(name): Path<String>,
     request: Request,
 ) -> Response<Body> {
@@ -122,15 +158,35 @@ pub(super) async fn operation(
         body::drain(&mut request.into_body().into_data_stream()).await;
         return method_not_allowed("POST");
     }
+    let accepted = match operation.takes {
+        Takes::Moments | Takes::Time => None,
+        Takes::Turns => {
+            let Ok(accepted) = turns.accepted.try_acquire_owned() else {
+                body::drain(&mut request.into_body().into_data_stream()).await;
+                return reply::file(&FileError::Exhausted(format!(
+                    "{MAX_ACCEPTED} requests that work on many files are under way already; try again later"
+                )));
+            };
+            Some(accepted)
+        }
+    };
     let limit = app.config.max_request_bytes;
     let members = match Members::read(request.into_body(), limit).await {
         Ok(members) => members,
         Err(refused) => return refused.answer(),
     };
-    match operation.prepare(members) {
-        Ok(work) => run(&app, work, operation.takes).await,
-        Err(refused) => refused.answer(),
-    }
+    let work = match operation.prepare(members) {
+        Ok(work) => work,
+        Err(refused) => return refused.answer(),
+    };
+    let turn = match accepted {
+        None => None,
+        Some(accepted) => match turns.running.acquire_owned().await {
+            Ok(running) => Some((accepted, running)),
+            Err(error) => return reply::file(&FileError::Exhausted(error.to_string())),
+        },
+    };
+    run(&app, work, operation.takes, turn).await
 }
 
 impl Operation {
@@ -141,17 +197,21 @@ impl Operation {
     }
 }
 
-async fn run(app: &App, work: Work, takes: Takes) -> Response<Body> {
+async fn run(app: &App, work: Work, takes: Takes, turn: Option<Turn>) -> Response<Body> {
     let (caller, _waiting) = Caller::new();
     let outcome = match takes {
         Takes::Moments => Ok(work(&app.root, &caller)),
-        Takes::Time => {
+        Takes::Time | Takes::Turns => {
             let root = app.root.clone();
-            spawn_blocking(move || work(&root, &caller)).await
+            let work = spawn_blocking(move || {
+                let _turn = turn;
+                work(&root, &caller)
+            });
+            work.await
         }
     };
     match outcome {
-        Ok(Ok(value)) => answer::json(StatusCode::OK, &value),
+        Ok(Ok(text)) => answer::json_text(StatusCode::OK, text),
         Ok(Err(error)) => reply::file(&error),
         Err(error) => reply::stuck(&error),
     }
@@ -162,7 +222,21 @@ fn locate(root: &Root, text: &str) -> Result<TreePath, FileError> {
     root.parse_absolute(text.as_ref())
 }
 
-/// What an operation without a result answers.
-fn done() -> Value {
-    json!({})
+/// What an operation answers.
+fn told(value: &impl Serialize) -> Result<Bytes, FileError> {
+    match serde_json::to_vec(value) {
+        Ok(text) => Ok(text.into()),
+        Err(error) => Err(FileError::System {
+            context: "writing the answer",
+            source: error.into(),
+        }),
+    }
 }
+
+/// What an operation without a result answers.
+fn done() -> Result<Bytes, FileError> {
+    told(&json!({}))
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Work, done, locate};
+use super::{Work, done, locate, told};
 use crate::api::daemon::members::{Members, Refused};
 use crate::files::{Copied, Existing, LastLink, Made, Owner, Parents, Status};
 
@@ -16,7 +16,7 @@ pub(super) fn stat(members: &mut Members) -> Result<Work, Refused> {
     };
     Ok(Box::new(move |root, _| {
         let status = root.stat(&locate(root, &path)?, last)?;
-        Ok(described(&path, &status))
+        told(&described(&path, &status))
     }))
 }
 
@@ -47,7 +47,7 @@ pub(super) fn mkdir(members: &mut Members) -> Result<Work, Refused> {
     };
     Ok(Box::new(move |root, _| {
         let outcome = root.make_directory(&locate(root, &path)?, parents, mode)?;
-        Ok(json!({"created": outcome == Made::New}))
+        told(&json!({"created": outcome == Made::New}))
     }))
 }
 
@@ -67,7 +67,7 @@ pub(super) fn move_to(members: &mut Members) -> Result<Work, Refused> {
     Ok(Box::new(move |root, caller| {
         let (from, to) = (locate(root, &from)?, locate(root, &to)?);
         root.move_to(&from, &to, existing, caller)?;
-        Ok(done())
+        done()
     }))
 }
 
@@ -75,7 +75,7 @@ pub(super) fn copy(members: &mut Members) -> Result<Work, Refused> {
     let (from, to, existing) = both_ends(members)?;
     Ok(Box::new(move |root, caller| {
         let (from, to) = (locate(root, &from)?, locate(root, &to)?);
-        Ok(counted(&root.copy(&from, &to, existing, caller)?))
+        told(&counted(&root.copy(&from, &to, existing, caller)?))
     }))
 }
 
@@ -111,6 +111,6 @@ pub(super) fn chmod(members: &mut Members) -> Result<Work, Refused> {
     }
     Ok(Box::new(move |root, _| {
         root.change(&locate(root, &path)?, mode, owner)?;
-        Ok(done())
+        done()
     }))
 }
