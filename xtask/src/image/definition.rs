@@ -107,7 +107,7 @@ pub(crate) const PYTHON: Set = Set {
 pub(crate) const DATA: Set = Set {
     name: "data",
     roots: &[
-        // OpenBLAS without threads: it takes as many as the node has processors, whatever the pod may use.
+        // OpenBLAS without threads: it would start as many as the node has processors, whatever the pod may use.
         "libopenblas0-serial",
         "python3-bs4",
         "python3-docx",

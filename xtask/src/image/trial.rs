@@ -19,6 +19,15 @@ use crate::report;
 const LIBRARIES: &str = include_str!("../../../images/libraries.py");
 /// Where it is in the image while it is tried.
 const SCRIPT: &str = "libraries.py";
+/// That what is tried is as shut in as it should be.
+const CONFINED: &[&str] = &[
+    "sh",
+    "-c",
+    "test \"$(id -un)\" = sandbox && touch /workspace/file /tmp/file && ! touch /usr/file 2> /tmp/complaint && \
+     grep -q 'Read-only file system' /tmp/complaint && echo confined",
+];
+const PIP: &[&str] = &["pip", "--version"];
+const GIT: &[&str] = &["git", "--version"];
 /// Makes of the directory `$1` the root of what follows, as a node does: read-only but for the volumes, which
 /// belong to the user `$2`. Standard input becomes a file in the first volume.
 const ENTER: &str = r#"
@@ -53,12 +62,15 @@ pub(crate) fn run(image: Image, settings: &Settings, layers: &[&Layer], work: &P
     }
     let root = fs::canonicalize(directory.path())?;
     let program = format!("/{PROGRAM}");
-    let mut commands = vec![vec![program.as_str(), "--version"]];
-    if image == Image::PythonData {
-        commands.push(vec!["python", SCRIPT]);
-    }
-    for command in commands {
-        let output = start(&root, settings, &command)?;
+    let own: &[&[&str]] = match image {
+        Image::Runtime => &[],
+        Image::Shell => &[CONFINED],
+        Image::Python => &[CONFINED, PIP, GIT],
+        Image::PythonData => &[CONFINED, PIP, GIT, &["python", SCRIPT]],
+    };
+    let every = [program.as_str(), "--version"];
+    for command in own.iter().copied().chain([&every[..]]) {
+        let output = start(&root, settings, command)?;
         let said = judged(&output)
             .with_context(|| format!("`{}` in the image {}", command.join(" "), image.name()))?;
         report::line(&said);
@@ -97,7 +109,9 @@ fn start(root: &Path, settings: &Settings, command: &[&str]) -> Result<Output> {
         written.context("the image did not read the script")?;
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    if said.starts_with("unshare:") || said.starts_with("mount:") {
+    // Nor does the command start if it is not there, but then it is the image that is wrong.
+    let entering = said.starts_with("unshare:") || said.starts_with("mount:");
+    if !output.status.success() && entering && !said.contains("failed to execute") {
         bail!(
             "{NEEDED}; it needs user namespaces, in which directories may be mounted: {}",
             said.trim()
