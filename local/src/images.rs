@@ -16,6 +16,7 @@ const RUNTIME_NAMES: &[&str] = &[
     "agent-sandbox-runtime",
     "agent-sandbox-shell",
     "agent-sandbox-python",
+    "agent-sandbox-python-data",
     "agent-sandbox-runtime-python",
     "python-runtime-sandbox",
 ];

@@ -42,7 +42,8 @@ enum Command {
     /// namespaces and use the namespace `default`. The operator and the router run on this machine, so
     /// it must reach the addresses of pods: a cluster on the machine itself usually allows that, a
     /// remote one needs a route. The nodes' image store must have the images that `cargo xtask image
-    /// shell python` builds, under the names it gives them; Python's is for the suite `sdk-cluster` alone.
+    /// shell python python-data` builds, under the names it gives them; the last two are for the suite
+    /// `sdk-cluster` alone.
     /// What was created is deleted in the end, whatever happened. What a cluster cannot run is said, with
     /// the reason.
     E2e(e2e::Args),

@@ -56,6 +56,10 @@ mod tests {
     use crate::{cargo, suites};
 
     const PYTHON: &str = concat!("localhost/agent-sandbox-python:", env!("CARGO_PKG_VERSION"));
+    const DATA: &str = concat!(
+        "localhost/agent-sandbox-python-data:",
+        env!("CARGO_PKG_VERSION")
+    );
 
     /// Every image that the line of a file names after one of these.
     fn named(file: &str, before: &[&str]) -> Vec<String> {
@@ -78,8 +82,8 @@ mod tests {
                 assert_eq!(image, IMAGE, "{}", suite.objects);
             }
         }
-        let two = [IMAGE, PYTHON];
-        assert_eq!(named(suites::SDK_CLUSTER.objects, &["image:"]), two);
+        let three = [IMAGE, PYTHON, DATA];
+        assert_eq!(named(suites::SDK_CLUSTER.objects, &["image:"]), three);
     }
 
     #[test]

@@ -61,7 +61,7 @@ enum Suite {
     Sdk,
     /// The unmodified Python SDK of the older API version
     OldSdk,
-    /// What of the SDK needs a real cluster: its tunnel through the API server, and the Python image
+    /// What of the SDK needs a real cluster: its tunnel through the API server, and the images with Python
     SdkCluster,
 }
 

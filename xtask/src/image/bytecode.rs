@@ -6,11 +6,12 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::scratch::Directory;
 use super::tree::{Entry, Kind, Tree};
 
 /// Paths by the architecture: the dynamic linker, and the directory of libraries.
@@ -22,19 +23,25 @@ const INTERPRETER: &str = "usr/bin/python3";
 const MODULES: &str = "usr/lib/python3/dist-packages";
 const CACHE: &str = "/__pycache__/";
 
-/// Adds the compiled modules to Python's tree, which lies above the other.
-pub(crate) fn compile(below: &Tree, python: &mut Tree, work: &Path) -> Result<()> {
-    let target = python.entries().find(|(path, _)| *path == INTERPRETER);
+/// Adds the compiled modules to a tree that brings some, and lies above others.
+pub(crate) fn compile(below: &[&Tree], tree: &mut Tree, work: &Path) -> Result<()> {
+    let mut trees = below.to_vec();
+    trees.push(tree);
+    let target = trees
+        .iter()
+        .find_map(|tree| tree.entries().find(|(path, _)| *path == INTERPRETER));
     let Some((_, Kind::Symlink(version))) = target.map(|(path, entry)| (path, &entry.kind)) else {
         bail!("no package brings the link {INTERPRETER}");
     };
-    let standard = format!("usr/lib/{version}");
     let program = format!("usr/bin/{version}");
+    let mut modules = vec![format!("usr/lib/{version}"), MODULES.to_owned()];
+    let brought = |directory: &String| tree.entries().any(|(path, _)| within(path, directory));
+    modules.retain(brought);
     let directory = Directory::create(work.join(format!("python-{}", std::process::id())))?;
-    for tree in [below, python] {
-        write(tree, &directory.0)?;
+    for tree in trees {
+        write(tree, directory.path())?;
     }
-    let root = fs::canonicalize(&directory.0)?;
+    let root = fs::canonicalize(directory.path())?;
     let (linker, libraries) = LINKER;
     let output = Command::new(root.join(linker))
         .arg("--library-path")
@@ -47,7 +54,7 @@ pub(crate) fn compile(below: &Tree, python: &mut Tree, work: &Path) -> Result<()
         .arg("-s")
         .arg(&root)
         .args(["-p", "/"])
-        .args([root.join(&standard), root.join(MODULES)])
+        .args(modules.iter().map(|directory| root.join(directory)))
         .env_clear()
         .env("PYTHONHASHSEED", "0")
         .current_dir(&root)
@@ -55,11 +62,20 @@ pub(crate) fn compile(below: &Tree, python: &mut Tree, work: &Path) -> Result<()
         .output()
         .context("the image's interpreter does not start on this machine")?;
     // A module that does not compile, such as a template, is no trouble: Python would say so on import.
-    for modules in [standard.as_str(), MODULES] {
-        let count = collect(&root, modules, python)?;
+    for directory in &modules {
+        let mut compiled = Tree::default();
+        collect(&root, directory, &mut compiled)?;
+        let mut count = 0_u32;
+        for (path, entry) in compiled.entries() {
+            // Those of a layer below are compiled again, to the same bytes, and are there already.
+            if entry.kind != Kind::Directory && !below.iter().any(|tree| tree.contains(path)) {
+                tree.insert(path, entry.clone())?;
+                count += 1;
+            }
+        }
         ensure!(
             count > 0,
-            "nothing in {modules} was compiled ({}):\n{}",
+            "nothing in {directory} was compiled ({}):\n{}",
             output.status,
             String::from_utf8_lossy(&output.stderr).trim()
         );
@@ -67,9 +83,14 @@ pub(crate) fn compile(below: &Tree, python: &mut Tree, work: &Path) -> Result<()
     Ok(())
 }
 
+/// Whether a path is below a directory.
+fn within(path: &str, directory: &str) -> bool {
+    let rest = path.strip_prefix(directory);
+    rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Takes over the files below `path` that are in a cache.
-fn collect(root: &Path, path: &str, tree: &mut Tree) -> Result<usize> {
-    let mut count = 0;
+fn collect(root: &Path, path: &str, tree: &mut Tree) -> Result<()> {
     for found in fs::read_dir(root.join(path)).with_context(|| path.to_owned())? {
         let found = found?;
         let name = found.file_name();
@@ -79,13 +100,12 @@ fn collect(root: &Path, path: &str, tree: &mut Tree) -> Result<usize> {
         let inner = format!("{path}/{name}");
         let kind = found.file_type()?;
         if kind.is_dir() {
-            count += collect(root, &inner, tree)?;
+            collect(root, &inner, tree)?;
         } else if kind.is_file() && inner.contains(CACHE) {
             tree.insert(&inner, Entry::file(fs::read(found.path())?))?;
-            count += 1;
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 /// Writes a tree's files, for this user. A link that begins at the root is left out: here it would lead to
@@ -106,25 +126,6 @@ fn write(tree: &Tree, root: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", to.display()))?;
     }
     Ok(())
-}
-
-/// A directory that goes when this does.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn create(path: PathBuf) -> Result<Self> {
-        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            let error = anyhow::Error::new(error);
-            crate::report::failure(&error.context(format!("cannot remove {}", self.0.display())));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -162,10 +163,11 @@ mod tests {
         assert_eq!(mode & 0o777, 0o755);
 
         let mut compiled = Tree::default();
-        assert_eq!(
-            collect(directory.path(), "modules", &mut compiled).unwrap(),
-            2
-        );
+        collect(directory.path(), "modules", &mut compiled).unwrap();
+        let files = compiled
+            .entries()
+            .filter(|(_, e)| e.kind != Kind::Directory);
+        assert_eq!(files.count(), 2);
         assert_eq!(
             compiled.file("modules/__pycache__/a.pyc"),
             Some(&b"compiled"[..])
@@ -180,12 +182,12 @@ mod tests {
     fn an_image_without_an_interpreter_is_an_error_and_leaves_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let mut python = Tree::default();
-        let error = compile(&Tree::default(), &mut python, directory.path()).unwrap_err();
+        let error = compile(&[], &mut python, directory.path()).unwrap_err();
         assert!(error.to_string().contains(INTERPRETER), "{error}");
         python
             .insert(INTERPRETER, Entry::symlink("python3.0"))
             .unwrap();
-        let error = compile(&Tree::default(), &mut python, directory.path()).unwrap_err();
+        let error = compile(&[], &mut python, directory.path()).unwrap_err();
         assert!(error.to_string().contains("does not start"), "{error}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }

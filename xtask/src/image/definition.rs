@@ -43,6 +43,8 @@ pub(crate) enum Image {
     Shell,
     /// That, with Python, pip and git
     Python,
+    /// That, with Python's libraries for data analysis and machine learning
+    PythonData,
 }
 
 /// A layer of packages.
@@ -54,6 +56,8 @@ pub(crate) struct Set {
     pub(crate) roots: &'static [&'static str],
     /// What they depend on and images have no use for.
     pub(crate) omitted: &'static [&'static str],
+    /// Packages of which one file is wanted, beside the licence.
+    pub(crate) single: &'static [(&'static str, &'static str)],
 }
 
 pub(crate) const SHELL: Set = Set {
@@ -89,6 +93,7 @@ pub(crate) const SHELL: Set = Set {
         "openssl",
         "openssl-provider-legacy",
     ],
+    single: &[],
 };
 
 pub(crate) const PYTHON: Set = Set {
@@ -96,13 +101,76 @@ pub(crate) const PYTHON: Set = Set {
     roots: &["git", "python3", "python3-pip", "python3-venv"],
     // Git's everyday commands need no Perl, and Python needs dpkg for its scripts only.
     omitted: &["dpkg", "git-man", "liberror-perl", "perl"],
+    single: &[],
+};
+
+pub(crate) const DATA: Set = Set {
+    name: "data",
+    roots: &[
+        // OpenBLAS without threads: it would start as many as the node has processors, whatever the pod may use.
+        "libopenblas0-serial",
+        "python3-bs4",
+        "python3-docx",
+        "python3-html5lib",
+        "python3-jinja2",
+        "python3-joblib",
+        "python3-lxml",
+        "python3-matplotlib",
+        "python3-networkx",
+        "python3-numpy",
+        "python3-odf",
+        "python3-openpyxl",
+        "python3-pandas",
+        "python3-pil",
+        "python3-pypdf",
+        "python3-reportlab",
+        "python3-requests",
+        "python3-scipy",
+        "python3-seaborn",
+        "python3-sklearn",
+        "python3-statsmodels",
+        "python3-sympy",
+        "python3-tabulate",
+        "python3-tqdm",
+        "python3-xgboost",
+        "python3-xlrd",
+        "python3-xlsxwriter",
+        "python3-yaml",
+        "util-linux",
+    ],
+    // For windows on a screen and in a browser, for font formats that nobody plots with, and for PDF pages
+    // drawn as pixels: the libraries find out themselves that these are absent. And what `lscpu` does not need.
+    omitted: &[
+        "fonts-urw-base35",
+        "libcap-ng0",
+        "libcrypt1",
+        "libjs-jquery",
+        "libjs-jquery-ui",
+        "liblastlog2-2",
+        "libpam-modules",
+        "libpam-runtime",
+        "libpam0g",
+        "libudev1",
+        "python3-freetype",
+        "python3-fs",
+        "python3-lz4",
+        "python3-pil.imagetk",
+        "python3-pkg-resources",
+        "python3-rlpycairo",
+        "python3-ufolib2",
+        "python3-unicodedata2",
+        "python3-zopfli",
+        "unicode-data",
+    ],
+    // Joblib asks it for the number of cores.
+    single: &[("util-linux", "usr/bin/lscpu")],
 };
 
 /// Every set, each before those that build on it.
-pub(crate) const SETS: [&Set; 2] = [&SHELL, &PYTHON];
+pub(crate) const SETS: [&Set; 3] = [&SHELL, &PYTHON, &DATA];
 
 impl Image {
-    pub(crate) const ALL: [Self; 3] = [Self::Runtime, Self::Shell, Self::Python];
+    pub(crate) const ALL: [Self; 4] = [Self::Runtime, Self::Shell, Self::Python, Self::PythonData];
 
     /// Its name, without a registry.
     pub(crate) fn name(self) -> &'static str {
@@ -110,6 +178,7 @@ impl Image {
             Self::Runtime => "agent-sandbox-runtime",
             Self::Shell => "agent-sandbox-shell",
             Self::Python => "agent-sandbox-python",
+            Self::PythonData => "agent-sandbox-python-data",
         }
     }
 
@@ -118,6 +187,7 @@ impl Image {
             Self::Runtime => "The in-pod runtime alone, to copy from",
             Self::Shell => "Sandboxes with a shell and the usual small programs",
             Self::Python => "Sandboxes with Python, pip and git",
+            Self::PythonData => "Sandboxes with Python for data analysis and machine learning",
         }
     }
 
@@ -127,6 +197,7 @@ impl Image {
             Self::Runtime => &[],
             Self::Shell => &[&SHELL],
             Self::Python => &[&SHELL, &PYTHON],
+            Self::PythonData => &[&SHELL, &PYTHON, &DATA],
         }
     }
 

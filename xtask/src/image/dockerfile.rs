@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::definition::{Image, PYTHON, SHELL, SUITE};
+use super::definition::{DATA, Image, PYTHON, SHELL, SUITE};
 use super::oci::config::Settings;
 
 const FILE: &str = include_str!("../../../images/Dockerfile");
@@ -123,6 +123,7 @@ fn the_dockerfile_installs_the_same_packages() {
     let stages = stages();
     assert_eq!(stages["shell"].packages, SHELL.roots);
     assert_eq!(stages["python"].packages, PYTHON.roots);
+    assert_eq!(stages["python-data"].packages, DATA.roots);
     assert!(stages["runtime"].packages.is_empty());
 }
 

@@ -18,7 +18,9 @@ mod name;
 mod oci;
 pub(crate) mod program;
 mod rootfs;
+mod scratch;
 mod tree;
+mod trial;
 mod update;
 
 use std::fs;
@@ -30,7 +32,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::debian::lock::{self, Lock};
 use self::debian::mirror::Mirror;
 use self::debian::{package, release};
-use self::definition::{ARCHITECTURES, Image, PYTHON, SHELL, Set};
+use self::definition::{ARCHITECTURES, DATA, Image, PYTHON, SHELL, Set};
 use self::oci::archive::{Archive, Name};
 use self::oci::config::Build;
 use self::oci::layer::Layer;
@@ -62,8 +64,13 @@ pub(crate) struct Args {
     /// [default: the mirrors that apt is configured for]
     #[arg(long, value_name = "URL")]
     mirror: Vec<String>,
+    /// Also start what the images hold, each library among it, as their user on a root that cannot be written
+    ///
+    /// Fails where the kernel lets this user make no user namespaces.
+    #[arg(long = "try")]
+    trial: bool,
     /// Look up the newest packages and write the lock file, instead of building images
-    #[arg(long, conflicts_with_all = ["images", "output", "source"])]
+    #[arg(long, conflicts_with_all = ["images", "output", "source", "trial"])]
     update_packages: bool,
     /// Keys that the mirror's release files must be signed with
     #[arg(long, default_value = release::KEYRING, requires = "update_packages", value_name = "FILE")]
@@ -119,6 +126,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             mebibytes(archive.bytes.len() as u64),
             mebibytes(unpacked),
         ));
+        if args.trial {
+            trial::run(*image, &settings, &each, &work)?;
+        }
     }
     Ok(())
 }
@@ -129,6 +139,7 @@ struct Layers {
     bare: Option<Layer>,
     shell: Option<Layer>,
     python: Option<Layer>,
+    data: Option<Layer>,
 }
 
 impl Layers {
@@ -142,7 +153,11 @@ impl Layers {
                 build.time,
             )?);
         }
-        if images.iter().all(|image| image.sets().is_empty()) {
+        let wanted = |set: &Set| {
+            let mut sets = images.iter().flat_map(|image| image.sets());
+            sets.any(|other| other.name == set.name)
+        };
+        if !wanted(&SHELL) {
             return Ok(layers);
         }
         let mirror = Mirror::choose(mirrors)?;
@@ -153,26 +168,43 @@ impl Layers {
         rootfs::finish_shell(&mut shell).context("cannot complete the shell")?;
         let what = "a shell and the usual small programs, from Debian";
         layers.shell = Some(Layer::pack(what, &shell, build.time)?);
-        if images.contains(&Image::Python) {
-            report::step("packages of Python");
-            let mut python = Tree::default();
-            packages.unpack(&PYTHON, &mut python)?;
-            rootfs::finish_python(&mut python).context("cannot complete Python")?;
-            report::step("byte code of Python's modules");
-            bytecode::compile(&shell, &mut python, work)
-                .context("cannot compile Python's modules")?;
-            python.check_above(&shell)?;
-            let what = "Python, pip and git, from Debian";
-            layers.python = Some(Layer::pack(what, &python, build.time)?);
+        if !wanted(&PYTHON) {
+            return Ok(layers);
         }
+        report::step("packages of Python");
+        let mut python = Tree::default();
+        packages.unpack(&PYTHON, &mut python)?;
+        rootfs::finish_python(&mut python).context("cannot complete Python")?;
+        report::step("byte code of Python's modules");
+        bytecode::compile(&[&shell], &mut python, work)
+            .context("cannot compile Python's modules")?;
+        python.check_above(&shell)?;
+        let what = "Python, pip and git, from Debian";
+        layers.python = Some(Layer::pack(what, &python, build.time)?);
+        if !wanted(&DATA) {
+            return Ok(layers);
+        }
+        report::step("packages for data analysis");
+        let mut data = Tree::default();
+        packages.unpack(&DATA, &mut data)?;
+        rootfs::finish_data(&mut data).context("cannot complete the libraries")?;
+        report::step("byte code of the libraries' modules");
+        bytecode::compile(&[&shell, &python], &mut data, work)
+            .context("cannot compile the libraries' modules")?;
+        for below in [&shell, &python] {
+            data.check_above(below)?;
+        }
+        let what = "Python's libraries for data analysis and machine learning, from Debian";
+        layers.data = Some(Layer::pack(what, &data, build.time)?);
         Ok(layers)
     }
 
     fn of(&self, image: Image) -> Vec<&Layer> {
         let each = match image {
-            Image::Runtime => [&self.bare, &None],
-            Image::Shell => [&self.shell, &None],
-            Image::Python => [&self.shell, &self.python],
+            Image::Runtime => [&self.bare, &None, &None],
+            Image::Shell => [&self.shell, &None, &None],
+            Image::Python => [&self.shell, &self.python, &None],
+            Image::PythonData => [&self.shell, &self.python, &self.data],
         };
         each.into_iter().flatten().collect()
     }
@@ -202,9 +234,14 @@ impl<'a> Packages<'a> {
     fn unpack(&self, set: &Set, tree: &mut Tree) -> Result<()> {
         let mut count = 0_u32;
         for locked in self.lock.set(self.architecture, set.name) {
-            let wanted = (locked.path.as_str(), locked.size, locked.sha256.as_str());
-            let bytes = self.mirror.verified(wanted, &self.cache).context(GONE)?;
-            let control = package::unpack(&bytes, tree, rootfs::wanted)
+            let file = (locked.path.as_str(), locked.size, locked.sha256.as_str());
+            let bytes = self.mirror.verified(file, &self.cache).context(GONE)?;
+            let single = set.single.iter().find(|(name, _)| *name == locked.name);
+            let wanted = |path: &str| match single {
+                Some((_, file)) => path == *file || rootfs::is_licence(path),
+                None => rootfs::wanted(path),
+            };
+            let control = package::unpack(&bytes, tree, wanted)
                 .with_context(|| format!("the package {} {}", locked.name, locked.version))?;
             rootfs::record(tree, &locked.name, &control)?;
             count += 1;

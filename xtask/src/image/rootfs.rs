@@ -41,6 +41,19 @@ const UNUSED: &[&str] = &[
 const CONVERSIONS: &str = "/gconv/";
 /// A second copy of the whole of git, where its own scripts look for it.
 const GIT_AGAIN: &str = "usr/lib/git-core/git";
+/// Libraries whose tests of themselves, about as large as they, nobody imports. Numpy and openpyxl do import theirs.
+const TESTED: &[&str] = &[
+    "matplotlib",
+    "mpl_toolkits",
+    "networkx",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "statsmodels",
+    "sympy",
+];
+const LIBRARIES: &str = "usr/lib/python3/dist-packages/";
+const TESTS: &str = "/tests/";
 const LICENCE: &str = "/copyright";
 /// Where scanners of images look for the packages in one that has no package manager.
 const PACKAGES: &str = "var/lib/dpkg/status.d";
@@ -48,12 +61,26 @@ const PACKAGES: &str = "var/lib/dpkg/status.d";
 const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
 const AUTHORITIES: &str = "usr/share/ca-certificates/";
 
+/// Where linear algebra is, and what programs are linked to.
+const BLAS: &str = "openblas-serial";
+const BLAS_LIBRARIES: [&str; 3] = ["libblas.so.3", "liblapack.so.3", "libopenblas.so.0"];
+
 /// Whether a package's file belongs in an image.
 pub(crate) fn wanted(path: &str) -> bool {
-    let licence = path.starts_with("usr/share/doc/") && path.ends_with(LICENCE);
     let by_people = READ_BY_PEOPLE.iter().any(|part| path.starts_with(part));
     let unused = UNUSED.contains(&path) || path.contains(CONVERSIONS);
-    licence || !(by_people || unused)
+    is_licence(path) || !(by_people || unused || is_test(path))
+}
+
+/// Whether a file is what a package's licence asks to go with it.
+pub(crate) fn is_licence(path: &str) -> bool {
+    path.starts_with("usr/share/doc/") && path.ends_with(LICENCE)
+}
+
+fn is_test(path: &str) -> bool {
+    let inside = path.strip_prefix(LIBRARIES);
+    let split = inside.and_then(|path| path.split_once('/'));
+    split.is_some_and(|(library, _)| TESTED.contains(&library)) && path.contains(TESTS)
 }
 
 /// The layer of the image that has no packages.
@@ -135,6 +162,26 @@ pub(crate) fn finish_python(tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
+/// What the scripts of the libraries' packages would have done.
+pub(crate) fn finish_data(tree: &mut Tree) -> Result<()> {
+    // The `alternatives` of OpenBLAS, which are in a directory beside the other libraries.
+    let inside = format!("/{BLAS}/{}", BLAS_LIBRARIES[0]);
+    let libraries = tree
+        .entries()
+        .find_map(|(path, _)| path.strip_suffix(&inside))
+        .with_context(|| format!("no package brings {inside}"))?
+        .to_owned();
+    for name in BLAS_LIBRARIES {
+        let target = format!("{BLAS}/{name}");
+        anyhow::ensure!(
+            tree.contains(&format!("{libraries}/{target}")),
+            "no package brings {libraries}/{target}"
+        );
+        tree.insert(&format!("{libraries}/{name}"), Entry::symlink(&target))?;
+    }
+    Ok(())
+}
+
 /// Makes `usr/bin/NAME` a link, unless a package did. The target must be there.
 fn link_program(tree: &mut Tree, name: &str, target: &str) -> Result<()> {
     let path = format!("usr/bin/{target}");
@@ -197,6 +244,10 @@ mod tests {
             ("usr/bin/git", true),
             ("usr/lib/git-core/git", false),
             ("usr/lib/x86_64-linux-gnu/gconv/EUC-JP.so", false),
+            ("usr/lib/python3/dist-packages/scipy/fft/tests/a.py", false),
+            ("usr/lib/python3/dist-packages/scipy/fft/a.py", true),
+            ("usr/lib/python3/dist-packages/numpy/tests/a.py", true),
+            ("usr/lib/python3.13/unittest/tests/a.py", true),
         ] {
             assert_eq!(wanted(path), expected, "{path}");
         }
@@ -244,5 +295,30 @@ mod tests {
         assert!(error.contains("base-passwd"), "{error}");
         let error = finish_python(&mut Tree::default()).unwrap_err().to_string();
         assert!(error.contains("usr/bin/python3"), "{error}");
+        let error = finish_data(&mut Tree::default()).unwrap_err().to_string();
+        assert!(error.contains("libblas.so.3"), "{error}");
+    }
+
+    #[test]
+    fn linear_algebra_is_found_among_the_other_libraries() {
+        let mut tree = Tree::default();
+        let libraries = "usr/lib/aarch64-linux-gnu";
+        let (last, others) = BLAS_LIBRARIES.split_last().unwrap();
+        for name in others {
+            let path = format!("{libraries}/{BLAS}/{name}");
+            tree.insert(&path, Entry::file("")).unwrap();
+        }
+        let error = finish_data(&mut tree).unwrap_err().to_string();
+        assert!(error.contains(last), "{error}");
+        let path = format!("{libraries}/{BLAS}/{last}");
+        tree.insert(&path, Entry::symlink("libopenblas-r0.so"))
+            .unwrap();
+        finish_data(&mut tree).unwrap();
+        for name in BLAS_LIBRARIES {
+            let path = format!("{libraries}/{name}");
+            let link = Entry::symlink(&format!("{BLAS}/{name}"));
+            let found = tree.entries().find(|(found, _)| *found == path);
+            assert_eq!(found.map(|(_, entry)| entry), Some(&link), "{path}");
+        }
     }
 }

@@ -80,7 +80,7 @@ fn chosen(index: &Index, architecture: &str) -> Result<Vec<Package>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::definition::{PYTHON, SHELL};
+    use crate::image::definition::{DATA, PYTHON, SHELL};
 
     const LOCK: &str = include_str!("../../../images/packages.lock");
 
@@ -130,5 +130,6 @@ mod tests {
         let of = |set: &str| packages.iter().filter(|package| package.set == set).count();
         assert_eq!(of(SHELL.name), SHELL.roots.len() + 1, "and what they share");
         assert_eq!(of(PYTHON.name), PYTHON.roots.len());
+        assert_eq!(of(DATA.name), DATA.roots.len());
     }
 }
