@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, Response};
 use axum::middleware::Next;
 use tokio::time::Instant;
 
+use super::held;
 use crate::config::IDENTITY_HEADER;
 use crate::metrics::RuntimeMetrics;
 
@@ -39,5 +40,5 @@ pub(crate) async fn record(
     } else {
         tracing::info!(target: TARGET, %method, route, status, seconds, "request");
     }
-    response
+    held::with_body(response)
 }

@@ -20,7 +20,12 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
 
 /// An answer that is JSON already.
 pub(crate) fn json_text(status: StatusCode, text: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
+    json_body(status, Body::from(text))
+}
+
+/// An answer whose body is JSON.
+pub(crate) fn json_body(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response
         .headers_mut()

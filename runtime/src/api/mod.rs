@@ -22,6 +22,7 @@ pub(crate) mod daemon;
 pub(crate) mod docs;
 pub(crate) mod grpc;
 pub(crate) mod health;
+pub(crate) mod held;
 pub(crate) mod legacy;
 pub(crate) mod listing;
 pub(crate) mod multipart;

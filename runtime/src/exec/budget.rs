@@ -33,6 +33,10 @@ pub(super) struct Share {
 }
 
 impl Share {
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken == 0
+    }
+
     /// Takes `bytes` more; `false`, and nothing, when that much is not left.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let left = &self.budget.left;

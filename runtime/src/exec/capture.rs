@@ -55,10 +55,26 @@ impl Captured {
         if self.omitted == 0 {
             return self.head.into();
         }
+        self.pieces().concat().into()
+    }
+
+    /// Everything in order; where something is missing, a line says how much.
+    pub fn pieces(self) -> Vec<Bytes> {
+        if self.omitted == 0 {
+            return vec![self.head.into()];
+        }
         let mark = format!("\n[... {} bytes omitted ...]\n", self.omitted);
-        [self.head.as_slice(), mark.as_bytes(), &self.tail]
-            .concat()
-            .into()
+        vec![self.head.into(), mark.into(), self.tail.into()]
+    }
+
+    /// Whether this is the last byte.
+    pub fn ends_with(&self, byte: u8) -> bool {
+        let end = if self.omitted == 0 {
+            &self.head
+        } else {
+            &self.tail
+        };
+        end.ends_with(&[byte])
     }
 }
 
@@ -167,8 +183,8 @@ impl Capture {
         }
     }
 
-    /// The kept output, which no longer counts as collected.
-    pub(super) fn finish(mut self) -> Captured {
+    /// The kept output, which counts as collected as long as the share is there.
+    pub(super) fn finish(mut self) -> (Captured, Share) {
         let mut tail = Vec::new();
         // When nothing is missing there is no end apart from the whole.
         let target = match self.omitted {
@@ -178,11 +194,12 @@ impl Capture {
         for piece in self.tail {
             target.extend_from_slice(&piece);
         }
-        Captured {
+        let captured = Captured {
             head: self.head,
             omitted: self.omitted,
             tail,
-        }
+        };
+        (captured, self.share)
     }
 }
 
@@ -202,7 +219,7 @@ mod tests {
         for piece in pieces {
             capture.push(Bytes::copy_from_slice(piece));
         }
-        capture.finish()
+        capture.finish().0
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::budget::Share;
 use super::capture::{Capture, Captured};
 use super::command::Command;
 use super::journal::{Follow, Item, Stream};
@@ -18,7 +19,7 @@ pub struct Limits {
 }
 
 /// What became of a command.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub struct Outcome {
     /// How its leader ended. `None` if a killed command had not gone in time, which only a process
     /// stuck inside the kernel does.
@@ -29,6 +30,22 @@ pub struct Outcome {
     pub stdout: Captured,
     /// What it wrote to standard error, up to the end of its time.
     pub stderr: Captured,
+    /// The outputs' place in the budget.
+    pub held: Held,
+}
+
+/// As long as this is there, the outputs it came with count as collected. To be kept until nobody holds
+/// them any more, in whatever form.
+#[derive(Debug)]
+pub struct Held {
+    shares: [Share; 2],
+}
+
+impl Held {
+    /// Whether the outputs fit what every command has of its own, so that they count for nothing.
+    pub fn is_nothing(&self) -> bool {
+        self.shares.iter().all(Share::is_empty)
+    }
 }
 
 /// Starts `command`, collects its output and waits for its exit. When its time is up, or when the
@@ -69,11 +86,16 @@ pub async fn run_to_end(
         }
     };
     leash.release();
+    let (stdout, first) = stdout.finish();
+    let (stderr, second) = stderr.finish();
     Ok(Outcome {
         exit,
         timed_out,
-        stdout: stdout.finish(),
-        stderr: stderr.finish(),
+        stdout,
+        stderr,
+        held: Held {
+            shares: [first, second],
+        },
     })
 }
 

@@ -38,7 +38,7 @@ mod tree;
 mod user;
 
 pub use capture::Captured;
-pub use collect::{Limits, Outcome, run_to_end};
+pub use collect::{Held, Limits, Outcome, run_to_end};
 pub use command::{Command, Input};
 pub use environment::Environment;
 pub use input::InputError;

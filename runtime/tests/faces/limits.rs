@@ -31,6 +31,54 @@ async fn endless_output_is_bounded_and_its_ends_are_kept() {
     assert!(answer["stdout"].as_str().unwrap().len() < 1100);
 }
 
+/// Whoever does not take an answer holds its output, so that others get less.
+#[tokio::test]
+async fn an_output_counts_as_collected_until_it_has_been_sent() {
+    let server = start_with(|config| {
+        config.max_output_bytes = 16 << 20;
+        config.max_collected_bytes = 12 << 20;
+    })
+    .await;
+    let output = |bytes| sh(&format!("head -c {bytes} /dev/zero | tr \\\\0 x"));
+    let body = json!({"command": output(12 << 20)}).to_string();
+    let request = post("/execute", "application/json", body);
+    let untaken = server.open(request).await;
+    assert_eq!(untaken.status(), StatusCode::OK);
+    let small = output(1 << 20);
+    let answer = server.execute(&small).await;
+    assert!(answer.get("stdout_omitted_bytes").is_some());
+    drop(untaken);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while server
+        .execute(&small)
+        .await
+        .get("stdout_omitted_bytes")
+        .is_some()
+    {
+        assert!(tokio::time::Instant::now() < deadline);
+    }
+}
+
+/// What is long is written piece by piece, and the same as it would be in one.
+#[tokio::test]
+async fn a_long_output_arrives_as_it_was_written() {
+    let server = start_with(|_| {}).await;
+    let script =
+        "i=0; while [ $i -lt 3000 ]; do printf '%s é \\001\"x\\n%080d' $i 0; i=$((i+1)); done";
+    let answer = server.execute(&sh(script)).await;
+    let lines = (0..3000).map(|i| format!("{i} é \u{1}\"x\n{:080}", 0));
+    assert_eq!(answer["stdout"], lines.collect::<Vec<_>>().concat());
+    let answer = server
+        .execute(&sh("head -c 1000000 /dev/zero | tr \\\\0 \\\\377"))
+        .await;
+    assert_eq!(
+        answer["stdout"].as_str().unwrap().chars().count(),
+        1_000_000
+    );
+    let exact = answer["stdout_base64"].as_str().unwrap();
+    assert_eq!(exact.len(), 1_000_000usize.div_ceil(3) * 4);
+}
+
 #[tokio::test]
 async fn more_commands_than_allowed_are_refused_at_once() {
     let server = start_with(|config| config.max_processes = 1).await;

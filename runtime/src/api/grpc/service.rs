@@ -10,7 +10,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status};
 
 use super::{deadline, output, start, status};
-use crate::api::{App, command};
+use crate::api::{App, command, held};
 use crate::exec::{Command, Exit, Input, Limits, Process, ProcessId, TerminalSize, run_to_end};
 use crate::files::Root;
 use crate::proto::process::v1::process_service_server::ProcessService;
@@ -136,6 +136,7 @@ impl ProcessService for Commands {
                     stderr: stderr.0,
                 });
                 describe(response.metadata_mut(), exit, omitted);
+                held::until_sent(response.extensions_mut(), outcome.held);
                 Ok(response)
             }
             Err(error) => {

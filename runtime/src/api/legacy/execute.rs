@@ -6,18 +6,17 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Response, StatusCode};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::answer::Answer;
 use super::python;
 use super::reply::{self, Violation};
 use super::shlex;
-use crate::api::App;
+use crate::api::answer::json_body;
 use crate::api::body::{self, BodyError};
-use crate::exec::{Captured, Command, Exit, Limits, Outcome, SpawnError, run_to_end};
+use crate::api::{App, held};
+use crate::exec::{Command, Exit, Limits, Outcome, SpawnError, run_to_end};
 use crate::files::FileError;
 
 /// A valid request.
@@ -25,27 +24,6 @@ use crate::files::FileError;
 struct Request {
     command: String,
     timeout: Option<Duration>,
-}
-
-/// The answer. Members after the first three are only there when they have something to say, because
-/// the original's clients compare the rest.
-#[derive(Debug, Default, Serialize)]
-struct Answer {
-    stdout: String,
-    stderr: String,
-    exit_code: i32,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    timed_out: bool,
-    /// The exact bytes of an output that is not UTF-8 and therefore shown with U+FFFD above.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stdout_base64: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stderr_base64: Option<String>,
-    /// How many bytes were left out of the middle of an output.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stdout_omitted_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stderr_omitted_bytes: Option<u64>,
 }
 
 /// The status `timeout(1)` and the SDKs use.
@@ -106,10 +84,7 @@ async fn run(app: &App, request: &Request) -> Response<Body> {
     match run_to_end(&app.processes, command, limits).await {
         Ok(outcome) => {
             running.finished(&outcome);
-            reply::json(
-                StatusCode::OK,
-                &Answer::new(outcome, &words, limits.timeout),
-            )
+            answer(outcome, &words, limits.timeout)
         }
         Err(error) => {
             running.refused();
@@ -133,70 +108,44 @@ fn refused(error: &SpawnError) -> Response<Body> {
 
 fn failed(why: &str) -> Response<Body> {
     let answer = Answer {
-        stderr: failure(why),
+        remark: failure(why),
         exit_code: 1,
         ..Answer::default()
     };
-    reply::json(StatusCode::OK, &answer)
+    json_body(StatusCode::OK, answer.body())
 }
 
 fn failure(why: &str) -> String {
     format!("Failed to execute command: {why}")
 }
 
-impl Answer {
-    fn new(outcome: Outcome, words: &[String], timeout: Duration) -> Self {
-        let (stdout, stdout_base64, stdout_omitted_bytes) = text(outcome.stdout);
-        let (mut stderr, stderr_base64, stderr_omitted_bytes) = text(outcome.stderr);
-        let exit_code = if outcome.timed_out {
-            if !stderr.is_empty() && !stderr.ends_with('\n') {
-                stderr.push('\n');
-            }
-            stderr.push_str(&failure(&format!(
-                "Command '{}' timed out after {:?} seconds",
-                python::repr_list(words),
-                timeout.as_secs_f64(),
-            )));
-            TIMED_OUT
-        } else {
-            match outcome.exit {
-                Some(Exit::Code(code)) => code,
-                Some(Exit::Signal(signal)) => -signal,
-                Some(Exit::Unknown) | None => -1,
-            }
+/// What becomes of a command that ran.
+fn answer(outcome: Outcome, words: &[String], timeout: Duration) -> Response<Body> {
+    let (remark, exit_code) = if outcome.timed_out {
+        let why = format!(
+            "Command '{}' timed out after {:?} seconds",
+            python::repr_list(words),
+            timeout.as_secs_f64(),
+        );
+        (failure(&why), TIMED_OUT)
+    } else {
+        let code = match outcome.exit {
+            Some(Exit::Code(code)) => code,
+            Some(Exit::Signal(signal)) => -signal,
+            Some(Exit::Unknown) | None => -1,
         };
-        Self {
-            stdout,
-            stderr,
-            exit_code,
-            timed_out: outcome.timed_out,
-            stdout_base64,
-            stderr_base64,
-            stdout_omitted_bytes,
-            stderr_omitted_bytes,
-        }
-    }
-}
-
-/// An output as text, its exact bytes if the text is not exact, and how much is missing.
-fn text(output: Captured) -> (String, Option<String>, Option<u64>) {
-    if output.omitted == 0 {
-        return match String::from_utf8(output.head) {
-            Ok(text) => (text, None, None),
-            Err(error) => {
-                let bytes = error.into_bytes();
-                let exact = STANDARD.encode(&bytes);
-                (
-                    String::from_utf8_lossy(&bytes).into_owned(),
-                    Some(exact),
-                    None,
-                )
-            }
-        };
-    }
-    let omitted = output.omitted;
-    let text = String::from_utf8_lossy(&output.marked()).into_owned();
-    (text, None, Some(omitted))
+        (String::new(), code)
+    };
+    let answer = Answer {
+        stdout: outcome.stdout,
+        stderr: outcome.stderr,
+        remark,
+        exit_code,
+        timed_out: outcome.timed_out,
+    };
+    let mut response = json_body(StatusCode::OK, answer.body());
+    held::until_sent(response.extensions_mut(), outcome.held);
+    response
 }
 
 /// Why a body is no request.
@@ -424,32 +373,6 @@ mod tests {
         assert_eq!(
             judge(json, r#"{"command":"x","command":"y"}"#),
             request("y", None)
-        );
-    }
-
-    #[test]
-    fn outputs_are_exact_or_say_what_is_missing() {
-        let whole = |bytes: &[u8]| Captured {
-            head: bytes.to_vec(),
-            ..Captured::default()
-        };
-        assert_eq!(text(whole(b"a\r\nb")), ("a\r\nb".to_owned(), None, None));
-        assert_eq!(
-            text(whole(b"a\xffb")),
-            ("a\u{fffd}b".to_owned(), Some("Yf9i".to_owned()), None)
-        );
-        let cut = Captured {
-            head: b"begin".to_vec(),
-            omitted: 7,
-            tail: b"end".to_vec(),
-        };
-        assert_eq!(
-            text(cut),
-            (
-                "begin\n[... 7 bytes omitted ...]\nend".to_owned(),
-                None,
-                Some(7)
-            )
         );
     }
 }

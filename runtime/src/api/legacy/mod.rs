@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 
 use super::App;
 
+mod answer;
 mod execute;
 mod files;
 mod paths;
