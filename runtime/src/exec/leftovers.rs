@@ -48,7 +48,11 @@ impl Leftovers {
 /// Holds no memory while nothing comes.
 async fn discard(pipe: Option<pipe::Receiver>) {
     let Some(pipe) = pipe else { return };
-    while pipe.readable().await.is_ok() && throw_away(&pipe) {}
+    while pipe.readable().await.is_ok() && throw_away(&pipe) {
+        // Neither of both counts as work of this task, and a child that writes without end would keep
+        // everybody else from their turn.
+        tokio::task::coop::consume_budget().await;
+    }
 }
 
 /// `false` when nothing will come any more.

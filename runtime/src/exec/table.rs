@@ -289,11 +289,11 @@ impl Processes {
         }
         let place = self.reserve()?;
         let permit = self.inner.starts.clone().acquire_owned().await;
-        let watch = Watch::new(self.inner.tasks.clone());
-        let (this, making) = (self.clone(), watch.making());
+        let (watch, under_way) = Watch::new(self.inner.tasks.clone());
+        let this = self.clone();
         let started = tokio::task::spawn_blocking(move || {
-            let started = this.start_now(place, &command, &making, attach);
-            drop(permit);
+            let started = this.start_now(place, &command, &under_way.making, attach);
+            drop((under_way, permit));
             started
         });
         match watch.over(started).await {

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use self::opening::Opened;
-use self::requests::Requests;
+use self::requests::{Requests, Traffic};
 pub use self::upgrades::Upgrade;
 use self::upgrades::Upgrades;
 use crate::shutdown::Shutdown;
@@ -178,9 +178,10 @@ impl Server {
             }
         };
         // Only there does the library look after connections without requests.
-        let requests = opening::is_http2(&first).then(Requests::new);
+        let traffic = Arc::<Traffic>::default();
+        let requests = opening::is_http2(&first).then(|| Requests::new(traffic.clone()));
         // The place goes where the stream goes, also when the connection is upgraded.
-        let stream = Opened::new(first, stream, permit);
+        let stream = Opened::new(first, stream, traffic, permit);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()

@@ -7,9 +7,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::requests::Traffic;
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -43,15 +47,17 @@ pub(super) struct Opened<S, P> {
     /// How many of them have been read again.
     taken: usize,
     stream: S,
+    traffic: Arc<Traffic>,
     _place: P,
 }
 
 impl<S, P> Opened<S, P> {
-    pub(super) fn new(first: Vec<u8>, stream: S, place: P) -> Self {
+    pub(super) fn new(first: Vec<u8>, stream: S, traffic: Arc<Traffic>, place: P) -> Self {
         Self {
             first,
             taken: 0,
             stream,
+            traffic,
             _place: place,
         }
     }
@@ -65,7 +71,11 @@ impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Opened<S, P> {
     ) -> Poll<io::Result<()>> {
         let left = self.first.get(self.taken..).unwrap_or_default();
         if left.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            let count = buffer.filled().len().saturating_sub(before);
+            add(&self.traffic.received, count);
+            return Poll::Ready(Ok(()));
         }
         let fits = left.len().min(buffer.remaining());
         buffer.put_slice(left.get(..fits).unwrap_or_default());
@@ -83,7 +93,9 @@ impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Opened<S, P> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let count = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        add(&self.traffic.sent, count);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_write_vectored(
@@ -91,7 +103,9 @@ impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Opened<S, P> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        let count = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bytes))?;
+        add(&self.traffic.sent, count);
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -105,6 +119,10 @@ impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Opened<S, P> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+fn add(to: &AtomicU64, count: usize) {
+    to.fetch_add(count as u64, Ordering::Relaxed);
 }
 
 #[cfg(test)]
@@ -151,11 +169,13 @@ mod tests {
         assert_eq!(first, b"GET / and");
         client.write_all(b" more").await.unwrap();
         drop(client);
-        let mut opened = Opened::new(first, server, ());
+        let traffic = Arc::<Traffic>::default();
+        let mut opened = Opened::new(first, server, traffic.clone(), ());
         let mut small = [0; 5];
         opened.read_exact(&mut small).await.unwrap();
         let mut rest = String::new();
         opened.read_to_string(&mut rest).await.unwrap();
         assert_eq!((&small, rest.as_str()), (b"GET /", " and more"));
+        assert_eq!(traffic.received.load(Ordering::Relaxed), 5);
     }
 }

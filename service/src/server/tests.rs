@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use axum::routing::get;
 use http::Response;
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
@@ -243,6 +244,35 @@ async fn a_request_over_http2_may_take_as_long_as_it_takes() {
         }
     });
     ended.await.expect("the end in time").unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_over_http2_may_be_taken_as_slowly_as_one_likes() {
+    const LENGTH: usize = 100_000;
+    let idle = Duration::from_millis(50);
+    let router = Router::new().route("/", get(async || vec![b'x'; LENGTH]));
+    let running = start(Server::new(router).header_timeout(idle), ENDLESS);
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(20_000)
+        .handshake::<_, axum::body::Body>(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let talk = async {
+        let request = http::Request::get("http://test/");
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let mut body = sender.send_request(request).await.unwrap().into_body();
+        let mut left = LENGTH;
+        while left > 0 {
+            let piece = body.frame().await.expect("more").expect("no break");
+            left -= piece.into_data().unwrap().len();
+            // Longer than an idle connection lives, its parting included.
+            tokio::time::sleep(idle * 4).await;
+        }
+    };
+    // The connection may be over before the client has looked at what came last.
+    let both = async { tokio::join!(talk, async { connection.await.unwrap() }) };
+    tokio::time::timeout(DEADLINE, both).await.unwrap();
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::error::Elapsed;
 
 use super::{find, output};
 use crate::api::App;
@@ -43,9 +44,10 @@ const CLOSE: u8 = 255;
 /// Finds out within twice this time that a client is gone, who would hold the process back otherwise.
 const PING: Duration = Duration::from_secs(20);
 
-/// How long a client may take to answer the end. Shorter than the moment that a server which stops leaves
-/// for it.
-const FAREWELL: Duration = Duration::from_millis(400);
+/// How long a client may take to receive the end and to answer it.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// The same when the server stops: shorter than the moment that it leaves for this.
+const SHORT_FAREWELL: Duration = Duration::from_millis(400);
 
 pub(super) async fn attach(
     State(app): State<App>,
@@ -132,6 +134,7 @@ async fn serve(
     stopping: impl Future<Output = ()>,
 ) {
     let (mut to_client, mut from_client) = socket.split();
+    let mut stopping = std::pin::pin!(stopping);
     let mut output = process.journal().follow_holding_from(from);
     let code = {
         let reading = read(&process, &mut from_client);
@@ -144,7 +147,7 @@ async fn serve(
             told = writing => told.ok().map(|()| close_code::NORMAL),
             // Whoever is gone needs no farewell.
             () = reading => None,
-            () = stopping => Some(close_code::AWAY),
+            () = &mut stopping => Some(close_code::AWAY),
         }
     };
     let Some(code) = code else { return };
@@ -156,10 +159,19 @@ async fn serve(
         while let Some(Ok(_)) = from_client.next().await {}
         Ok::<_, axum::Error>(())
     };
-    match tokio::time::timeout(FAREWELL, farewell).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an attached client did not wait for the end"),
-        Err(_) => tracing::debug!("an attached client did not close in time"),
+    let too_late = async {
+        if code != close_code::AWAY {
+            // A server that stops meanwhile does not wait for the rest.
+            tokio::time::timeout(FAREWELL, stopping).await?;
+        }
+        tokio::time::sleep(SHORT_FAREWELL).await;
+        Ok::<_, Elapsed>(())
+    };
+    tokio::select! {
+        left = farewell => if let Err(error) = left {
+            tracing::debug!(%error, "an attached client did not wait for the end");
+        },
+        _ = too_late => tracing::debug!("an attached client did not close in time"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writing to a process, signalling it, resizing its terminal.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -23,6 +24,9 @@ fn posted(app: &App, id: &str, request: &Request) -> Result<Arc<Process>, Respon
     find(app, id)
 }
 
+/// How long the end of an input may take after the process has ended.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// `POST /v1/processes/{id}/stdin?eof=true`: the body is written as it comes, then the input ended if
 /// that is asked for.
 pub(super) async fn stdin(
@@ -43,11 +47,16 @@ pub(super) async fn stdin(
     };
     let mut body = request.into_body().into_data_stream();
     loop {
-        // The client may think for as long as it likes, but not about a process that has ended.
+        // The client may think for as long as it likes, but not about a process that has ended. If the process
+        // ended because of what it was sent, the end of that may be on its way still.
+        let unread = async {
+            process.exited().await;
+            tokio::time::sleep(MOMENT).await;
+        };
         let piece = tokio::select! {
             biased;
             piece = body.next() => piece,
-            _ = process.exited() => return refused(&InputError::Unread),
+            () = unread => return refused(&InputError::Unread),
         };
         let Some(piece) = piece else { break };
         let Ok(bytes) = piece else {
