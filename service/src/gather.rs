@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ const CAPACITY: usize = 1024 * 1024;
 const GATHER: Duration = Duration::from_millis(10);
 /// So many bytes wait no longer.
 const MANY: usize = CAPACITY / 4;
+/// Bytes that may wait beyond those, of lines that should not wait at all.
+const URGENT: usize = CAPACITY / 4;
 /// Memory that is kept for the next lines.
 const KEPT: usize = 64 * 1024;
 
@@ -37,6 +39,8 @@ struct Inner {
     /// Told of many.
     many: Notify,
     dropped: AtomicU64,
+    /// Whether somebody writes them out.
+    is_written: AtomicBool,
 }
 
 impl fmt::Debug for Gathered {
@@ -54,10 +58,29 @@ impl Gathered {
     /// Adds what `line` appends, which should end in a line feed. `false`, and nothing is added, when
     /// there is no room or when `line` says that it failed; both are counted.
     pub fn append<E>(&self, line: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> bool {
+        self.add(line, CAPACITY, false)
+    }
+
+    /// Adds a line that should not wait, in the room of its own that such lines have. `None`, and nothing is
+    /// done or counted, while nobody writes lines out.
+    pub(crate) fn append_urgent<E>(
+        &self,
+        line: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Option<bool> {
+        let is_written = self.0.is_written.load(Ordering::Acquire);
+        is_written.then(|| self.add(line, CAPACITY + URGENT, true))
+    }
+
+    fn add<E>(
+        &self,
+        line: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        room: usize,
+        is_urgent: bool,
+    ) -> bool {
         let inner = &self.0;
         let mut lines = inner.lines.lock();
         let length = lines.len();
-        if length >= CAPACITY || line(&mut lines).is_err() {
+        if length >= room || line(&mut lines).is_err() {
             lines.truncate(length);
             inner.dropped.fetch_add(1, Ordering::Relaxed);
             return false;
@@ -67,7 +90,7 @@ impl Gathered {
         if length == 0 {
             inner.more.notify_one();
         }
-        if are_many && length < MANY {
+        if is_urgent || (are_many && length < MANY) {
             inner.many.notify_one();
         }
         true
@@ -82,6 +105,9 @@ impl Gathered {
     /// said in the log itself.
     pub async fn write_out(self, mut sink: Box<dyn Write + Send>, end: Shutdown) {
         let inner = &self.0;
+        inner.is_written.store(true, Ordering::Release);
+        // Also when this is cancelled.
+        let _until_here = Unwritten(inner);
         let mut empty = Vec::new();
         loop {
             let gathered = async {
@@ -115,6 +141,9 @@ impl Gathered {
                 Err(_) => return,
             }
             let dropped = inner.dropped.swap(0, Ordering::Relaxed);
+            if ending {
+                inner.is_written.store(false, Ordering::Release);
+            }
             if dropped > 0 {
                 tracing::warn!(
                     dropped,
@@ -125,6 +154,15 @@ impl Gathered {
                 return;
             }
         }
+    }
+}
+
+/// Says that nobody writes lines out any more.
+struct Unwritten<'a>(&'a Inner);
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        self.0.is_written.store(false, Ordering::Release);
     }
 }
 
@@ -195,10 +233,16 @@ mod tests {
         assert_eq!(written.recv().await, Some(number));
         assert!(start.elapsed() < GATHER);
 
+        let start = Instant::now();
+        assert_eq!(log.append_urgent(line), Some(true));
+        assert_eq!(written.recv().await, Some(1));
+        assert!(start.elapsed() < GATHER);
+
         log.append(line);
         end.trigger();
         assert_eq!(written.recv().await, Some(1));
         assert_eq!(written.recv().await, None);
         assert_eq!(tasks.shutdown(Duration::from_secs(60)).await, 0);
+        assert_eq!(log.append_urgent(line), None);
     }
 }

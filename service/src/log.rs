@@ -1,6 +1,6 @@
 //! Installing the `tracing` subscriber; only a program's `main` does so, once.
 
-use std::io::{IsTerminal, Stderr, Write};
+use std::io::{IsTerminal, Write};
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
@@ -38,7 +38,8 @@ pub fn init(args: &LogArgs) -> Result<(), LogError> {
 }
 
 /// Like [`init`], but lines about requests, which are those of `target` that are no warnings, wait in
-/// what is returned for [`Gathered::write_out`]. All others are written at once.
+/// what is returned for [`Gathered::write_out`]. All others are written at once: by it while it runs, so
+/// that a reader who does not read stops nothing, else directly.
 ///
 /// # Errors
 /// Those of [`init`].
@@ -78,7 +79,7 @@ struct Sinks {
 }
 
 enum Sink<'a> {
-    AtOnce(Stderr),
+    Urgent(&'a Gathered),
     Gathered(&'a Gathered),
 }
 
@@ -86,7 +87,7 @@ impl<'a> MakeWriter<'a> for Sinks {
     type Writer = Sink<'a>;
 
     fn make_writer(&'a self) -> Sink<'a> {
-        Sink::AtOnce(std::io::stderr())
+        Sink::Urgent(&self.gathered)
     }
 
     fn make_writer_for(&'a self, line: &Metadata<'_>) -> Sink<'a> {
@@ -100,14 +101,18 @@ impl<'a> MakeWriter<'a> for Sinks {
 impl Write for Sink<'_> {
     /// The subscriber hands over each line in one call.
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        // What finds no room is counted there; an error here would be reported line by line.
         match self {
-            Self::AtOnce(stderr) => stderr.write(line),
+            Self::Urgent(gathered) => {
+                if gathered.append_urgent(|to| to.write_all(line)).is_none() {
+                    std::io::stderr().write_all(line)?;
+                }
+            }
             Self::Gathered(gathered) => {
-                // What finds no room is counted there; an error here would be reported line by line.
                 gathered.append(|to| to.write_all(line));
-                Ok(line.len())
             }
         }
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

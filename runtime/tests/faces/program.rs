@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -39,8 +39,8 @@ pub(crate) fn program(root: &Path) -> Command {
     command
 }
 
-/// Starts it and reads from its log where it serves.
-pub(crate) fn start(mut command: Command) -> Running {
+/// Starts it and reads from its log where it serves, and then nothing more of it.
+fn start_unread(mut command: Command) -> (Running, BufReader<ChildStderr>) {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut seen = String::new();
@@ -52,9 +52,18 @@ pub(crate) fn start(mut command: Command) -> Running {
             break rest.split_whitespace().next().unwrap().parse().unwrap();
         }
     };
-    let read = Arc::new(Mutex::new(seen));
-    let kept = read.clone();
-    // A log nobody reads must not stop the program.
+    let running = Running {
+        child,
+        address,
+        log: Arc::new(Mutex::new(seen)),
+    };
+    (running, log)
+}
+
+/// Starts it and reads its log.
+pub(crate) fn start(command: Command) -> Running {
+    let (running, log) = start_unread(command);
+    let kept = running.log.clone();
     std::thread::spawn(move || {
         for line in log.lines().map_while(Result::ok) {
             let mut kept = kept.lock();
@@ -62,11 +71,7 @@ pub(crate) fn start(mut command: Command) -> Running {
             kept.push('\n');
         }
     });
-    Running {
-        child,
-        address,
-        log: read,
-    }
+    running
 }
 
 impl Running {
@@ -139,6 +144,18 @@ impl Running {
             })
             .count()
     }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_neither_requests_nor_the_end() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut running, _log) = start_unread(program(root.path()));
+    // More lines than a pipe holds.
+    for _ in 0..1000 {
+        let (status, _) = running.send("GET", "/exists/x", "text/plain", b"").await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    assert!(running.terminate().success());
 }
 
 #[tokio::test]
