@@ -1,0 +1,137 @@
+//! Finding the directories that are to be watched.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use cap_std::fs::Dir;
+use rustix::fs::FileType;
+use rustix::fs::inotify::{self, WatchFlags};
+use rustix::io::Errno;
+
+use super::places::Places;
+use super::{Change, Watch};
+use crate::files::error::FileError;
+use crate::files::spot::open_subdirectory;
+use crate::files::stat::Type;
+use crate::files::walk::{Step, Walk};
+
+/// So many entries of a new directory are told. Of more, only that there are more.
+pub(super) const MAX_FOUND: usize = 4096;
+const UNREADABLE: &str = "a directory cannot be read";
+
+impl Watch {
+    /// Like [`Self::look`] while the watch runs: limits become an overflow.
+    pub(super) fn look_again(
+        &mut self,
+        path: &Path,
+        found: Option<&mut Found>,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), FileError> {
+        match self.look(path, found) {
+            Err(FileError::Exhausted(limit)) => {
+                changes.push(Change::Overflow(limit.into()));
+                Ok(())
+            }
+            Err(FileError::Cancelled) => Err(FileError::Cancelled),
+            // It is gone or moved already, which has an event of its own.
+            Err(error) if error.is_absent() => Ok(()),
+            Err(_) => {
+                changes.push(Change::Overflow(UNREADABLE.into()));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Watches a directory and those below it, and collects what is in them. A directory is watched
+    /// before it is read, so that nothing falls between.
+    pub(super) fn look(
+        &mut self,
+        path: &Path,
+        mut found: Option<&mut Found>,
+    ) -> Result<(), FileError> {
+        let failed = |error: Errno| FileError::new("opening the directory", error);
+        let mut dir = self
+            .base
+            .try_clone()
+            .map_err(|error| FileError::new("opening the directory", error))?;
+        for name in path {
+            dir = open_subdirectory(&dir, name).map_err(failed)?;
+        }
+        add(&self.inotify, &mut self.places, &dir, path)?;
+        let mut walk = Walk::new(&dir, &self.caller)?;
+        while let Some(step) = walk.next()? {
+            let Step::Found(entry) = step else { continue };
+            let path = path.join(&entry.path);
+            if let Some(found) = &mut found {
+                found.push(&path, entry.kind);
+            }
+            if entry.kind != FileType::Directory {
+                continue;
+            }
+            match walk.enter(&entry) {
+                Ok(()) => {}
+                Err(error) if error.is_absent() => continue,
+                Err(error) => return Err(error),
+            }
+            if let Some(dir) = walk.inside() {
+                add(&self.inotify, &mut self.places, dir, &path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is in a new directory.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) entries: Vec<(PathBuf, Type)>,
+    /// Whether there is more than is told.
+    pub(super) more: bool,
+}
+
+impl Found {
+    fn push(&mut self, path: &Path, kind: FileType) {
+        if self.entries.len() < MAX_FOUND {
+            self.entries.push((path.to_owned(), Type::from(kind)));
+        } else {
+            self.more = true;
+        }
+    }
+}
+
+/// Watches one directory more.
+pub(super) fn add(
+    inotify: &OwnedFd,
+    places: &mut Places,
+    dir: &Dir,
+    path: &Path,
+) -> Result<i32, FileError> {
+    places.reserve(path)?;
+    let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let events = WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::MODIFY
+        | WatchFlags::ATTRIB
+        | WatchFlags::MOVE
+        | WatchFlags::DELETE_SELF
+        | WatchFlags::MOVE_SELF
+        | WatchFlags::ONLYDIR
+        | WatchFlags::EXCL_UNLINK;
+    let watch = inotify::add_watch(inotify, name, events).map_err(limited)?;
+    places.insert(watch, path.to_owned());
+    Ok(watch)
+}
+
+/// What the system refused, by the name of the limit if it is one.
+pub(super) fn limited(error: Errno) -> FileError {
+    let limit = match error {
+        Errno::MFILE => {
+            "of watches open at once for this user, fs.inotify.max_user_instances, or of open files"
+        }
+        Errno::NFILE => "of open files, fs.file-max,",
+        Errno::NOSPC => "of watched directories for this user, fs.inotify.max_user_watches,",
+        error => return FileError::new("watching the directory", error),
+    };
+    FileError::Exhausted(format!("the system's limit {limit} is reached"))
+}
