@@ -20,6 +20,28 @@ pub(super) const MAX_FOUND: usize = 4096;
 const UNREADABLE: &str = "a directory cannot be read";
 
 impl Watch {
+    /// Looks at the whole tree after events were lost. What is not found any more is gone or has left, and
+    /// is watched no more; all others get the paths at which they are now.
+    pub(super) fn look_anew(&mut self, changes: &mut Vec<Change>) -> Result<(), FileError> {
+        self.places.begin_look();
+        let mut outcome = self.look(Path::new(""), None);
+        if matches!(outcome, Err(FileError::Exhausted(_))) {
+            // What is gone may have taken the room.
+            self.forget_unseen();
+            outcome = self.look(Path::new(""), None);
+        }
+        // After a look that was broken off, what was not seen may well be there.
+        if matches!(outcome, Ok(()) | Err(FileError::Exhausted(_))) {
+            self.forget_unseen();
+        }
+        told(outcome, changes)
+    }
+
+    fn forget_unseen(&mut self) {
+        let inotify = &self.inotify;
+        self.places.forget_unseen(|watch| remove(inotify, watch));
+    }
+
     /// Like [`Self::look`] while the watch runs: limits become an overflow.
     pub(super) fn look_again(
         &mut self,
@@ -27,20 +49,7 @@ impl Watch {
         found: Option<&mut Found>,
         changes: &mut Vec<Change>,
     ) -> Result<(), FileError> {
-        match self.look(path, found) {
-            Err(FileError::Exhausted(limit)) => {
-                changes.push(Change::Overflow(limit.into()));
-                Ok(())
-            }
-            Err(FileError::Cancelled) => Err(FileError::Cancelled),
-            // It is gone or moved already, which has an event of its own.
-            Err(error) if error.is_absent() => Ok(()),
-            Err(_) => {
-                changes.push(Change::Overflow(UNREADABLE.into()));
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
+        told(self.look(path, found), changes)
     }
 
     /// Watches a directory and those below it, and collects what is in them. A directory is watched
@@ -79,6 +88,24 @@ impl Watch {
             }
         }
         Ok(())
+    }
+}
+
+/// What a look while the watch runs means to the client.
+fn told(outcome: Result<(), FileError>, changes: &mut Vec<Change>) -> Result<(), FileError> {
+    match outcome {
+        Err(FileError::Exhausted(limit)) => {
+            changes.push(Change::Overflow(limit.into()));
+            Ok(())
+        }
+        Err(FileError::Cancelled) => Err(FileError::Cancelled),
+        // It is gone or moved already, which has an event of its own.
+        Err(error) if error.is_absent() => Ok(()),
+        Err(_) => {
+            changes.push(Change::Overflow(UNREADABLE.into()));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -121,6 +148,13 @@ pub(super) fn add(
     let watch = inotify::add_watch(inotify, name, events).map_err(limited)?;
     places.insert(watch, path.to_owned());
     Ok(watch)
+}
+
+/// Watches a directory no more.
+pub(super) fn remove(inotify: &OwnedFd, watch: i32) {
+    if inotify::remove_watch(inotify, watch).is_err() {
+        tracing::debug!("a watch was gone before it was removed");
+    }
 }
 
 /// What the system refused, by the name of the limit if it is one.

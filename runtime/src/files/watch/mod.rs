@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
 use rustix::io::Errno;
 
-use self::look::{Found, MAX_FOUND, add, limited};
+use self::look::{Found, MAX_FOUND, add, limited, remove};
 use self::moves::Moves;
 pub use self::places::MAX_DIRECTORIES;
 use self::places::Places;
@@ -279,7 +279,7 @@ impl Watch {
             self.moves = Moves::default();
             // New directories may be among what was missed.
             if self.depth == Depth::Recursive {
-                self.look_again(Path::new(""), None, changes)?;
+                self.look_anew(changes)?;
             }
             return Ok(Drained::More);
         }
@@ -387,11 +387,7 @@ impl Watch {
     /// Watches a directory and those below it no more.
     fn forget(&mut self, path: &Path) {
         let inotify = &self.inotify;
-        self.places.forget(path, |watch| {
-            if inotify::remove_watch(inotify, watch).is_err() {
-                tracing::debug!("a watch was gone before it was removed");
-            }
-        });
+        self.places.forget(path, |watch| remove(inotify, watch));
     }
 }
 

@@ -178,3 +178,43 @@ fn what_left_is_told_before_another_is_moved_to_its_name() {
     beside.make("a/new");
     assert_eq!(drained(&mut watch), [created("a/new", true)]);
 }
+
+#[test]
+fn after_lost_events_only_what_is_there_is_watched_where_it_is() {
+    let most = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let most: usize = most.trim().parse().unwrap();
+    let beside = Beside::new();
+    for name in ["left", "left/below", "half", "gone", "old", "old/below"] {
+        beside.make(name);
+    }
+    let mut watch = beside.watch();
+    assert_eq!(watch.directories(), 7);
+    // The first half of a move is the last that is told before events are lost.
+    for number in 1..most {
+        let file = beside.inside("f");
+        if number % 2 == 1 {
+            std::fs::write(&file, "").unwrap();
+        } else {
+            std::fs::remove_file(&file).unwrap();
+        }
+    }
+    for name in ["half", "left"] {
+        beside.leave(name);
+    }
+    std::fs::remove_dir(beside.inside("gone")).unwrap();
+    std::fs::rename(beside.inside("old"), beside.inside("new")).unwrap();
+    beside.make("late");
+    let overflow = Change::Overflow(FASTER.into());
+    assert!(drained(&mut watch).contains(&overflow));
+    // The directory itself, the moved ones and the late one.
+    assert_eq!(watch.directories(), 4);
+    for name in ["left/x", "left/below/x", "half/x"] {
+        std::fs::write(beside.outer.path().join("elsewhere").join(name), "").unwrap();
+    }
+    beside.make("new/below/x");
+    beside.make("late/x");
+    assert_eq!(
+        drained(&mut watch),
+        [created("new/below/x", true), created("late/x", true)]
+    );
+}
