@@ -52,6 +52,25 @@ impl Watch {
         told(self.look(path, found), changes)
     }
 
+    /// Makes sure that a directory that was moved is watched itself; whether it was. When it was found it
+    /// may have gone on already, and another have had its name.
+    pub(super) fn is_watched(&mut self, path: &Path) -> bool {
+        let known = self.places.len();
+        let dir = self.open(path);
+        dir.and_then(|dir| add(&self.inotify, &mut self.places, &dir, path))
+            .is_ok_and(|_| self.places.len() == known)
+    }
+
+    fn open(&self, path: &Path) -> Result<Dir, FileError> {
+        let context = "opening the directory";
+        let mut dir = self.base.try_clone();
+        for name in path {
+            let inner = dir.and_then(|dir| Ok(open_subdirectory(&dir, name)?));
+            dir = inner;
+        }
+        dir.map_err(|error| FileError::new(context, error))
+    }
+
     /// Watches a directory and those below it, and collects what is in them. A directory is watched
     /// before it is read, so that nothing falls between.
     pub(super) fn look(
@@ -59,14 +78,7 @@ impl Watch {
         path: &Path,
         mut found: Option<&mut Found>,
     ) -> Result<(), FileError> {
-        let failed = |error: Errno| FileError::new("opening the directory", error);
-        let mut dir = self
-            .base
-            .try_clone()
-            .map_err(|error| FileError::new("opening the directory", error))?;
-        for name in path {
-            dir = open_subdirectory(&dir, name).map_err(failed)?;
-        }
+        let dir = self.open(path)?;
         add(&self.inotify, &mut self.places, &dir, path)?;
         let mut walk = Walk::new(&dir, &self.caller)?;
         while let Some(step) = walk.next()? {

@@ -318,6 +318,9 @@ impl Watch {
                     if directory && let Err(error) = self.places.moved(&from, &path) {
                         changes.push(Change::Overflow(error.to_string().into()));
                         self.forget(&path);
+                    } else if directory && self.depth == Depth::Recursive && !self.is_watched(&path)
+                    {
+                        self.appeared(&path, changes)?;
                     }
                 }
                 _ if hidden => {}
@@ -357,21 +360,27 @@ impl Watch {
             directory,
         });
         if directory && self.depth == Depth::Recursive {
-            let mut found = Found::default();
-            self.look_again(path, Some(&mut found), changes)?;
-            for (path, kind) in found.entries {
-                changes.push(Change::Created {
-                    path: self.whole(&path),
-                    directory: kind == Type::Directory,
-                });
-                // Of what is not remembered, the event tells once more.
-                if self.found.len() < MAX_FOUND {
-                    self.found.insert(path);
-                }
+            self.appeared(path, changes)?;
+        }
+        Ok(())
+    }
+
+    /// Watches a directory that was not watched, and tells what is below it.
+    fn appeared(&mut self, path: &Path, changes: &mut Vec<Change>) -> Result<(), FileError> {
+        let mut found = Found::default();
+        self.look_again(path, Some(&mut found), changes)?;
+        for (path, kind) in found.entries {
+            changes.push(Change::Created {
+                path: self.whole(&path),
+                directory: kind == Type::Directory,
+            });
+            // Of what is not remembered, the event tells once more.
+            if self.found.len() < MAX_FOUND {
+                self.found.insert(path);
             }
-            if found.more {
-                changes.push(Change::Overflow(MORE.into()));
-            }
+        }
+        if found.more {
+            changes.push(Change::Overflow(MORE.into()));
         }
         Ok(())
     }

@@ -218,3 +218,21 @@ fn after_lost_events_only_what_is_there_is_watched_where_it_is() {
         [created("new/below/x", true), created("late/x", true)]
     );
 }
+
+#[test]
+fn a_directory_that_went_on_before_it_was_found_is_watched() {
+    let beside = Beside::new();
+    let mut watch = beside.watch();
+    beside.make("a");
+    std::fs::rename(beside.inside("a"), beside.inside("b")).unwrap();
+    beside.make("a");
+    drained(&mut watch);
+    assert_eq!(watch.directories(), 3);
+    for name in ["a/x", "b/x"] {
+        beside.make(name);
+    }
+    assert_eq!(
+        drained(&mut watch),
+        [created("a/x", true), created("b/x", true)]
+    );
+}
