@@ -9,16 +9,16 @@ use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cap_std::fs::Dir;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
 use rustix::io::Errno;
 
+use self::look::{Found, MAX_FOUND, add, limited, remove};
 use self::moves::Moves;
 pub use self::places::MAX_DIRECTORIES;
 use self::places::Places;
@@ -27,11 +27,12 @@ use super::caller::Caller;
 use super::error::FileError;
 use super::path::TreePath;
 use super::root::Root;
-use super::spot::{listable, open_subdirectory};
+use super::spot::listable;
 use super::stat::Type;
 use super::temporary::is_temporary;
-use super::walk::{Step, Walk, below};
+use super::walk::below;
 
+mod look;
 mod moves;
 mod places;
 
@@ -102,12 +103,9 @@ pub struct Watch {
 
 /// So many changes are read, and told, at a time.
 const BATCH: usize = 4096;
-/// So many entries of a new directory are told. Of more, only that there are more.
-const MAX_FOUND: usize = 4096;
 /// How long the second half of a move may take to follow the first, in nanoseconds.
 const PATIENCE: i64 = 10_000_000;
 const FASTER: &str = "changes came faster than they were read";
-const UNREADABLE: &str = "a directory cannot be read";
 const MORE: &str = "more appeared at once than is told";
 
 /// What the system told.
@@ -228,6 +226,22 @@ impl Watch {
         }
     }
 
+    /// A name that is taken anew, or goes on to another, is told as gone before that, and so is what
+    /// was below it. Later it would be taken for what is there now.
+    fn settle(&mut self, path: &Path, changes: &mut Vec<Change>) {
+        for (path, directory) in self.moves.take_below(path) {
+            self.left(&path, directory, changes);
+        }
+    }
+
+    /// Of what comes after this, the events tell.
+    fn unfind(&mut self, path: &Path, directory: bool) {
+        self.found.remove(path);
+        if directory {
+            self.found.retain(|found| !found.starts_with(path));
+        }
+    }
+
     /// Reads events; whether there may be more.
     fn read(&mut self) -> Result<bool, FileError> {
         let events = &mut self.events;
@@ -265,7 +279,7 @@ impl Watch {
             self.moves = Moves::default();
             // New directories may be among what was missed.
             if self.depth == Depth::Recursive {
-                self.look_again(Path::new(""), None, changes)?;
+                self.look_anew(changes)?;
             }
             return Ok(Drained::More);
         }
@@ -289,10 +303,14 @@ impl Watch {
         let directory = what.contains(ReadFlags::ISDIR);
         let hidden = is_temporary(&event.name);
         if what.contains(ReadFlags::MOVED_FROM) {
+            self.unfind(&path, directory);
             self.moves.begin(event.cookie, path, directory, hidden);
         } else if what.contains(ReadFlags::MOVED_TO) {
-            match self.moves.end(event.cookie) {
+            let from = self.moves.end(event.cookie);
+            self.settle(&path, changes);
+            match from {
                 Some(from) if !hidden => {
+                    self.settle(&from, changes);
                     changes.push(Change::Moved {
                         from: self.whole(&from),
                         path: self.whole(&path),
@@ -300,6 +318,9 @@ impl Watch {
                     if directory && let Err(error) = self.places.moved(&from, &path) {
                         changes.push(Change::Overflow(error.to_string().into()));
                         self.forget(&path);
+                    } else if directory && self.depth == Depth::Recursive && !self.is_watched(&path)
+                    {
+                        self.appeared(&path, changes)?;
                     }
                 }
                 _ if hidden => {}
@@ -308,6 +329,7 @@ impl Watch {
         } else if hidden {
             // It is told when it takes its place.
         } else if what.contains(ReadFlags::CREATE) {
+            self.settle(&path, changes);
             if !self.found.remove(&path) {
                 self.arrived(&path, directory, changes)?;
             }
@@ -338,21 +360,27 @@ impl Watch {
             directory,
         });
         if directory && self.depth == Depth::Recursive {
-            let mut found = Found::default();
-            self.look_again(path, Some(&mut found), changes)?;
-            for (path, kind) in found.entries {
-                changes.push(Change::Created {
-                    path: self.whole(&path),
-                    directory: kind == Type::Directory,
-                });
-                // Of what is not remembered, the event tells once more.
-                if self.found.len() < MAX_FOUND {
-                    self.found.insert(path);
-                }
+            self.appeared(path, changes)?;
+        }
+        Ok(())
+    }
+
+    /// Watches a directory that was not watched, and tells what is below it.
+    fn appeared(&mut self, path: &Path, changes: &mut Vec<Change>) -> Result<(), FileError> {
+        let mut found = Found::default();
+        self.look_again(path, Some(&mut found), changes)?;
+        for (path, kind) in found.entries {
+            changes.push(Change::Created {
+                path: self.whole(&path),
+                directory: kind == Type::Directory,
+            });
+            // Of what is not remembered, the event tells once more.
+            if self.found.len() < MAX_FOUND {
+                self.found.insert(path);
             }
-            if found.more {
-                changes.push(Change::Overflow(MORE.into()));
-            }
+        }
+        if found.more {
+            changes.push(Change::Overflow(MORE.into()));
         }
         Ok(())
     }
@@ -368,118 +396,8 @@ impl Watch {
     /// Watches a directory and those below it no more.
     fn forget(&mut self, path: &Path) {
         let inotify = &self.inotify;
-        self.places.forget(path, |watch| {
-            if inotify::remove_watch(inotify, watch).is_err() {
-                tracing::debug!("a watch was gone before it was removed");
-            }
-        });
+        self.places.forget(path, |watch| remove(inotify, watch));
     }
-
-    /// Like [`Self::look`] while the watch runs: limits become an overflow.
-    fn look_again(
-        &mut self,
-        path: &Path,
-        found: Option<&mut Found>,
-        changes: &mut Vec<Change>,
-    ) -> Result<(), FileError> {
-        match self.look(path, found) {
-            Err(FileError::Exhausted(limit)) => {
-                changes.push(Change::Overflow(limit.into()));
-                Ok(())
-            }
-            Err(FileError::Cancelled) => Err(FileError::Cancelled),
-            // It is gone or moved already, which has an event of its own.
-            Err(error) if error.is_absent() => Ok(()),
-            Err(_) => {
-                changes.push(Change::Overflow(UNREADABLE.into()));
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Watches a directory and those below it, and collects what is in them. A directory is watched
-    /// before it is read, so that nothing falls between.
-    fn look(&mut self, path: &Path, mut found: Option<&mut Found>) -> Result<(), FileError> {
-        let failed = |error: Errno| FileError::new("opening the directory", error);
-        let mut dir = self
-            .base
-            .try_clone()
-            .map_err(|error| FileError::new("opening the directory", error))?;
-        for name in path {
-            dir = open_subdirectory(&dir, name).map_err(failed)?;
-        }
-        add(&self.inotify, &mut self.places, &dir, path)?;
-        let mut walk = Walk::new(&dir, &self.caller)?;
-        while let Some(step) = walk.next()? {
-            let Step::Found(entry) = step else { continue };
-            let path = path.join(&entry.path);
-            if let Some(found) = &mut found {
-                found.push(&path, entry.kind);
-            }
-            if entry.kind != FileType::Directory {
-                continue;
-            }
-            match walk.enter(&entry) {
-                Ok(()) => {}
-                Err(error) if error.is_absent() => continue,
-                Err(error) => return Err(error),
-            }
-            if let Some(dir) = walk.inside() {
-                add(&self.inotify, &mut self.places, dir, &path)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is in a new directory.
-#[derive(Debug, Default)]
-struct Found {
-    entries: Vec<(PathBuf, Type)>,
-    /// Whether there is more than is told.
-    more: bool,
-}
-
-impl Found {
-    fn push(&mut self, path: &Path, kind: FileType) {
-        if self.entries.len() < MAX_FOUND {
-            self.entries.push((path.to_owned(), Type::from(kind)));
-        } else {
-            self.more = true;
-        }
-    }
-}
-
-/// Watches one directory more.
-fn add(inotify: &OwnedFd, places: &mut Places, dir: &Dir, path: &Path) -> Result<i32, FileError> {
-    places.reserve(path)?;
-    let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
-    let events = WatchFlags::CREATE
-        | WatchFlags::DELETE
-        | WatchFlags::MODIFY
-        | WatchFlags::ATTRIB
-        | WatchFlags::MOVE
-        | WatchFlags::DELETE_SELF
-        | WatchFlags::MOVE_SELF
-        | WatchFlags::ONLYDIR
-        | WatchFlags::EXCL_UNLINK;
-    let watch = inotify::add_watch(inotify, name, events).map_err(limited)?;
-    places.insert(watch, path.to_owned());
-    Ok(watch)
-}
-
-/// What the system refused, by the name of the limit if it is one.
-fn limited(error: Errno) -> FileError {
-    let limit = match error {
-        Errno::MFILE => {
-            "of watches open at once for this user, fs.inotify.max_user_instances, or of open files"
-        }
-        Errno::NFILE => "of open files, fs.file-max,",
-        Errno::NOSPC => "of watched directories for this user, fs.inotify.max_user_watches,",
-        error => return FileError::new("watching the directory", error),
-    };
-    FileError::Exhausted(format!("the system's limit {limit} is reached"))
 }
 
 /// The same once more says nothing new.

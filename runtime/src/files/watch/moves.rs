@@ -1,6 +1,7 @@
 //! Moves, which the system tells in two halves.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// Halves whose others have not come yet.
 #[derive(Debug, Default)]
@@ -40,16 +41,27 @@ impl Moves {
     /// Where something came from; `None` if that is nobody's business.
     pub(super) fn end(&mut self, cookie: u32) -> Option<PathBuf> {
         let at = self.open.iter().position(|half| half.cookie == cookie)?;
-        let half = self.open.swap_remove(at);
+        let half = self.open.remove(at);
         (!half.hidden).then_some(half.path)
     }
 
     /// What went and came nowhere: its path, and whether it is a directory.
     pub(super) fn take(&mut self) -> Vec<(PathBuf, bool)> {
-        self.open
-            .drain(..)
-            .filter(|half| !half.hidden)
-            .map(|half| (half.path, half.directory))
-            .collect()
+        told(std::mem::take(&mut self.open))
     }
+
+    /// The same of what was at a path or below it.
+    pub(super) fn take_below(&mut self, path: &Path) -> Vec<(PathBuf, bool)> {
+        let bytes = path.as_os_str().as_bytes();
+        // The bytes say it at once of most, and every new name asks for all halves.
+        let inside = |half: &mut Half| {
+            half.path.as_os_str().as_bytes().starts_with(bytes) && half.path.starts_with(path)
+        };
+        told(self.open.extract_if(.., inside))
+    }
+}
+
+fn told(halves: impl IntoIterator<Item = Half>) -> Vec<(PathBuf, bool)> {
+    let halves = halves.into_iter().filter(|half| !half.hidden);
+    halves.map(|half| (half.path, half.directory)).collect()
 }

@@ -34,11 +34,20 @@ impl Default for Room {
 /// directory where the watch began.
 #[derive(Debug)]
 pub(super) struct Places {
-    known: HashMap<i32, PathBuf>,
+    known: HashMap<i32, Place>,
+    /// The number of the look at the whole tree that is under way, or was the last.
+    round: u32,
     /// What the paths in `known` cost of [`Self::share`].
     cost: usize,
     share: OwnedSemaphorePermit,
     _watch: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    /// The look in which it was seen last.
+    round: u32,
 }
 
 impl Room {
@@ -61,6 +70,7 @@ impl Room {
         })?;
         Ok(Places {
             known: HashMap::new(),
+            round: 0,
             cost: 0,
             share: nothing(&self.directories)?,
             _watch: watch,
@@ -89,7 +99,7 @@ impl Places {
     }
 
     pub(super) fn get(&self, watch: i32) -> Option<&PathBuf> {
-        self.known.get(&watch)
+        self.known.get(&watch).map(|place| &place.path)
     }
 
     /// Makes sure that there is room for one more directory at this path.
@@ -97,7 +107,8 @@ impl Places {
     /// # Errors
     /// [`FileError::Exhausted`] names the limit.
     pub(super) fn reserve(&mut self, path: &Path) -> Result<(), FileError> {
-        if self.known.len() >= MAX_DIRECTORIES && !self.known.values().any(|known| known == path) {
+        let mut known = self.known.values();
+        if known.len() >= MAX_DIRECTORIES && !known.any(|known| known.path == path) {
             return Err(FileError::Exhausted(format!(
                 "one watch is of {MAX_DIRECTORIES} directories at most"
             )));
@@ -108,28 +119,48 @@ impl Places {
     /// Remembers a directory for which room was made.
     pub(super) fn insert(&mut self, watch: i32, path: PathBuf) {
         self.cost += cost(&path);
-        if let Some(old) = self.known.insert(watch, path) {
-            self.cost = self.cost.saturating_sub(cost(&old));
+        let round = self.round;
+        if let Some(old) = self.known.insert(watch, Place { path, round }) {
+            self.cost = self.cost.saturating_sub(cost(&old.path));
         }
     }
 
     pub(super) fn remove(&mut self, watch: i32) {
         if let Some(old) = self.known.remove(&watch) {
-            self.cost = self.cost.saturating_sub(cost(&old));
+            self.cost = self.cost.saturating_sub(cost(&old.path));
             self.shrink();
         }
     }
 
     /// Forgets a directory and what is below it; `each` is told the numbers.
-    pub(super) fn forget(&mut self, path: &Path, mut each: impl FnMut(i32)) {
+    pub(super) fn forget(&mut self, path: &Path, each: impl FnMut(i32)) {
+        self.forget_if(|place| place.path.starts_with(path), each);
+    }
+
+    /// A look at the whole tree begins.
+    pub(super) fn begin_look(&mut self) {
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// Forgets the directories that were not seen since the look began, but never the one where the
+    /// watch began; `each` is told the numbers.
+    pub(super) fn forget_unseen(&mut self, each: impl FnMut(i32)) {
+        let round = self.round;
+        self.forget_if(
+            |place| place.round != round && !place.path.as_os_str().is_empty(),
+            each,
+        );
+    }
+
+    fn forget_if(&mut self, gone: impl Fn(&Place) -> bool, mut each: impl FnMut(i32)) {
         let cost_left = &mut self.cost;
         self.known.retain(|watch, place| {
-            let inside = place.starts_with(path);
-            if inside {
-                *cost_left = cost_left.saturating_sub(cost(place));
+            let gone = gone(place);
+            if gone {
+                *cost_left = cost_left.saturating_sub(cost(&place.path));
                 each(*watch);
             }
-            !inside
+            !gone
         });
         self.shrink();
     }
@@ -139,16 +170,16 @@ impl Places {
     /// # Errors
     /// [`FileError::Exhausted`] when the new paths are too long to be held.
     pub(super) fn moved(&mut self, from: &Path, to: &Path) -> Result<(), FileError> {
-        for place in self.known.values_mut() {
-            if let Ok(rest) = place.strip_prefix(from) {
+        for Place { path, .. } in self.known.values_mut() {
+            if let Ok(rest) = path.strip_prefix(from) {
                 let rest = rest.to_owned();
-                self.cost = self.cost.saturating_sub(cost(place));
-                *place = if rest.as_os_str().is_empty() {
+                self.cost = self.cost.saturating_sub(cost(path));
+                *path = if rest.as_os_str().is_empty() {
                     to.to_owned()
                 } else {
                     to.join(rest)
                 };
-                self.cost += cost(place);
+                self.cost += cost(path);
             }
         }
         self.hold(self.cost)

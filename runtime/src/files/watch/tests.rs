@@ -72,3 +72,167 @@ fn a_watch_too_many_is_refused_and_an_ended_one_makes_room() {
     open.pop();
     open.push(watch().unwrap());
 }
+
+/// A watched root beside a directory that is not watched, and what happened in it.
+struct Beside {
+    outer: tempfile::TempDir,
+    root: Root,
+}
+
+impl Beside {
+    fn new() -> Self {
+        let outer = tempfile::tempdir().unwrap();
+        let root = Root::open(outer.path().join("root")).unwrap();
+        std::fs::create_dir(outer.path().join("elsewhere")).unwrap();
+        Self { outer, root }
+    }
+
+    fn watch(&self) -> Watch {
+        let path = TreePath::parse("").unwrap();
+        let caller = Caller::default();
+        self.root.watch(&path, Depth::Recursive, &caller).unwrap()
+    }
+
+    fn inside(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn make(&self, name: &str) {
+        std::fs::create_dir(self.inside(name)).unwrap();
+    }
+
+    fn leave(&self, name: &str) {
+        let to = self.outer.path().join("elsewhere").join(name);
+        std::fs::rename(self.inside(name), to).unwrap();
+    }
+}
+
+fn drained(watch: &mut Watch) -> Vec<Change> {
+    let mut changes = Vec::new();
+    while watch.drain(&mut changes).unwrap() != Drained::Empty {}
+    changes
+}
+
+fn created(path: &str, directory: bool) -> Change {
+    Change::Created {
+        path: path.into(),
+        directory,
+    }
+}
+
+fn removed(path: &str) -> Change {
+    Change::Removed(path.into())
+}
+
+#[test]
+fn what_left_is_told_before_what_has_its_name_now() {
+    let beside = Beside::new();
+    beside.make("a");
+    beside.make("a/b");
+    std::fs::write(beside.inside("f"), "x").unwrap();
+    let mut watch = beside.watch();
+    std::fs::create_dir(beside.outer.path().join("elsewhere/a")).unwrap();
+    beside.leave("a/b");
+    std::fs::remove_dir_all(beside.outer.path().join("elsewhere/a")).unwrap();
+    beside.leave("a");
+    beside.make("a");
+    beside.make("a/b");
+    beside.leave("f");
+    std::fs::hard_link(beside.outer.path().join("elsewhere/f"), beside.inside("f")).unwrap();
+    assert_eq!(
+        drained(&mut watch),
+        [
+            removed("a/b"),
+            removed("a"),
+            created("a", true),
+            created("a/b", true),
+            removed("f"),
+            created("f", false),
+        ]
+    );
+    assert_eq!(watch.directories(), 3);
+    // What is new is heard, what left is not.
+    std::fs::create_dir(beside.outer.path().join("elsewhere/a/old")).unwrap();
+    beside.make("a/b/new");
+    assert_eq!(drained(&mut watch), [created("a/b/new", true)]);
+}
+
+#[test]
+fn what_left_is_told_before_another_is_moved_to_its_name() {
+    let beside = Beside::new();
+    for name in ["a", "b", "b/c"] {
+        beside.make(name);
+    }
+    let mut watch = beside.watch();
+    std::fs::create_dir(beside.outer.path().join("elsewhere/b")).unwrap();
+    beside.leave("a");
+    beside.leave("b/c");
+    std::fs::rename(beside.inside("b"), beside.inside("a")).unwrap();
+    let moved = Change::Moved {
+        from: "b".into(),
+        path: "a".into(),
+    };
+    assert_eq!(drained(&mut watch), [removed("a"), removed("b/c"), moved]);
+    assert_eq!(watch.directories(), 2);
+    std::fs::create_dir(beside.outer.path().join("elsewhere/b/c/old")).unwrap();
+    beside.make("a/new");
+    assert_eq!(drained(&mut watch), [created("a/new", true)]);
+}
+
+#[test]
+fn after_lost_events_only_what_is_there_is_watched_where_it_is() {
+    let most = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let most: usize = most.trim().parse().unwrap();
+    let beside = Beside::new();
+    for name in ["left", "left/below", "half", "gone", "old", "old/below"] {
+        beside.make(name);
+    }
+    let mut watch = beside.watch();
+    assert_eq!(watch.directories(), 7);
+    // The first half of a move is the last that is told before events are lost.
+    for number in 1..most {
+        let file = beside.inside("f");
+        if number % 2 == 1 {
+            std::fs::write(&file, "").unwrap();
+        } else {
+            std::fs::remove_file(&file).unwrap();
+        }
+    }
+    for name in ["half", "left"] {
+        beside.leave(name);
+    }
+    std::fs::remove_dir(beside.inside("gone")).unwrap();
+    std::fs::rename(beside.inside("old"), beside.inside("new")).unwrap();
+    beside.make("late");
+    let overflow = Change::Overflow(FASTER.into());
+    assert!(drained(&mut watch).contains(&overflow));
+    // The directory itself, the moved ones and the late one.
+    assert_eq!(watch.directories(), 4);
+    for name in ["left/x", "left/below/x", "half/x"] {
+        std::fs::write(beside.outer.path().join("elsewhere").join(name), "").unwrap();
+    }
+    beside.make("new/below/x");
+    beside.make("late/x");
+    assert_eq!(
+        drained(&mut watch),
+        [created("new/below/x", true), created("late/x", true)]
+    );
+}
+
+#[test]
+fn a_directory_that_went_on_before_it_was_found_is_watched() {
+    let beside = Beside::new();
+    let mut watch = beside.watch();
+    beside.make("a");
+    std::fs::rename(beside.inside("a"), beside.inside("b")).unwrap();
+    beside.make("a");
+    drained(&mut watch);
+    assert_eq!(watch.directories(), 3);
+    for name in ["a/x", "b/x"] {
+        beside.make(name);
+    }
+    assert_eq!(
+        drained(&mut watch),
+        [created("a/x", true), created("b/x", true)]
+    );
+}

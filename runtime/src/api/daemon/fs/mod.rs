@@ -49,7 +49,7 @@ enum Takes {
 
 /// So much work runs at once that takes turns, each on a thread of its own.
 const MAX_RUNNING: usize = 16;
-/// So many requests for such work are accepted at once. All but those that run wait.
+/// So many requests for such work, read and checked, are accepted at once. All but those that run wait.
 const MAX_ACCEPTED: usize = 256;
 
 /// Whose turn it is.
@@ -158,18 +158,6 @@ async fn operation(
         body::drain(&mut request.into_body().into_data_stream()).await;
         return method_not_allowed("POST");
     }
-    let accepted = match operation.takes {
-        Takes::Moments | Takes::Time => None,
-        Takes::Turns => {
-            let Ok(accepted) = turns.accepted.try_acquire_owned() else {
-                body::drain(&mut request.into_body().into_data_stream()).await;
-                return reply::file(&FileError::Exhausted(format!(
-                    "{MAX_ACCEPTED} requests that work on many files are under way already; try again later"
-                )));
-            };
-            Some(accepted)
-        }
-    };
     let limit = app.config.max_request_bytes;
     let members = match Members::read(request.into_body(), limit).await {
         Ok(members) => members,
@@ -179,14 +167,30 @@ async fn operation(
         Ok(work) => work,
         Err(refused) => return refused.answer(),
     };
-    let turn = match accepted {
-        None => None,
-        Some(accepted) => match turns.running.acquire_owned().await {
-            Ok(running) => Some((accepted, running)),
-            Err(error) => return reply::file(&FileError::Exhausted(error.to_string())),
+    let turn = match operation.takes {
+        Takes::Moments | Takes::Time => None,
+        // Only now: a client that is slow to ask must not keep others from it.
+        Takes::Turns => match turns.take().await {
+            Ok(turn) => Some(turn),
+            Err(error) => return reply::file(&error),
         },
     };
     run(&app, work, operation.takes, turn).await
+}
+
+impl Turns {
+    /// Waits for a turn, unless too many wait already.
+    async fn take(self) -> Result<Turn, FileError> {
+        let accepted = self.accepted.try_acquire_owned().map_err(|_| {
+            FileError::Exhausted(format!(
+                "{MAX_ACCEPTED} requests that work on many files are under way already; try again later"
+            ))
+        })?;
+        match self.running.acquire_owned().await {
+            Ok(running) => Ok((accepted, running)),
+            Err(error) => Err(FileError::Exhausted(error.to_string())),
+        }
+    }
 }
 
 impl Operation {

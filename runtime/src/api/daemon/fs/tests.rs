@@ -1,8 +1,10 @@
 //! Whose turn it is, and that the description knows every member.
 
 use std::collections::BTreeSet;
+use std::io;
 
 use futures::poll;
+use futures::stream::pending;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
@@ -32,11 +34,21 @@ async fn long_work_waits_for_its_turn_and_other_work_does_not() {
         accepted: Arc::new(Semaphore::new(2)),
         running: Arc::new(Semaphore::new(1)),
     };
-    let ask = |name: &str, body: &'static str| {
-        let request = Request::post("/").body(Body::from(body)).unwrap();
+    let send = |name: &str, body: Body| {
+        let request = Request::post("/").body(body).unwrap();
         let (app, turns) = (runtime.app().clone(), turns.clone());
         operation(State(app), Extension(turns), Path(name.to_owned()), request)
     };
+    let ask = |name: &str, body: &'static str| send(name, Body::from(body));
+    // Who is slow to ask takes nobody's place.
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let body = Body::from_stream(pending::<io::Result<Bytes>>());
+        let mut request = Box::pin(send("glob", body));
+        assert!(poll!(&mut request).is_pending());
+        slow.push(request);
+    }
+    assert_eq!(turns.accepted.available_permits(), 2);
     let busy = turns.running.clone().acquire_owned().await.unwrap();
     let mut waiting = [
         Box::pin(ask("glob", "{\"pattern\": \"*\"}")),
