@@ -99,24 +99,61 @@ impl Connection {
     /// Reads an answer and throws its body away.
     pub async fn answer(&mut self) -> Result<Answer> {
         let head = self.head().await?;
-        let length = head
-            .length
-            .with_context(|| format!("an answer {} without a length", head.status))?;
-        let mut missing = length
-            .checked_sub(u64::try_from(self.filled)?)
-            .with_context(|| format!("more came than the answer's {length} bytes"))?;
-        self.filled = 0;
-        while missing > 0 {
-            let read = self.stream.read(&mut self.buffer).await?;
-            ensure!(read > 0, "{missing} of {length} bytes are missing");
-            missing = missing
-                .checked_sub(u64::try_from(read)?)
-                .context("more came than the answer's length")?;
-        }
+        let length = match head.length {
+            Some(length) => {
+                self.skip(length).await?;
+                length
+            }
+            None if head.chunked => self.chunks().await?,
+            None => bail!("an answer {} without a length", head.status),
+        };
+        ensure!(
+            self.filled == 0,
+            "more came than the answer's {length} bytes"
+        );
         Ok(Answer {
             status: head.status,
             length,
         })
+    }
+
+    /// Throws this many bytes away.
+    async fn skip(&mut self, count: u64) -> Result<()> {
+        let held = usize::try_from(count).map_or(self.filled, |count| count.min(self.filled));
+        self.consume(held);
+        let mut missing = count - u64::try_from(held)?;
+        while missing > 0 {
+            let most = usize::try_from(missing).unwrap_or(usize::MAX);
+            let room = most.min(self.buffer.len());
+            let room = self.buffer.get_mut(..room).unwrap_or_default();
+            let read = self.stream.read(room).await?;
+            ensure!(read > 0, "{missing} of {count} bytes are missing");
+            missing -= u64::try_from(read)?;
+        }
+        Ok(())
+    }
+
+    /// Throws a body in chunks away, and tells how long it was.
+    async fn chunks(&mut self) -> Result<u64> {
+        const END: &[u8] = b"\r\n";
+        let mut length = 0;
+        loop {
+            let held = self.buffer.get(..self.filled).unwrap_or_default();
+            let Some(end) = held.windows(END.len()).position(|window| window == END) else {
+                self.fill().await?;
+                continue;
+            };
+            let line = String::from_utf8_lossy(held.get(..end).unwrap_or_default());
+            let size = u64::from_str_radix(&line, 16)
+                .with_context(|| format!("{line:?} is no size of a chunk"))?;
+            self.consume(end + END.len());
+            // There are no trailers, so the last one ends like the others.
+            self.skip(size + u64::try_from(END.len())?).await?;
+            if size == 0 {
+                return Ok(length);
+            }
+            length += size;
+        }
     }
 
     /// Reads an answer whose body is a short text.
@@ -198,6 +235,7 @@ impl Connection {
 struct Head {
     status: u16,
     length: Option<u64>,
+    chunked: bool,
 }
 
 impl Head {
@@ -217,13 +255,21 @@ impl Head {
             .with_context(|| format!("no status line: {line:?}"))?;
         // This status never has a body, and says nothing about its length.
         let mut length = (status == 204).then_some(0);
+        let mut chunked = false;
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             if name.eq_ignore_ascii_case("content-length") {
                 let value = value.trim();
                 length = Some(value.parse().with_context(|| format!("length {value:?}"))?);
             }
+            chunked |= name.eq_ignore_ascii_case("transfer-encoding")
+                && value.trim().eq_ignore_ascii_case("chunked");
         }
-        Ok(Some((Self { status, length }, end + END.len())))
+        let head = Self {
+            status,
+            length,
+            chunked,
+        };
+        Ok(Some((head, end + END.len())))
     }
 }
 
@@ -244,6 +290,40 @@ mod tests {
         assert_eq!((head.status, head.length), (204, Some(0)));
         assert!(Head::parse(b"SSH-2.0\r\n\r\n").is_err());
         assert!(Head::parse(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n").is_err());
+    }
+
+    #[tokio::test]
+    async fn bodies_in_chunks_are_counted_and_what_follows_is_an_answer_of_its_own() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let large = "x".repeat(100_000);
+            for piece in [
+                head,
+                "5\r\nhello\r\n",
+                "186A0\r\n",
+                &large,
+                "\r\n0\r",
+                "\n\r\n",
+            ] {
+                stream.write_all(piece.as_bytes()).await.unwrap();
+            }
+            stream
+        };
+        let ask = async {
+            let mut connection = Connection::open(address).await.unwrap();
+            let answer = connection.answer().await.unwrap();
+            assert_eq!((answer.status, answer.length), (200, 100_005));
+            assert_eq!(connection.filled, 0);
+            connection
+        };
+        let (mut stream, mut connection) = tokio::join!(serve, ask);
+        let broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel";
+        stream.write_all(broken).await.unwrap();
+        drop(stream);
+        assert!(connection.answer().await.is_err());
     }
 
     #[test]
