@@ -47,7 +47,8 @@ pub struct Config {
     pub identity: Option<HeaderValue>,
     /// How long a connection may stay without a request.
     pub idle_timeout: Duration,
-    /// How long a request's body may stay without a further byte, however long it takes as a whole.
+    /// How long a request's body may stay without a further byte, however long it takes as a whole, and how
+    /// long a part of a listing may wait to be taken.
     pub body_timeout: Duration,
     /// The largest piece of output in one message of a stream; as large as it comes if `None`.
     pub stream_chunk_bytes: Option<usize>,

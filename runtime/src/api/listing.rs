@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
-use crate::config::DEFAULT_BODY_TIMEOUT;
 use crate::files::{Caller, FileError, Listed, Listing, Root, TreePath};
 
 /// What a face puts around the entries, and what it makes of one.
@@ -35,15 +34,13 @@ const PIECE: usize = 64 << 10;
 /// or so many entries were looked at.
 const ENTRIES: usize = 1024;
 
-/// A piece may wait for the client so long; as long as a client may be silent when it sends.
-const PATIENCE: Duration = DEFAULT_BODY_TIMEOUT;
-
-/// The entries of a directory. What cannot be listed is an error; of what vanishes while the answer is on
-/// its way nothing is told.
+/// The entries of a directory, of which each piece may wait for the client as long as `patience`. What cannot
+/// be listed is an error; of what vanishes while the answer is on its way nothing is told.
 pub(crate) async fn answer<E: Serialize + 'static>(
     root: &Root,
     path: TreePath,
     frame: Frame<E>,
+    patience: Duration,
 ) -> Result<Result<Response<Body>, FileError>, JoinError> {
     let root = root.clone();
     let (caller, _waiting) = Caller::new();
@@ -59,7 +56,7 @@ pub(crate) async fn answer<E: Serialize + 'static>(
         None => Body::from(first),
         Some(rest) => {
             let first = stream::iter([Ok(first)]);
-            let rest = stream::unfold(Some(Pieces::of(rest)), following);
+            let rest = stream::unfold(Some(Pieces::of(rest, patience)), following);
             Body::from_stream(first.chain(rest))
         }
     };
@@ -72,6 +69,7 @@ pub(crate) async fn answer<E: Serialize + 'static>(
 /// The pieces that are still to come.
 struct Pieces {
     written: mpsc::Receiver<io::Result<Piece>>,
+    patience: Duration,
     /// Who writes them, also while nobody asks for one; ends with the body.
     _writer: JoinSet<()>,
 }
@@ -82,20 +80,25 @@ struct Piece {
 }
 
 impl Pieces {
-    fn of<E: Serialize + 'static>(rest: Writing<E>) -> Self {
+    fn of<E: Serialize + 'static>(rest: Writing<E>, patience: Duration) -> Self {
         let (to, written) = mpsc::channel(1);
         let mut writer = JoinSet::new();
-        writer.spawn(write(rest, to));
+        writer.spawn(write(rest, to, patience));
         Self {
             written,
+            patience,
             _writer: writer,
         }
     }
 }
 
 /// Writes a piece whenever the one before was taken, until the end, or until one is not taken in time.
-async fn write<E: Serialize + 'static>(mut rest: Writing<E>, to: mpsc::Sender<io::Result<Piece>>) {
-    while let Ok(Ok(place)) = timeout(PATIENCE, to.reserve()).await {
+async fn write<E: Serialize + 'static>(
+    mut rest: Writing<E>,
+    to: mpsc::Sender<io::Result<Piece>>,
+    patience: Duration,
+) {
+    while let Ok(Ok(place)) = timeout(patience, to.reserve()).await {
         let (text, following) = match spawn_blocking(move || rest.piece()).await {
             Ok(Ok(written)) => written,
             Ok(Err(error)) => return place.send(Err(io::Error::other(error))),
@@ -118,7 +121,7 @@ async fn following(pieces: Option<Pieces>) -> Option<(io::Result<Bytes>, Option<
         Some(Ok(piece)) => (Ok(piece.text), (!piece.last).then_some(pieces)),
         Some(Err(error)) => (Err(error), None),
         None => {
-            let seconds = PATIENCE.as_secs();
+            let seconds = pieces.patience.as_secs();
             let reason =
                 format!("the listing was given up: no more of it was taken for {seconds} s");
             (Err(io::Error::new(io::ErrorKind::TimedOut, reason)), None)
@@ -183,6 +186,7 @@ mod tests {
     use super::*;
 
     const NAMES: usize = 4 * ENTRIES + 1;
+    const PATIENCE: Duration = Duration::from_secs(90);
 
     /// A listing of so many names that it is sent in pieces.
     async fn begun(root: &Path) -> Body {
@@ -198,7 +202,7 @@ mod tests {
             entry: |listed| Some(listed.name.into_string().unwrap()),
         };
         let path = TreePath::parse("dir").unwrap();
-        answer(&root, path, frame)
+        answer(&root, path, frame, PATIENCE)
             .await
             .unwrap()
             .unwrap()
@@ -224,7 +228,7 @@ mod tests {
         sleep(PATIENCE).await;
         assert!(!held(root.path()));
         let error = body.collect().await.unwrap_err();
-        assert!(error.to_string().contains("given up"), "{error}");
+        assert!(error.to_string().contains("for 90 s"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

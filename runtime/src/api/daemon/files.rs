@@ -97,7 +97,7 @@ async fn list(app: &App, path: TreePath, text: &str) -> Response<Body> {
         // What leads nowhere cannot be read, so it is not offered.
         entry: |listed: Listed| (listed.kind != Kind::BrokenLink).then(|| Entry::from(listed)),
     };
-    match listing::answer(&app.root, path, frame).await {
+    match listing::answer(&app.root, path, frame, app.config.body_timeout).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => reply::file(&error),
         Err(error) => reply::stuck(&error),

@@ -70,7 +70,7 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Response<Body> {
         after: "]",
         entry: |listed| Some(Entry::from(listed)),
     };
-    match listing::answer(&app.root, path, frame).await {
+    match listing::answer(&app.root, path, frame, app.config.body_timeout).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) if error.is_absent() => not_a_directory(),
         Ok(Err(error)) => refused(&app, "List files failed", &error),

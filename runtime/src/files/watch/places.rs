@@ -48,6 +48,9 @@ struct Place {
     path: PathBuf,
     /// The look in which it was seen last.
     round: u32,
+    /// What took the place of it, or of a directory above it, came from there. Either an empty directory
+    /// was replaced, which is gone, or the two changed places, which is told as a move each way.
+    replaced_from: Option<Arc<Path>>,
 }
 
 impl Room {
@@ -120,7 +123,12 @@ impl Places {
     pub(super) fn insert(&mut self, watch: i32, path: PathBuf) {
         self.cost += cost(&path);
         let round = self.round;
-        if let Some(old) = self.known.insert(watch, Place { path, round }) {
+        let place = Place {
+            path,
+            round,
+            replaced_from: None,
+        };
+        if let Some(old) = self.known.insert(watch, place) {
             self.cost = self.cost.saturating_sub(cost(&old.path));
         }
     }
@@ -170,16 +178,27 @@ impl Places {
     /// # Errors
     /// [`FileError::Exhausted`] when the new paths are too long to be held.
     pub(super) fn moved(&mut self, from: &Path, to: &Path) -> Result<(), FileError> {
-        for Place { path, .. } in self.known.values_mut() {
-            if let Ok(rest) = path.strip_prefix(from) {
-                let rest = rest.to_owned();
-                self.cost = self.cost.saturating_sub(cost(path));
-                *path = if rest.as_os_str().is_empty() {
+        let back = |place: &Place| {
+            place.replaced_from.as_deref() == Some(to) && place.path.starts_with(from)
+        };
+        let exchanged = self.known.values().any(back);
+        let mut replacer: Option<Arc<Path>> = None;
+        for place in self.known.values_mut() {
+            if exchanged != back(place) {
+                continue;
+            }
+            if let Ok(rest) = place.path.strip_prefix(from) {
+                let path = if rest.as_os_str().is_empty() {
                     to.to_owned()
                 } else {
                     to.join(rest)
                 };
-                self.cost += cost(path);
+                self.cost = self.cost.saturating_sub(cost(&place.path)) + cost(&path);
+                place.path = path;
+                place.replaced_from = None;
+            } else if place.path.starts_with(to) {
+                let from = replacer.get_or_insert_with(|| from.into());
+                place.replaced_from = Some(from.clone());
             }
         }
         self.hold(self.cost)

@@ -236,3 +236,56 @@ fn a_directory_that_went_on_before_it_was_found_is_watched() {
         [created("a/x", true), created("b/x", true)]
     );
 }
+
+#[test]
+fn directories_that_changed_places_are_watched_where_they_are() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    let beside = Beside::new();
+    for name in ["a", "a/one", "b", "b/other", "c", "c/third"] {
+        beside.make(name);
+    }
+    let mut watch = beside.watch();
+    let exchange = |one, other| {
+        let (one, other) = (beside.inside(one), beside.inside(other));
+        renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+    };
+    let moved = |from: &str, path: &str| Change::Moved {
+        from: from.into(),
+        path: path.into(),
+    };
+    exchange("a", "b");
+    assert_eq!(drained(&mut watch), [moved("a", "b"), moved("b", "a")]);
+    // Once more, with a third, before anybody looks.
+    exchange("b", "c");
+    exchange("c", "a");
+    drained(&mut watch);
+    for name in ["a/one/x", "b/third/x", "c/other/x"] {
+        beside.make(name);
+    }
+    assert_eq!(
+        drained(&mut watch),
+        [
+            created("a/one/x", true),
+            created("b/third/x", true),
+            created("c/other/x", true)
+        ]
+    );
+    assert_eq!(watch.directories(), 10);
+}
+
+#[test]
+fn a_directory_that_replaced_an_empty_one_is_watched_where_it_goes() {
+    let beside = Beside::new();
+    for name in ["a", "a/below", "b"] {
+        beside.make(name);
+    }
+    let mut watch = beside.watch();
+    std::fs::rename(beside.inside("a"), beside.inside("b")).unwrap();
+    drained(&mut watch);
+    std::fs::rename(beside.inside("b"), beside.inside("a")).unwrap();
+    drained(&mut watch);
+    beside.make("a/below/x");
+    assert_eq!(drained(&mut watch), [created("a/below/x", true)]);
+    assert_eq!(watch.directories(), 4);
+}
