@@ -3,18 +3,22 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
-use cap_std::fs::{MetadataExt, OpenOptions, OpenOptionsExt};
-use rustix::fs::OFlags;
+use cap_std::fs::Dir;
+use rustix::fs::Stat;
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::JoinHandle;
 
 use super::error::FileError;
 use super::path::TreePath;
+use super::resolve::resolve;
 use super::root::Root;
+use super::spot::open_regular;
+use super::stat::{modified, version};
 
 /// What `fstatfs` calls a file system in memory (`linux/magic.h`).
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
@@ -37,43 +41,40 @@ impl Root {
     /// # Errors
     /// [`FileError::Special`] for FIFOs, sockets and devices, at once; a directory is `ISDIR`.
     pub fn open_file(&self, path: &TreePath) -> Result<OpenFile, FileError> {
-        let context = "opening the file";
-        // Looked at before it is opened: opening a device acts on it, opening a FIFO wakes its writer.
-        let found = self.metadata(path)?;
-        if found.is_dir() {
-            return Err(FileError::new(context, Errno::ISDIR));
-        }
-        if !found.is_file() {
-            return Err(FileError::Special);
-        }
-        let mut options = OpenOptions::new();
-        // Should it have become a FIFO since, it must not block either.
-        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
-        options.read(true).custom_flags(flags.cast_signed());
-        let file = self.beneath(context, path, |dir, path| dir.open_with(path, &options))?;
-        let metadata = file
-            .metadata()
-            .map_err(|error| FileError::new(context, error))?;
-        if !metadata.is_file() {
-            return Err(FileError::Special);
-        }
-        let modified = metadata
-            .modified()
-            .map_or(SystemTime::UNIX_EPOCH, cap_std::time::SystemTime::into_std);
-        let version = format!(
-            "{:x}-{:x}-{:x}.{:x}",
-            metadata.ino(),
-            metadata.len(),
-            metadata.mtime(),
-            metadata.mtime_nsec()
-        );
+        let opened = self.current()?;
+        let resolved = || open_named(&opened.dir, &resolve(&opened, path)?);
+        let (file, stat) = if path.climbs() {
+            resolved()?
+        } else {
+            match open_named(&opened.dir, path.as_path()) {
+                // A link at the end, or one on the way that seems to lead outside and may come back.
+                Err(error) if is_link(&error) => resolved()?,
+                direct => direct?,
+            }
+        };
         Ok(OpenFile {
-            file: Arc::new(file.into_std()),
-            size: metadata.len(),
-            modified,
-            version,
+            file: Arc::new(file),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: modified(&stat),
+            version: version(&stat),
         })
     }
+}
+
+/// Opens a file by its name in its directory. The name itself is no link.
+fn open_named(root: &Dir, path: &Path) -> Result<(File, Stat), FileError> {
+    let failed = |error: io::Error| FileError::new("opening the file", error);
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => {
+            open_regular(&root.open_dir(parent).map_err(failed)?, name)
+        }
+        (_, Some(name)) => open_regular(root, name),
+        (_, None) => Err(failed(Errno::ISDIR.into())),
+    }
+}
+
+fn is_link(error: &FileError) -> bool {
+    matches!(error, FileError::Escapes) || error.errno() == Some(Errno::LOOP)
 }
 
 impl OpenFile {

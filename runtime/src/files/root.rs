@@ -54,18 +54,21 @@ pub struct Root {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    names: Names,
     opened: RwLock<Arc<Opened>>,
     commits: Mutex<()>,
     room: Room,
     watches: super::watch::Room,
 }
 
+/// The root's path as configured and with its links resolved: links inside, and clients, may use either.
+type Names = Arc<[PathBuf; 2]>;
+
 /// The directory the root's path named when it was opened.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) dir: Dir,
-    /// The path as configured and with its links resolved: links inside may use either.
-    pub(super) names: [PathBuf; 2],
+    pub(super) names: Names,
     handle: Arc<OwnedFd>,
     identity: (u64, u64),
     /// The user it belongs to.
@@ -107,10 +110,12 @@ impl Root {
         }
         let names =
             std::path::absolute(&path).and_then(|name| Ok([name, fs::canonicalize(&path)?]));
-        let opened = names.and_then(Opened::open).map_err(failed("open"))?;
+        let names = Names::from(names.map_err(failed("open"))?);
+        let opened = Opened::open(names.clone()).map_err(failed("open"))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 path,
+                names,
                 opened: RwLock::new(Arc::new(opened)),
                 commits: Mutex::new(()),
                 room: Room::default(),
@@ -128,12 +133,12 @@ impl Root {
     /// `/workspace`, `/workspace/a` and `/a` are the same, `/workspaces/a` is not.
     ///
     /// # Errors
-    /// A NUL byte, or a root that is gone.
+    /// A NUL byte.
     pub fn parse_absolute(&self, text: &OsStr) -> Result<TreePath, FileError> {
         // Several leading slashes are one.
         let path: PathBuf = Path::new(text).components().collect();
-        let opened = self.current()?;
-        let inside = opened
+        let inside = self
+            .inner
             .names
             .iter()
             .find_map(|name| path.strip_prefix(name).ok());
@@ -210,7 +215,7 @@ impl Root {
     pub(super) fn current(&self) -> Result<Arc<Opened>, FileError> {
         let failed = |error| FileError::new("opening the root directory", error);
         let opened = self.inner.opened.read().clone();
-        let [_, real] = &opened.names;
+        let [_, real] = &*opened.names;
         let now = fs::metadata(real).map_err(failed)?;
         if opened.identity == (now.dev(), now.ino()) {
             return Ok(opened);
@@ -236,8 +241,8 @@ impl Root {
 
 impl Opened {
     /// Opens the directory at the second of the names, which has no links.
-    fn open(names: [PathBuf; 2]) -> io::Result<Self> {
-        let [_, real] = &names;
+    fn open(names: Names) -> io::Result<Self> {
+        let [_, real] = &*names;
         let dir = Dir::from_std_file(open_without_links(real)?.into());
         let handle = dir.try_clone()?.into_std_file();
         let metadata = handle.metadata()?;

@@ -141,6 +141,7 @@ pub(super) fn read_link(dir: &Dir, name: &OsStr) -> rustix::io::Result<PathBuf> 
 pub(super) fn open_regular(dir: &Dir, name: &OsStr) -> Result<(File, Stat), FileError> {
     let context = "opening the file";
     let failed = |error: Errno| FileError::new(context, error);
+    // Looked at before it is opened: opening a device acts on it, opening a FIFO wakes its writer.
     let found = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
     regular(context, &found)?;
     // Should it have become a FIFO since, it must not block; a link is refused.

@@ -26,34 +26,28 @@ pub(super) async fn download(
     uri: Uri,
 ) -> Response<Body> {
     let not_found = || reply::message(StatusCode::NOT_FOUND, "File not found");
-    let opened = match named(&app.root, &uri, "/download") {
-        Ok(Named { found: None, .. }) => return not_found(),
-        Ok(named) => app
-            .root
-            .open_file(&named.path)
-            .map(|file| (named.text, file)),
-        Err(error) => Err(error),
-    };
-    match opened {
-        Ok((name, file)) => {
+    match named(&uri, "/download", |path| app.root.open_file(path)) {
+        Ok(Named {
+            text,
+            found: Some(file),
+            ..
+        }) => {
             let presentation = Presentation {
                 etag: true,
-                disposition: disposition(&name),
+                disposition: disposition(&text),
             };
             content::respond(&method, &headers, file, presentation).await
         }
-        // A directory, a FIFO, a device: nothing that can be downloaded.
-        Err(FileError::Special) => not_found(),
-        Err(error) if error.is_absent() || error.errno() == Some(rustix::io::Errno::ISDIR) => {
-            not_found()
-        }
+        // Nothing, or a directory, a FIFO, a device: nothing that can be downloaded.
+        Ok(Named { found: None, .. }) | Err(FileError::Special) => not_found(),
+        Err(error) if error.errno() == Some(rustix::io::Errno::ISDIR) => not_found(),
         Err(error) => refused(&app, "Download failed", &error),
     }
 }
 
 pub(super) async fn list(State(app): State<App>, uri: Uri) -> Response<Body> {
     let not_a_directory = || reply::message(StatusCode::NOT_FOUND, "Path is not a directory");
-    let path = match named(&app.root, &uri, "/list") {
+    let path = match named(&uri, "/list", |path| app.root.metadata(path)) {
         Ok(named)
             if named
                 .found
@@ -82,7 +76,7 @@ pub(super) async fn list(State(app): State<App>, uri: Uri) -> Response<Body> {
 }
 
 pub(super) async fn exists(State(app): State<App>, uri: Uri) -> Response<Body> {
-    match named(&app.root, &uri, "/exists") {
+    match named(&uri, "/exists", |path| app.root.metadata(path)) {
         Ok(named) => reply::json(
             StatusCode::OK,
             &json!({"path": named.text, "exists": named.found.is_some()}),

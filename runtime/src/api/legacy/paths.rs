@@ -6,38 +6,41 @@
 //! quotation mark, which the SDKs' multipart encoders spell `%22`.
 
 use axum::http::Uri;
-use cap_std::fs::Metadata;
 use percent_encoding::percent_decode_str;
 
-use crate::files::{FileError, Root, TreePath};
+use crate::files::{FileError, TreePath};
 
 /// A path of a request and what it names.
 #[derive(Debug)]
-pub(super) struct Named {
+pub(super) struct Named<T> {
     /// The decoded text, for answers that repeat it.
     pub(super) text: String,
     pub(super) path: TreePath,
-    /// What is there, links followed.
-    pub(super) found: Option<Metadata>,
+    /// What is there.
+    pub(super) found: Option<T>,
 }
 
-/// What the part of `uri` behind `/endpoint` or `/endpoint/` names.
+/// What the part of `uri` behind `/endpoint` or `/endpoint/` names, where `look` finds something.
 ///
 /// # Errors
-/// See [`FileError`]; that nothing is there is no error.
-pub(super) fn named(root: &Root, uri: &Uri, endpoint: &str) -> Result<Named, FileError> {
+/// What `look` says; that nothing is there is no error.
+pub(super) fn named<T>(
+    uri: &Uri,
+    endpoint: &str,
+    look: impl Fn(&TreePath) -> Result<T, FileError>,
+) -> Result<Named<T>, FileError> {
     let raw = uri.path().strip_prefix(endpoint).unwrap_or_default();
     let raw = raw.strip_prefix('/').unwrap_or(raw);
     let readings = readings(raw);
     let mut absent = None;
     for (reading, text) in readings.into_iter().enumerate() {
         let path = TreePath::parse(&text)?;
-        match root.metadata(&path) {
-            Ok(metadata) => {
+        match look(&path) {
+            Ok(found) => {
                 return Ok(Named {
                     text,
                     path,
-                    found: Some(metadata),
+                    found: Some(found),
                 });
             }
             // Nothing there means what it meant to the original, which read twice.

@@ -25,7 +25,7 @@ const MAX_LINKS: usize = 40;
 /// # Errors
 /// [`FileError::Escapes`] when it means something outside, or too many links.
 pub(super) fn resolve(root: &Opened, path: &TreePath) -> Result<PathBuf, FileError> {
-    let [_, real] = &root.names;
+    let [_, real] = &*root.names;
     let base = names(real);
     // An absolute position: the base's own names, then names beneath it.
     let mut at = base.clone();

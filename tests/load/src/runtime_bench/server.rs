@@ -76,13 +76,14 @@ impl Server {
         // Logs of servers that were started before may still be there.
         let output = unused(site.directory, who.name())?;
         let mut listens = None;
-        let command = if who.is_python() {
+        let mut command = if who.is_python() {
             let address = free_address()?;
             listens = Some(address);
             python(who, site, address, root)?
         } else {
             runtime(who, site.plan, root, more)?
         };
+        command.env("PATH", search_path());
         let program = site
             .placement
             .with_measured(|| Program::start(who.name(), command, &output))??;
@@ -187,6 +188,17 @@ fn python(who: Who, site: Site<'_>, address: SocketAddr, root: &Path) -> Result<
         OsString::from(held.to_string()),
     ]);
     Ok(command)
+}
+
+/// Where servers look for the programs of commands: as in the images, so that a machine with more places
+/// does not measure those; and then wherever else this machine has programs.
+fn search_path() -> OsString {
+    let mut path = OsString::from("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    if let Some(own) = std::env::var_os("PATH") {
+        path.push(":");
+        path.push(own);
+    }
+    path
 }
 
 /// A file of this name that is not there yet.
