@@ -263,6 +263,8 @@ async fn template_with_everything(client: &Client) {
     let spec = json!({
         "service": true,
         "podTemplate": {"spec": {
+            // The default class of a cluster may give volumes that belong to root.
+            "securityContext": {"runAsUser": 0},
             "terminationGracePeriodSeconds": 1,
             "containers": [{
                 "name": "main",
