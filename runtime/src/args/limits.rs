@@ -74,7 +74,7 @@ pub(super) struct LimitArgs {
     )]
     pub(super) max_connections: usize,
     /// How long a request's body may stay without a further byte, however long it takes as a whole;
-    /// then it is given up with 408
+    /// then it is given up with 408. As long may a part of a listing wait to be taken
     #[arg(
         long,
         env = "AGENT_SANDBOX_RUNTIME_BODY_TIMEOUT_SECONDS",

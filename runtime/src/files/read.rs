@@ -61,7 +61,8 @@ impl Root {
     }
 }
 
-/// Opens a file by its name in its directory. The name itself is no link.
+/// Opens a file by its name in its directory; a link is `LOOP`. A `Spot` would look at the name
+/// once more and open the root anew, which a small file has no time for.
 fn open_named(root: &Dir, path: &Path) -> Result<(File, Stat), FileError> {
     let failed = |error: io::Error| FileError::new("opening the file", error);
     match (path.parent(), path.file_name()) {
@@ -158,9 +159,78 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
     use crate::files::path::TreePath;
+
+    #[test]
+    fn files_are_opened_wherever_their_links_are() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = Root::open(outer.path().join("root")).unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("dir/sub")).unwrap();
+        for name in ["file", "dir/file", "dir/sub/file"] {
+            fs::write(at(name), name).unwrap();
+        }
+        fs::write(outer.path().join("secret"), "secret").unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("fifo"), 0o600.into()).unwrap();
+        for (link, target) in [
+            ("link", "file".into()),
+            ("dir/up", "../file".into()),
+            ("dir/chain", "up".into()),
+            ("absolute", at("dir/file")),
+            ("way", at("dir")),
+            ("there", "dir".into()),
+            ("pipe", "fifo".into()),
+            ("loop", "loop".into()),
+            ("dangling", "nothing".into()),
+            ("out", outer.path().join("secret")),
+            ("climb", "../secret".into()),
+            ("outer", "..".into()),
+        ] {
+            symlink::<std::path::PathBuf, _>(target, at(link)).unwrap();
+        }
+        let open = |path| root.open_file(&TreePath::parse(path).unwrap());
+        for (path, expected) in [
+            ("file", "file"),
+            ("dir/sub/file", "dir/sub/file"),
+            ("link", "file"),
+            ("dir/up", "file"),
+            ("dir/chain", "file"),
+            ("absolute", "dir/file"),
+            ("way/sub/file", "dir/sub/file"),
+            ("there/up", "file"),
+            ("dir/sub/../file", "dir/file"),
+            ("nothing/../file", "file"),
+            ("outer/root/file", "file"),
+        ] {
+            let file = open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let mut text = vec![0; expected.len()];
+            file.file.read_exact_at(&mut text, 0).unwrap();
+            assert_eq!(text, expected.as_bytes(), "{path}");
+            assert_eq!(file.size, expected.len() as u64, "{path}");
+        }
+        for (path, expected) in [
+            ("", Errno::ISDIR),
+            ("dir", Errno::ISDIR),
+            ("dir/..", Errno::ISDIR),
+            ("there", Errno::ISDIR),
+            ("way", Errno::ISDIR),
+            ("nothing", Errno::NOENT),
+            ("dangling", Errno::NOENT),
+            ("file/x", Errno::NOTDIR),
+            ("loop", Errno::LOOP),
+        ] {
+            assert_eq!(open(path).unwrap_err().errno(), Some(expected), "{path}");
+        }
+        for path in ["fifo", "pipe"] {
+            assert!(matches!(open(path), Err(FileError::Special)), "{path}");
+        }
+        for path in ["out", "climb", "outer/secret", "../secret"] {
+            assert!(matches!(open(path), Err(FileError::Escapes)), "{path}");
+        }
+    }
 
     /// A file of a system that is nothing but memory does not wait for a thread, and buffers are used again.
     #[tokio::test]

@@ -181,6 +181,8 @@ impl Places {
         let back = |place: &Place| {
             place.replaced_from.as_deref() == Some(to) && place.path.starts_with(from)
         };
+        // The other half of an exchange: what was replaced goes, and its replacement, at the same path by
+        // now, stays.
         let exchanged = self.known.values().any(back);
         let mut replacer: Option<Arc<Path>> = None;
         for place in self.known.values_mut() {
